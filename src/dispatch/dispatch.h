@@ -1,0 +1,359 @@
+/*
+ * dispatch.h: who goes next, in shared memory.
+ *
+ * A cache of what the tables say: slots (one per job that is available or
+ * running), per queue a tree of the available ones and one of the leases,
+ * counters, and one entry per database. Knows no table. Functions that can
+ * raise an error say so; all the others may be called in commit and abort
+ * callbacks.
+ *
+ * Lock order: a hash lock, then a queue's lock; at most one of each. Nothing
+ * sleeps, allocates or throws while holding one.
+ */
+#ifndef JOBQ_DISPATCH_H
+#define JOBQ_DISPATCH_H
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/itemptr.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#include "dispatch/tree.h"
+
+#define JOBQ_CHUNK				64	/* slots handled per lock hold */
+#define JOBQ_MAX_CLASSES		8
+#define JOBQ_WORKER_MAX			63	/* bytes of a worker's name kept */
+#define JOBQ_NUMBER_BLOCK		8192	/* = INCREMENT BY of jobq.number_block */
+#define JOBQ_MAX_PREPARED		64	/* prepared enqueues watched per database */
+#define JOBQ_NEVER				PG_INT64_MAX	/* a timer that is not set */
+
+/* ---- databases ---- */
+
+typedef enum JobqDbState
+{
+	JOBQ_DB_NEW,				/* nothing loaded */
+	JOBQ_DB_RECOVERING,
+	JOBQ_DB_READY				/* dequeue and settle are open */
+} JobqDbState;
+
+typedef struct JobqPrepared
+{
+	TransactionId xid;			/* Invalid = free entry */
+	int64		min_id;			/* smallest job id it enqueued */
+} JobqPrepared;
+
+/*
+ * One database that has the extension. Fields are read and written under
+ * mutex, except where noted.
+ */
+typedef struct JobqDb
+{
+	slock_t		mutex;
+
+	/* identity; changes only under control->lock exclusive and mutex */
+	Oid			dbid;			/* InvalidOid = free entry */
+	Oid			install;		/* OID of jobq.queue: which CREATE EXTENSION */
+	uint32		gen;			/* counts resets; slots of others are dead */
+	JobqDbState state;
+
+	/* numbers: ids and tickets in [number_next, number_limit) are ours */
+	int64		number_next;
+	int64		number_limit;
+	int64		spare_start;	/* a block reserved ahead; 0 = none */
+	int64		lease_last;		/* last lease handed out */
+	int64		lease_limit;	/* leases must stay below */
+
+	/* epochs new tickets go to, by class; 0 = not known, a hint */
+	int32		open_epoch[JOBQ_MAX_CLASSES + 1];
+
+	/* keeper */
+	int			keeper_proc;	/* pgprocno, -1 = none runs */
+	pid_t		keeper_pid;
+	TimestampTz keeper_wake_at; /* when it wakes up by itself */
+	TimestampTz shelf_next;		/* earliest run_at on the shelf */
+	TimestampTz careful_until;	/* until then claims go through the keeper */
+	int64		reload_from;	/* smallest id that is on disk only;
+								 * JOBQ_NEVER = all are in memory */
+	JobqPrepared prepared[JOBQ_MAX_PREPARED];
+
+	/* launcher */
+	bool		wanted;			/* look whether a keeper is needed */
+	int			holds;			/* statements that need the database free of
+								 * workers; no keeper while > 0 */
+	bool		dropped;		/* the database is gone: free everything */
+
+	/* counted for health() and tests */
+	int64		index_conflicts;	/* outcomes refused by the unique index */
+	int64		spills;			/* tickets left on disk for lack of a slot */
+} JobqDb;
+
+/* ---- slots ---- */
+
+typedef enum JobqSlotState
+{
+	SLOT_FREE,
+	SLOT_LINKING,				/* in the hash, not yet in a tree */
+	SLOT_READY,
+	SLOT_RUNNING,
+	SLOT_ROLLED_BACK,			/* its claim was undone; the keeper moves it */
+	SLOT_GRACE					/* cancelled, its worker may still learn it */
+} JobqSlotState;
+
+#define SLOT_FROM_SCAN			0x01	/* verify against outcome at claim */
+#define SLOT_START_WANTED		0x02	/* keeper: commit a claim row for it */
+#define SLOT_START_DONE			0x04
+#define SLOT_CLAIM_OPEN			0x08	/* the claiming transaction is open */
+#define SLOT_LINKED				0x10	/* in the ready or the lease tree */
+
+/* What makes a ticket dispatchable. */
+typedef struct JobqTicket
+{
+	int64		id;
+	int64		ticket;
+	TimestampTz run_at;
+	int32		queue_id;
+	int32		epoch;
+	int32		attempt;		/* counted attempts so far */
+	int32		max_attempts;
+	int16		priority;
+	ItemPointerData tid;		/* hint, in job_<epoch> */
+} JobqTicket;
+
+/* What a delivery adds. */
+typedef struct JobqLease
+{
+	int64		lease;			/* 0 = none */
+	TimestampTz claimed_at;
+	TimestampTz expires_at;
+	int64		lease_for;		/* us, as taken */
+	Oid			claimed_by;
+	char		worker[JOBQ_WORKER_MAX + 1];
+} JobqLease;
+
+/*
+ * A slot. db, gen, t.id and hash_next change under the hash lock of the id;
+ * everything else under the lock of its queue's part. part changes only while
+ * the slot is not in the hash.
+ */
+typedef struct JobqSlot
+{
+	JobqTreeNode node;			/* ready tree or lease tree; free list */
+	int32		hash_next;
+	int32		part;
+	int32		db;				/* index of the database's entry */
+	uint32		gen;
+	uint8		state;			/* JobqSlotState */
+	uint8		flags;			/* SLOT_* */
+	TransactionId mark;			/* transaction that is ending the ticket */
+	int			claim_proc;		/* pgprocno of the claimer, for START_DONE */
+	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
+	JobqTicket	t;
+	JobqLease	l;
+} JobqSlot;
+
+/* ---- queues in memory ---- */
+
+typedef enum JobqCounter
+{
+	COUNT_NONE = -1,
+	COUNT_SCHEDULED,
+	COUNT_RETRYABLE,			/* on the shelf; rolled-back slots come on top */
+	COUNT_COMPLETED,
+	COUNT_FAILED,				/* attempts: failed, lease expired, rolled back */
+	COUNT_DEAD,
+	COUNT_CANCELLED,
+	COUNT_N
+} JobqCounter;
+
+/*
+ * A queue's part: everything under lock, except db, gen and queue_id, which
+ * change under control->lock and lock together.
+ */
+typedef struct JobqPart
+{
+	LWLock	   *lock;
+	int32		db;				/* -1 = free */
+	uint32		gen;
+	int32		queue_id;
+	int32		ready_root;
+	int32		lease_root;
+	int64		ready;
+	int64		running;
+	int64		rolled_back;
+	int64		start_wanted;	/* slots the keeper must commit a claim for */
+	int64		counters[COUNT_N];
+} JobqPart;
+
+typedef struct JobqControl
+{
+	LWLock	   *lock;			/* databases and parts: who has which entry */
+	int			launcher_proc;	/* pgprocno, -1 = none runs */
+	pg_atomic_uint32 preload_first; /* 1: no library was loaded before us */
+	slock_t		free_mutex;		/* the next two */
+	int32		free_head;
+	int32		free_count;
+	char		test_pause[64]; /* test builds: point to stop at */
+	pg_atomic_uint32 test_paused;	/* test builds: how many are stopped */
+} JobqControl;
+
+extern JobqControl *jobq_control;
+extern JobqDb *jobq_dbs;
+extern JobqPart *jobq_parts;
+extern JobqSlot *jobq_slots;
+
+/* ---- shmem.c ---- */
+extern void jobq_shmem_install_hooks(void);
+
+/*
+ * This database's entry, made when missing; ERROR (JQ009) when
+ * jobq.max_databases is reached. install tells CREATE EXTENSIONs apart: when
+ * it has changed, all that was known is dropped and gen goes up.
+ */
+extern JobqDb *jobq_db_attach(Oid dbid, Oid install);
+extern JobqDb *jobq_db_find(Oid dbid);	/* NULL when there is none */
+
+/* Free all slots and parts of an entry that are not of its current gen, or
+ * all of them and the entry itself. */
+extern void jobq_db_sweep(JobqDb *db, bool everything);
+
+static inline int
+jobq_db_index(const JobqDb *db)
+{
+	return (int) (db - jobq_dbs);
+}
+
+extern void jobq_wake_keeper(JobqDb *db);
+extern void jobq_wake_keeper_by(JobqDb *db, TimestampTz when);
+extern void jobq_wake_launcher(void);
+
+/* Is the database's keeper done with recovery? */
+extern bool jobq_db_ready(JobqDb *db, uint32 gen);
+
+/* ---- numbers.c ---- */
+
+/*
+ * n ascending numbers for ids and tickets; they never come again. May raise
+ * an error (reserves a block itself when the keeper has not).
+ */
+extern void jobq_take_numbers(JobqDb *db, int n, int64 *numbers);
+extern int64 jobq_take_number(JobqDb *db);
+
+/* Keeper: reserve a block ahead if there is none. May raise an error. */
+extern void jobq_reserve_numbers(JobqDb *db);
+
+/* Keeper, at recovery: leave everything reserved so far behind. */
+extern void jobq_skip_numbers(JobqDb *db);
+
+/* A new lease, 0 when the durable mark must be raised first. */
+extern int64 jobq_try_take_lease(JobqDb *db, TimestampTz now);
+extern int64 jobq_lease_from_time(TimestampTz when);
+
+/* ---- part.c ---- */
+
+/*
+ * The part of a queue, made when missing; NULL when jobq.max_queues is
+ * reached or db has been reset since gen.
+ */
+extern JobqPart *jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id);
+extern JobqPart *jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id);
+extern void jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id);
+extern void jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id,
+							JobqCounter counter, int64 delta);
+extern bool jobq_part_stats(JobqDb *db, uint32 gen, int32 queue_id,
+							JobqPart *copy);
+
+/* ---- slot.c ---- */
+
+/* What a transaction remembers of a slot, enough to notice it is another's. */
+typedef struct JobqSlotRef
+{
+	int32		slot;
+	uint32		gen;
+	int64		id;
+	int64		ticket;
+	int64		lease;
+} JobqSlotRef;
+
+/*
+ * Make tickets of one queue available (or running, where leases[i].lease is
+ * not 0; leases may be NULL). A ticket whose job is already in memory
+ * replaces an older, unclaimed, unmarked one, else is skipped. Returns how
+ * many could not be held for lack of slots or parts.
+ */
+extern int	jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
+						 const JobqLease *leases, int n, uint8 flags);
+
+/*
+ * Take up to max available jobs of the queue in order (priority, run_at, id),
+ * only those before `before` when that is not NULL, and give them the lease.
+ */
+typedef struct JobqTaken
+{
+	JobqSlotRef ref;
+	JobqTicket	t;
+	uint8		flags;			/* as they were */
+} JobqTaken;
+
+extern int	jobq_take(JobqPart *part, uint32 gen, int max,
+					  const JobqTicket *before, const JobqLease *lease,
+					  uint8 flags, JobqTaken *taken);
+
+/* The same order without taking: tickets after *after (NULL: the first). */
+extern int	jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after,
+					  int max, JobqTicket *tickets);
+
+/* Claims of a transaction that ends: commit closes, abort rolls back. */
+extern void jobq_close_claim(JobqDb *db, const JobqSlotRef *ref);
+extern void jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref);
+extern void jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref,
+							   ItemPointer tid);
+
+typedef enum JobqMarkResult
+{
+	MARK_OK,					/* marked for us */
+	MARK_NO_SLOT,				/* no such job in memory */
+	MARK_NOT_YOURS,				/* another lease, or not running */
+	MARK_BUSY,					/* marked by *busy: wait for it */
+	MARK_GRACE					/* cancelled under this lease */
+} JobqMarkResult;
+
+/*
+ * Mark a job's slot for this transaction: nobody else ends or claims it until
+ * the mark goes. lease 0 = whatever its state (steering), else it must be
+ * running under this lease. A copy of the slot comes back unless NO_SLOT.
+ */
+extern JobqMarkResult jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease,
+								TransactionId xid, JobqSlot *copy,
+								JobqSlotRef *ref, TransactionId *busy);
+extern void jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid);
+
+/* The transaction that marked it has committed: */
+extern void jobq_end(JobqDb *db, const JobqSlotRef *ref);	/* the slot goes */
+extern void jobq_extended(JobqDb *db, const JobqSlotRef *ref,
+						  TransactionId xid, TimestampTz expires_at);
+extern void jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
+					  TimestampTz until);
+
+/* Read a slot by id; false when there is none. */
+extern bool jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy);
+
+/* Drop an unmarked slot that turned out to be stale. */
+extern void jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref);
+
+/*
+ * Keeper: up to max slots of the queue whose lease has run out at `now`
+ * (expired, rolled back, grace over), and when the next one does.
+ */
+extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
+							int max, JobqSlot *copies, TimestampTz *next);
+
+/* Keeper: slots that wait for a start record; and: it is committed. */
+extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
+							  JobqSlot *copies);
+extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
+
+/* Copies of all slots of one database in a given slot range, for views. */
+extern int	jobq_free_slots(void);
+
+#endif							/* JOBQ_DISPATCH_H */

@@ -1,0 +1,23 @@
+/*
+ * guc.h: the settings of pg_jobq. Defined in guc.c and nowhere else.
+ */
+#ifndef JOBQ_GUC_H
+#define JOBQ_GUC_H
+
+/* jobq.claim_durability */
+typedef enum JobqClaimDurability
+{
+	JOBQ_CLAIM_ASYNC,
+	JOBQ_CLAIM_ON
+} JobqClaimDurability;
+
+extern int	jobq_claim_durability;
+extern int	jobq_max_live_jobs;		/* slots, the whole cluster */
+extern int	jobq_max_queues;		/* queues in memory, the whole cluster */
+extern int	jobq_max_databases;		/* databases with the extension */
+extern char *jobq_databases;		/* names the launcher looks after, or * */
+
+extern void jobq_define_settings(void);		/* any time */
+extern void jobq_define_preload_settings(void); /* while preloading only */
+
+#endif							/* JOBQ_GUC_H */

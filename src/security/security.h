@@ -1,0 +1,45 @@
+/*
+ * security.h: who may do what. Checks always concern the current effective
+ * role (GetUserId()), taken before any switch of user.
+ */
+#ifndef JOBQ_SECURITY_H
+#define JOBQ_SECURITY_H
+
+#include "store/store.h"
+
+/* Superuser, or member of jobq_admin: may do everything with every queue. */
+extern bool jobq_is_admin(Oid role);
+
+/* Admin or member of jobq_monitor: may see names, options and counts. */
+extern bool jobq_is_monitor(Oid role);
+
+/* JOBQ_PRIV_* of a role on a queue, for queue.c to fill in. */
+extern int	jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
+								 const int *privileges, int n);
+
+/*
+ * Find a queue by name and demand all of the privileges. JQ002 when it does
+ * not exist or the caller has no privilege on it at all; 42501 when it has
+ * some, but not these.
+ */
+extern void jobq_require_queue(const char *name, int privileges,
+							   JobqQueue *queue);
+
+/* 42501 unless jobq_is_admin. */
+extern void jobq_require_admin(const char *what);
+
+/*
+ * Run as the extension's owner with a pinned search_path, for SPI. Leave
+ * restores both; an error restores them by itself.
+ */
+typedef struct JobqOwnerContext
+{
+	Oid			role;
+	int			sec_context;
+	int			guc_level;
+} JobqOwnerContext;
+
+extern void jobq_become_owner(JobqOwnerContext *context);
+extern void jobq_leave_owner(JobqOwnerContext *context);
+
+#endif							/* JOBQ_SECURITY_H */

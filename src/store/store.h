@@ -1,0 +1,286 @@
+/*
+ * store.h: what is on disk: queue catalog, belt, shelf.
+ *
+ * Knows no shared memory. Checks no privileges except where it says so.
+ */
+#ifndef JOBQ_STORE_H
+#define JOBQ_STORE_H
+
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "executor/tuptable.h"
+#include "storage/itemptr.h"
+#include "storage/lock.h"
+#include "utils/jsonb.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+/* ---- catalog.c: relation OIDs of this installation ---- */
+
+typedef enum JobqTable
+{
+	JOBQ_TABLE_QUEUE,
+	JOBQ_TABLE_QUEUE_ACL,
+	JOBQ_TABLE_EPOCH,
+	JOBQ_TABLE_SHELF,
+	JOBQ_TABLE_NUMBER_BLOCK,
+	JOBQ_TABLE_COUNT
+} JobqTable;
+
+/* OID of a fixed table; ERROR when the extension is not installed. */
+extern Oid	jobq_table_oid(JobqTable table);
+
+/* The same, InvalidOid when the extension is not installed. */
+extern Oid	jobq_table_oid_missing_ok(JobqTable table);
+
+/* Owner of the extension's tables. */
+extern Oid	jobq_extension_owner(void);
+
+/*
+ * First step of every entry point: AccessShareLock on jobq.queue to the end
+ * of the transaction, so that DROP EXTENSION waits for all of us at one gate,
+ * and a fresh queue cache. Returns the OID of jobq.queue, which names this
+ * installation.
+ */
+extern Oid	jobq_enter(void);
+
+/* ---- queue.c: queues and their options ---- */
+
+#define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
+#define JOBQ_CLASS_DEFAULT		1	/* the one retention class there is */
+
+typedef struct JobqBackoff
+{
+	int64		base;			/* us */
+	double		factor;
+	int64		cap;			/* us */
+	double		jitter;			/* share of the delay, 0..1 */
+} JobqBackoff;
+
+/* Privileges on a queue, as stored in jobq.queue_acl. */
+#define JOBQ_PRIV_ENQUEUE		1
+#define JOBQ_PRIV_DEQUEUE		2
+#define JOBQ_PRIV_READ			4
+#define JOBQ_PRIV_MANAGE		8
+#define JOBQ_PRIV_ALL			15
+
+/* A private copy of a queue's settings; valid as long as its caller keeps it. */
+typedef struct JobqQueue
+{
+	int32		queue_id;
+	char		name[JOBQ_NAME_MAX + 1];
+	Oid			owner;
+	int32		class_id;
+	bool		paused;
+	int			my_privileges;	/* of the current effective role, JOBQ_PRIV_* */
+	int64		lease_for;		/* us */
+	int32		max_attempts;
+	JobqBackoff backoff;
+	char		dead_letter[JOBQ_NAME_MAX + 1]; /* empty = none */
+	int64		retention;		/* us */
+	int64		dead_retention; /* us */
+	int32		max_payload_bytes;
+	int32		max_batch;
+} JobqQueue;
+
+/* Look a queue up; false when there is none. No privilege is demanded. */
+extern bool jobq_queue_by_name(const char *name, JobqQueue *queue);
+extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
+
+/* All queues of this database, palloc'd; the number comes back. */
+extern int	jobq_queue_list(JobqQueue **queues);
+
+/* Tell every backend, at commit, that the queue catalog has changed. */
+extern void jobq_queue_changed(void);
+
+/* ---- row layout shared by job_N and the shelf ---- */
+
+typedef enum JobqJobAttr
+{
+	JOB_TICKET,
+	JOB_ID,
+	JOB_RUN_AT,
+	JOB_ENQUEUED_AT,
+	JOB_QUEUE_ID,
+	JOB_ATTEMPT,				/* counted attempts so far */
+	JOB_MAX_ATTEMPTS,
+	JOB_ENQUEUED_BY,
+	JOB_PRIORITY,
+	JOB_KIND,
+	JOB_GROUP_KEY,
+	JOB_UNIQUE_KEY,
+	JOB_RETRY_OF,
+	JOB_EXPIRES_AT,
+	JOB_LAST_ERROR,
+	JOB_PROGRESS,
+	JOB_ATTEMPTS,				/* earlier attempts, see attempts.c */
+	JOB_HEADERS,
+	JOB_PAYLOAD,
+	JOB_NATTS,
+	SHELF_STATE = JOB_NATTS,
+	SHELF_DIED_AT,
+	SHELF_MOVED_TO,
+	SHELF_RERUN_AS,
+	SHELF_NATTS
+} JobqJobAttr;
+
+#define SHELF_SCHEDULED			's'
+#define SHELF_RETRYABLE			'r'
+#define SHELF_DEAD				'd'
+
+/* A job as it is written to or read from the belt or the shelf. */
+typedef struct JobqRow
+{
+	Datum		values[SHELF_NATTS];
+	bool		nulls[SHELF_NATTS];
+} JobqRow;
+
+typedef enum JobqOutcomeAttr
+{
+	OUT_TICKET,
+	OUT_LEASE,					/* NULL: ended without a lease */
+	OUT_CLAIMED_AT,
+	OUT_FINISHED_AT,
+	OUT_NEXT,					/* ticket a moved one went on with; NULL: the
+								 * shelf */
+	OUT_MOVED_TO,				/* id of the copy in the dead-letter queue */
+	OUT_HELD_UNTIL,				/* grace of a cancelled running job */
+	OUT_QUEUE_ID,
+	OUT_FINISHED_BY,
+	OUT_CLAIM_TID,				/* hint: where the claim row is */
+	OUT_ENDED,
+	OUT_ATTEMPT_OUTCOME,		/* NULL: no attempt ended here */
+	OUT_WORKER,
+	OUT_REASON,
+	OUT_ERROR,
+	OUT_RESULT,
+	OUT_NATTS
+} JobqOutcomeAttr;
+
+/* OUT_ENDED */
+#define ENDED_COMPLETED			'c'
+#define ENDED_CANCELLED			'x'
+#define ENDED_DEAD				'd'
+#define ENDED_EXPIRED			'e'
+#define ENDED_MOVED				'm'
+
+/* OUT_ATTEMPT_OUTCOME */
+#define ATTEMPT_COMPLETED		'c'
+#define ATTEMPT_FAILED			'f'
+#define ATTEMPT_RELEASED		'r'
+#define ATTEMPT_CANCELLED		'x'
+#define ATTEMPT_LEASE_EXPIRED	'l'
+#define ATTEMPT_ROLLED_BACK		'b'
+
+typedef struct JobqOutcomeRow
+{
+	Datum		values[OUT_NATTS];
+	bool		nulls[OUT_NATTS];
+} JobqOutcomeRow;
+
+typedef enum JobqClaimAttr
+{
+	CLAIM_LEASE,
+	CLAIM_CLAIMED_AT,
+	CLAIM_EXPIRES_AT,
+	CLAIM_CLAIMED_BY,
+	CLAIM_FLAG,
+	CLAIM_TICKETS,				/* bytea, see tickets.c */
+	CLAIM_WORKER,
+	CLAIM_PROGRESS,
+	CLAIM_NATTS
+} JobqClaimAttr;
+
+/* CLAIM_FLAG */
+#define CLAIM_DEQUEUE			'd'
+#define CLAIM_EXTEND			'e'
+#define CLAIM_CARRY				'c'
+
+/* ---- belt.c: epochs' tables ---- */
+
+typedef enum JobqBeltKind
+{
+	BELT_JOB,
+	BELT_CLAIM,
+	BELT_OUTCOME
+} JobqBeltKind;
+
+/* Open a belt table; NULL when the epoch is dropped (all it held has ended). */
+extern Relation jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode);
+
+/*
+ * Append rows to a table of ours (belt or shelf) and its indexes, without the
+ * executor. The caller holds RowExclusiveLock; locks stay to commit. tid may
+ * be NULL. ERROR 23505 when a unique index objects.
+ */
+extern void jobq_insert(Relation rel, const Datum *values, const bool *nulls,
+						ItemPointer tid);
+extern void jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
+							 ItemPointerData *tids);
+
+/*
+ * Read the row of a ticket: first at the hint, then by the id index. True when
+ * found (committed, or our own). Values live in the current memory context.
+ */
+extern bool jobq_belt_read_ticket(Relation job_rel, ItemPointer hint,
+								  int64 id, int64 ticket, JobqRow *row);
+
+/* All tickets of a job in one epoch, ascending; returns their number. */
+extern int	jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows);
+
+/* The outcome of a ticket, if a committed one (or our own) exists. */
+extern bool jobq_belt_read_outcome(Relation outcome_rel, int64 ticket,
+								   JobqOutcomeRow *row);
+
+/* Read a claim row at a hint; false unless it is there and has this lease. */
+extern bool jobq_belt_read_claim(Relation claim_rel, ItemPointer hint,
+								 int64 lease, Datum *values, bool *nulls);
+
+/* ---- epoch.c ---- */
+
+/* Newest open epoch of a class; 0 when there is none. */
+extern int32 jobq_epoch_find_open(int32 class_id);
+
+/* Numbers of all epochs on disk, ascending, palloc'd. */
+extern int	jobq_epoch_list(int32 **epochs);
+
+/* Make the tables of a new epoch and enter it; not for user transactions. */
+extern int32 jobq_epoch_create(int32 class_id);
+
+/* ---- shelf.c ---- */
+
+extern void jobq_shelf_insert(const JobqRow *row);
+
+/*
+ * Take a row off the shelf: read and delete it in this transaction. Waits for
+ * another transaction that is changing it. False when it is not (any more)
+ * there. With dead_too false, dead rows count as not there.
+ */
+extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
+
+/* Read only; committed or our own. */
+extern bool jobq_shelf_read(int64 id, JobqRow *row);
+
+/* ---- tickets.c: ascending ticket lists as compact bytea ---- */
+
+extern bytea *jobq_tickets_pack(const int64 *tickets, int ntickets);	/* ascending */
+extern int	jobq_tickets_unpack(bytea *packed, int64 **tickets);
+
+/* ---- attempts.c: the list of earlier attempts kept in a job's row ---- */
+
+typedef struct JobqAttempt
+{
+	int32		attempt;
+	int64		lease;			/* 0 = none */
+	char	   *worker;			/* NULL = none */
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	char		outcome;		/* ATTEMPT_* */
+	char	   *error;			/* NULL = none */
+} JobqAttempt;
+
+/* The list with one more attempt: the last 100 stay, old errors are cut. */
+extern Jsonb *jobq_attempts_add(Jsonb *list, const JobqAttempt *attempt);
+extern int	jobq_attempts_unpack(Jsonb *list, JobqAttempt **attempts);
+
+#endif							/* JOBQ_STORE_H */
