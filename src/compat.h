@@ -6,10 +6,31 @@
 #define JOBQ_COMPAT_H
 
 #include "access/genam.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "pgstat.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 150000
+#include "common/pg_prng.h"
+#endif
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
+
+/* Uniform in [0, 1). */
+static inline double
+jobq_random(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return pg_prng_double(&pg_global_prng_state);
+#else
+	return (double) random() / ((double) MAX_RANDOM_VALUE + 1);
+#endif
+}
 
 /* pgprocno: a backend's place among all PGPROCs, stable while it lives. */
 static inline int
@@ -28,6 +49,22 @@ jobq_set_latch(int procno)
 	SetLatch(&GetPGProcByNumber(procno)->procLatch);
 }
 
+/*
+ * Have the postmaster call request() when it collects what shared memory and
+ * locks are asked for. *previous is what request() must call first, or NULL.
+ */
+static inline void
+jobq_on_shmem_request(void (*request) (void), void (**previous) (void))
+{
+#if PG_VERSION_NUM >= 150000
+	*previous = shmem_request_hook;
+	shmem_request_hook = request;
+#else
+	*previous = NULL;
+	request();
+#endif
+}
+
 static inline IndexScanDesc
 jobq_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 					 int nkeys)
@@ -39,8 +76,83 @@ jobq_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 #endif
 }
 
+static inline bool
+jobq_owns_database(Oid dbid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, dbid, role);
+#else
+	return pg_database_ownercheck(dbid, role);
+#endif
+}
+
+static inline bool
+jobq_owns_extension(Oid extension, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, role);
+#else
+	return pg_extension_ownercheck(extension, role);
+#endif
+}
+
+/* What pg_stat_activity shows while waiting; 17 has names for it. */
+static inline uint32
+jobq_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* Send statistics; returns ms after which to try again, 0 = all is sent. */
+static inline long
+jobq_report_stat(bool force)
+{
+#if PG_VERSION_NUM >= 150000
+	return pgstat_report_stat(force);
+#else
+	pgstat_report_stat(force);
+	return 0;
+#endif
+}
+
+/* An interrupted DROP DATABASE leaves one that nobody can connect to. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB	(-2)
+#endif
+
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+
+/* A tuplestore in rsinfo for the rows of a set-returning function. */
+static inline void
+InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old;
+	TupleDesc	desc;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		!(rsinfo->allowedModes & SFRM_Materialize))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+	old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setDesc = desc;
+	rsinfo->setResult =
+		tuplestore_begin_heap((rsinfo->allowedModes &
+							   SFRM_Materialize_Random) != 0, false,
+							  work_mem);
+	MemoryContextSwitchTo(old);
+}
+#elif !defined(MAT_SRF_BLESS)
+#define InitMaterializedSRF(fcinfo, flags) SetSingleFuncCall(fcinfo, flags)
 #endif
 
 #endif							/* JOBQ_COMPAT_H */

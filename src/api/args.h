@@ -12,6 +12,10 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+/* JQ007: invalid value for "name"; detail is a full sentence. */
+extern void jobq_bad_argument(const char *name, const char *detail)
+			pg_attribute_noreturn();
+
 /* A required argument: JQ007 "argument "name" must not be null". */
 extern void jobq_arg_required(FunctionCallInfo fcinfo, int argno,
 							  const char *name);
@@ -48,5 +52,11 @@ extern char *jobq_arg_text(text *value, const char *name, int max_bytes);
  */
 extern int64 jobq_jsonb_interval(const JsonbValue *value, const char *name,
 								 int64 min_us, int64 max_us);
+
+/* Numbers inside jsonb, in [min, max]; an integer must be whole, up to 2^53. */
+extern int64 jobq_jsonb_int(const JsonbValue *value, const char *name,
+							int64 min, int64 max);
+extern double jobq_jsonb_number(const JsonbValue *value, const char *name,
+								double min, double max);
 
 #endif							/* JOBQ_ARGS_H */

@@ -54,7 +54,8 @@ typedef struct JobqDb
 	/* identity; changes only under control->lock exclusive and mutex */
 	Oid			dbid;			/* InvalidOid = free entry */
 	Oid			install;		/* OID of jobq.queue: which CREATE EXTENSION */
-	uint32		gen;			/* counts resets; slots of others are dead */
+	uint32		gen;			/* of this reset, never used again in the
+								 * cluster; slots of others are dead */
 	JobqDbState state;
 
 	/* numbers: ids and tickets in [number_next, number_limit) are ours */
@@ -63,6 +64,7 @@ typedef struct JobqDb
 	int64		spare_start;	/* a block reserved ahead; 0 = none */
 	int64		lease_last;		/* last lease handed out */
 	int64		lease_limit;	/* leases must stay below */
+	bool		lease_wanted;	/* keeper: raise lease_limit */
 
 	/* epochs new tickets go to, by class; 0 = not known, a hint */
 	int32		open_epoch[JOBQ_MAX_CLASSES + 1];
@@ -70,17 +72,22 @@ typedef struct JobqDb
 	/* keeper */
 	int			keeper_proc;	/* pgprocno, -1 = none runs */
 	pid_t		keeper_pid;
-	TimestampTz keeper_wake_at; /* when it wakes up by itself */
+	TimestampTz keeper_wake_at; /* when it wakes up by itself; JOBQ_NEVER
+								 * while it looks at what is due, so that
+								 * whoever adds something then wakes it */
 	TimestampTz shelf_next;		/* earliest run_at on the shelf */
 	TimestampTz careful_until;	/* until then claims go through the keeper */
 	int64		reload_from;	/* smallest id that is on disk only;
 								 * JOBQ_NEVER = all are in memory */
+	int64		reloads_noted;	/* how often something was added to it */
 	JobqPrepared prepared[JOBQ_MAX_PREPARED];
 
 	/* launcher */
 	bool		wanted;			/* look whether a keeper is needed */
 	int			holds;			/* statements that need the database free of
 								 * workers; no keeper while > 0 */
+	bool		barred;			/* not one the launcher looks after: keeper,
+								 * go */
 	bool		dropped;		/* the database is gone: free everything */
 
 	/* counted for health() and tests */
@@ -128,6 +135,7 @@ typedef struct JobqLease
 	TimestampTz expires_at;
 	int64		lease_for;		/* us, as taken */
 	Oid			claimed_by;
+	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
 	char		worker[JOBQ_WORKER_MAX + 1];
 } JobqLease;
 
@@ -138,7 +146,7 @@ typedef struct JobqLease
  */
 typedef struct JobqSlot
 {
-	JobqTreeNode node;			/* ready tree or lease tree; free list */
+	JobqTreeNode node;			/* ready tree or lease tree; free list: left */
 	int32		hash_next;
 	int32		part;
 	int32		db;				/* index of the database's entry */
@@ -147,7 +155,6 @@ typedef struct JobqSlot
 	uint8		flags;			/* SLOT_* */
 	TransactionId mark;			/* transaction that is ending the ticket */
 	int			claim_proc;		/* pgprocno of the claimer, for START_DONE */
-	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
 	JobqTicket	t;
 	JobqLease	l;
 } JobqSlot;
@@ -167,15 +174,19 @@ typedef enum JobqCounter
 } JobqCounter;
 
 /*
- * A queue's part: everything under lock, except db, gen and queue_id, which
- * change under control->lock and lock together.
+ * A queue's part: everything under lock, except db, gen, queue_id and
+ * closing, which change under control->lock and lock together.
+ *
+ * ready, running and rolled_back count slots by state, marked ones included;
+ * start_wanted counts only those in the lease tree.
  */
 typedef struct JobqPart
 {
 	LWLock	   *lock;
 	int32		db;				/* -1 = free */
-	uint32		gen;
+	uint32		gen;			/* 0 = never used */
 	int32		queue_id;
+	bool		closing;		/* being freed: nothing is linked any more */
 	int32		ready_root;
 	int32		lease_root;
 	int64		ready;
@@ -185,10 +196,34 @@ typedef struct JobqPart
 	int64		counters[COUNT_N];
 } JobqPart;
 
+/* ---- starting keepers ---- */
+
+#define JOBQ_MAX_STARTS			4	/* keepers on their way at the same time */
+
+typedef enum JobqVerdict
+{
+	JOBQ_START_PENDING,
+	JOBQ_START_RUNNING,			/* it is this database's keeper now */
+	JOBQ_START_ABSENT			/* the database does not have the extension */
+} JobqVerdict;
+
+/* A keeper on its way; the launcher fills it in, the keeper answers. */
+typedef struct JobqStart
+{
+	Oid			dbid;			/* InvalidOid = free */
+	JobqVerdict verdict;
+} JobqStart;
+
 typedef struct JobqControl
 {
 	LWLock	   *lock;			/* databases and parts: who has which entry */
+	uint32		gen_last;		/* last JobqDb.gen given out; under lock */
 	int			launcher_proc;	/* pgprocno, -1 = none runs */
+	pg_atomic_uint32 rescan;	/* 1: launcher, read pg_database again */
+	pg_atomic_uint32 worker_slots_exhausted;	/* 1: a keeper is missing
+												 * because of
+												 * max_worker_processes */
+	JobqStart	starts[JOBQ_MAX_STARTS];	/* under lock */
 	pg_atomic_uint32 preload_first; /* 1: no library was loaded before us */
 	slock_t		free_mutex;		/* the next two */
 	int32		free_head;
@@ -207,8 +242,9 @@ extern void jobq_shmem_install_hooks(void);
 
 /*
  * This database's entry, made when missing; ERROR (JQ009) when
- * jobq.max_databases is reached. install tells CREATE EXTENSIONs apart: when
- * it has changed, all that was known is dropped and gen goes up.
+ * jobq.max_databases is reached, ERROR (55000) when not preloaded. install
+ * tells CREATE EXTENSIONs apart: when it has changed, all that was known is
+ * dropped and gen goes up.
  */
 extern JobqDb *jobq_db_attach(Oid dbid, Oid install);
 extern JobqDb *jobq_db_find(Oid dbid);	/* NULL when there is none */
@@ -216,6 +252,12 @@ extern JobqDb *jobq_db_find(Oid dbid);	/* NULL when there is none */
 /* Free all slots and parts of an entry that are not of its current gen, or
  * all of them and the entry itself. */
 extern void jobq_db_sweep(JobqDb *db, bool everything);
+
+/*
+ * The extension is gone from the database: if gen is still current, forget
+ * the installation (gen goes up) and free what it held. The entry stays.
+ */
+extern void jobq_db_reset(JobqDb *db, uint32 gen);
 
 static inline int
 jobq_db_index(const JobqDb *db)
@@ -227,10 +269,30 @@ extern void jobq_wake_keeper(JobqDb *db);
 extern void jobq_wake_keeper_by(JobqDb *db, TimestampTz when);
 extern void jobq_wake_launcher(void);
 
+/*
+ * The keeper's alarm clock: JOBQ_NEVER before it looks at what is due, the
+ * time it will wake up by itself after that, before it waits for its latch.
+ */
+extern void jobq_set_alarm(JobqDb *db, TimestampTz when);
+
+/* Something on the shelf is due at `when`; wakes the keeper if it must. */
+extern void jobq_db_shelf_due(JobqDb *db, TimestampTz when);
+
+/*
+ * The job with this id, and perhaps later ones, are on disk only: the keeper
+ * must load them. True when that was news; the keeper is then woken. When it
+ * finds too few free slots it is woken again as an eighth of all becomes free;
+ * as that may never happen, it looks once in a while by itself until then.
+ */
+extern bool jobq_db_reload(JobqDb *db, int64 id);
+
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
 
 /* ---- numbers.c ---- */
+
+/* How far ahead of the clock the keeper raises lease_limit, in leases. */
+#define JOBQ_LEASE_RESERVE		(INT64CONST(600000) * 4096)
 
 /*
  * n ascending numbers for ids and tickets; they never come again. May raise
@@ -242,10 +304,10 @@ extern int64 jobq_take_number(JobqDb *db);
 /* Keeper: reserve a block ahead if there is none. May raise an error. */
 extern void jobq_reserve_numbers(JobqDb *db);
 
-/* Keeper, at recovery: leave everything reserved so far behind. */
-extern void jobq_skip_numbers(JobqDb *db);
-
-/* A new lease, 0 when the durable mark must be raised first. */
+/*
+ * A new lease, 0 when the durable mark must be raised first. Wakes the keeper
+ * when less than half of the reserve is left.
+ */
 extern int64 jobq_try_take_lease(JobqDb *db, TimestampTz now);
 extern int64 jobq_lease_from_time(TimestampTz when);
 
@@ -257,23 +319,34 @@ extern int64 jobq_lease_from_time(TimestampTz when);
  */
 extern JobqPart *jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id);
 extern JobqPart *jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id);
+
+/* The queue is dropped: its slots and its part go. */
 extern void jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id);
+
+/*
+ * All parts of a database, one a call: start with from = 0, go on with what
+ * comes back; -1 (and *part NULL) when there are no more.
+ */
+extern int	jobq_parts_of(JobqDb *db, uint32 gen, int from, JobqPart **part);
 extern void jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern bool jobq_part_stats(JobqDb *db, uint32 gen, int32 queue_id,
 							JobqPart *copy);
 
-/* ---- slot.c ---- */
+/* ---- slot.c, publish.c, deliver.c, mark.c ---- */
 
 /* What a transaction remembers of a slot, enough to notice it is another's. */
 typedef struct JobqSlotRef
 {
-	int32		slot;
+	int32		slot;			/* JOBQ_NIL = whichever holds the ticket */
 	uint32		gen;
 	int64		id;
 	int64		ticket;
 	int64		lease;
 } JobqSlotRef;
+
+/* The slot that a copy was made of. */
+extern void jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref);
 
 /*
  * Make tickets of one queue available (or running, where leases[i].lease is
@@ -303,7 +376,10 @@ extern int	jobq_take(JobqPart *part, uint32 gen, int max,
 extern int	jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after,
 					  int max, JobqTicket *tickets);
 
-/* Claims of a transaction that ends: commit closes, abort rolls back. */
+/*
+ * Claims of a transaction that ends: commit closes, abort rolls back. No-ops
+ * unless the slot is still under this lease.
+ */
 extern void jobq_close_claim(JobqDb *db, const JobqSlotRef *ref);
 extern void jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref);
 extern void jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref,
@@ -328,8 +404,11 @@ extern JobqMarkResult jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease,
 								JobqSlotRef *ref, TransactionId *busy);
 extern void jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid);
 
-/* The transaction that marked it has committed: */
-extern void jobq_end(JobqDb *db, const JobqSlotRef *ref);	/* the slot goes */
+/*
+ * The transaction that marked it has committed: the slot goes, whoever has
+ * marked it; its lease is extended; it stays, cancelled, until grace is over.
+ */
+extern void jobq_end(JobqDb *db, const JobqSlotRef *ref);
 extern void jobq_extended(JobqDb *db, const JobqSlotRef *ref,
 						  TransactionId xid, TimestampTz expires_at);
 extern void jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
@@ -343,7 +422,8 @@ extern void jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref);
 
 /*
  * Keeper: up to max slots of the queue whose lease has run out at `now`
- * (expired, rolled back, grace over), and when the next one does.
+ * (expired, rolled back, grace over), and when the next one does: not after
+ * `now` when there were more than max. Marked slots are not among them.
  */
 extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 							int max, JobqSlot *copies, TimestampTz *next);
@@ -353,7 +433,14 @@ extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);
 extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
 
-/* Copies of all slots of one database in a given slot range, for views. */
+/* Slots not in use, of the whole cluster. */
 extern int	jobq_free_slots(void);
+
+#ifdef JOBQ_TEST_BUILD
+/* ---- check.c ---- */
+
+/* Is everything of the database consistent? If not, why says what is not. */
+extern bool jobq_dispatch_check(JobqDb *db, char *why, size_t len);
+#endif
 
 #endif							/* JOBQ_DISPATCH_H */

@@ -8,6 +8,8 @@
 #ifndef JOBQ_ENGINE_H
 #define JOBQ_ENGINE_H
 
+#include "nodes/pg_list.h"
+
 #include "dispatch/dispatch.h"
 #include "store/store.h"
 
@@ -35,18 +37,167 @@ extern void jobq_begin_read(JobqSession *session);
 /* Wait until the keeper has recovered; JQ009 after timeout_ms. */
 extern void jobq_await_ready(const JobqSession *session, int timeout_ms);
 
+/* A new lease number; waits for the keeper when the durable mark is near. */
+extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
+
+#define JOBQ_DEQUEUE_WAIT_MS	5000
+#define JOBQ_SETTLE_WAIT_MS		10000
+
 /* ---- xact.c: what a transaction has done, published at its end ---- */
 
 extern void jobq_register_xact_callbacks(void);
 
+/* At commit the queue's part in memory goes (its jobs are gone already). */
+extern void jobq_xact_queue_dropped(const JobqSession *session,
+									int32 queue_id);
+
+/* ---- backoff.c ---- */
+
+/* Delay in us before the run after `attempt` counted attempts. */
+extern int64 jobq_backoff_delay(const JobqBackoff *backoff, int32 attempt);
+
 /* ---- enqueue.c ---- */
 
+/*
+ * Put new jobs into a queue: values from JOB_RUN_AT on are set, ticket, id
+ * and queue are not. run_at after `now` goes to the shelf, else to the belt.
+ */
 extern int64 jobq_enqueue_row(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *row,
 							  TimestampTz now);
 extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
+
+/* ---- claim.c ---- */
+
+typedef struct JobqDelivery
+{
+	JobqRow		row;
+	const JobqQueue *queue;
+	int64		lease;
+	TimestampTz expires_at;
+} JobqDelivery;
+
+/*
+ * Lease up to max available jobs of a queue under one lease number (0: take
+ * a new one, which comes back). lease_for 0 = the queue's. Appends
+ * JobqDelivery pointers.
+ */
+extern List *jobq_claim(const JobqSession *session, const JobqQueue *queue,
+						int64 max, int64 lease_for, const char *worker,
+						int64 *lease, List *deliveries);
+
+/* The next jobs in order, not leased. */
+extern List *jobq_peek(const JobqSession *session, const JobqQueue *queue,
+					   int64 max);
+
+/* ---- settle.c ---- */
+
+typedef enum JobqLost
+{
+	JOBQ_HELD,					/* not lost */
+	JOBQ_LOST_LEASE,			/* JQ001 */
+	JOBQ_LOST_CANCELLED,		/* JQ014 */
+	JOBQ_LOST_SETTLED,			/* JQ015 */
+	JOBQ_LOST_NO_JOB			/* JQ020 */
+} JobqLost;
+
+/* A job this transaction has in its hands, to end or to move. */
+typedef struct JobqHeld
+{
+	int			own;			/* index among our own uncommitted, or -1 */
+	JobqSlotRef ref;			/* of the slot, when own is -1 */
+	TransactionId xid;			/* that marked it */
+	uint8		state;			/* SLOT_READY, SLOT_RUNNING, SLOT_ROLLED_BACK */
+	uint8		flags;
+	bool		claim_is_ours;	/* its claim is of this transaction */
+	bool		retaken;		/* it was extended in this transaction before */
+	JobqTicket	t;
+	JobqLease	l;				/* lease 0 unless running or rolled back */
+} JobqHeld;
+
+/*
+ * Take the job into our hands if it runs under this lease; waits for another
+ * transaction that is ending it. Demands the dequeue privilege on its queue,
+ * whose settings come back. Raises no lost lease, but says which.
+ */
+extern JobqLost jobq_hold_leased(const JobqSession *session, int64 id,
+								 int64 lease, JobqHeld *held,
+								 JobqQueue *queue);
+extern void jobq_raise_lost(JobqLost lost, int64 id, int64 lease)
+			pg_attribute_noreturn();
+
+extern void jobq_complete(const JobqSession *session, JobqHeld *held,
+						  int nheld, Datum result, bool result_null);
+
+/* True = it will run again, false = dead. */
+extern bool jobq_fail(const JobqSession *session, JobqHeld *held,
+					  const JobqQueue *queue, char attempt_outcome,
+					  const char *error, bool retry, int64 retry_in);
+extern void jobq_release(const JobqSession *session, JobqHeld *held,
+						 const JobqQueue *queue, int64 delay);
+
+/* lease_for 0 = as taken. */
+extern void jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,
+						int64 lease_for, Datum progress, bool progress_null,
+						TimestampTz *expires_at);
+
+/* ---- steer.c ---- */
+
+typedef enum JobqSteered
+{
+	JOBQ_STEER_DONE,
+	JOBQ_STEER_FINAL,			/* it has ended already */
+	JOBQ_STEER_RUNNING,			/* not possible while it runs */
+	JOBQ_STEER_NO_JOB
+} JobqSteered;
+
+/*
+ * Cancel a job. grace in us: a running one keeps its place until its worker
+ * has learnt it or that time is over; JOBQ_ONLY_WAITING: leave it if it runs.
+ */
+#define JOBQ_ONLY_WAITING	(-1)
+
+extern JobqSteered jobq_cancel(const JobqSession *session, int64 id,
+							   const char *reason, int64 grace);
+extern JobqSteered jobq_reschedule(const JobqSession *session, int64 id,
+								   TimestampTz run_at, bool set_priority,
+								   int16 priority);
+
+/*
+ * Queue and enqueuer of a job in whatever state, for privilege checks; false
+ * when there is no such job.
+ */
+extern bool jobq_job_owner(const JobqSession *session, int64 id,
+						   int32 *queue_id, Oid *enqueued_by);
+
+/* States, for jobq_purge. */
+#define JOBQ_PURGE_SCHEDULED	1
+#define JOBQ_PURGE_AVAILABLE	2
+#define JOBQ_PURGE_RETRYABLE	8
+#define JOBQ_PURGE_RUNNING		16
+
+/* Cancel all jobs of a queue in these states; returns their number. */
+extern int64 jobq_purge(const JobqSession *session, const JobqQueue *queue,
+						int states);
+extern int64 jobq_count_live(const JobqSession *session, int32 queue_id);
+
+/* ---- rerun.c ---- */
+
+/* A new job that repeats a final one; its id. */
+extern int64 jobq_retry(const JobqSession *session, int64 id);
+
+typedef struct JobqRedrive
+{
+	const JobqQueue *from;
+	const JobqQueue *to;		/* NULL = where each came from */
+	int64		max;
+	const char *kind;			/* NULL = all */
+	TimestampTz died_after;		/* DT_NOBEGIN = all */
+} JobqRedrive;
+
+extern int64 jobq_redrive(const JobqSession *session, const JobqRedrive *what);
 
 /* ---- keeper's work; each opens and commits its own transactions ---- */
 
@@ -67,16 +218,5 @@ extern TimestampTz jobq_tend(JobqDb *db, uint32 gen);
  */
 extern bool jobq_keeper_begin(Oid install);
 extern void jobq_keeper_commit(void);
-
-/* ---- look.c: a job's present state, put together from table and memory ---- */
-
-/* Fill a tuplestore (the shape of view jobs) with live / final / dead jobs the
- * current role may see; id 0 = all. */
-typedef enum JobqLookWhat
-{
-	LOOK_LIVE,
-	LOOK_FINAL,
-	LOOK_DEAD
-} JobqLookWhat;
 
 #endif							/* JOBQ_ENGINE_H */

@@ -25,6 +25,13 @@ extern int	jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
 extern void jobq_require_queue(const char *name, int privileges,
 							   JobqQueue *queue);
 
+/* The last part of it, for a queue already looked up. */
+extern void jobq_check_queue(const JobqQueue *queue, int privileges);
+
+/* JOBQ_PRIV_* of a privilege's name, 0 = there is none; names of several. */
+extern int	jobq_privilege_bit(const char *name);
+extern char *jobq_privilege_list(int privileges);
+
 /* 42501 unless jobq_is_admin. */
 extern void jobq_require_admin(const char *what);
 
@@ -41,5 +48,15 @@ typedef struct JobqOwnerContext
 
 extern void jobq_become_owner(JobqOwnerContext *context);
 extern void jobq_leave_owner(JobqOwnerContext *context);
+
+/* ---- grant.c ---- */
+
+/*
+ * Give a role EXECUTE and SELECT on what these privileges need; take all of
+ * it back from a role that has no privilege on any queue any more. Run as the
+ * extension's owner, under jobq_queue_lock().
+ */
+extern void jobq_give_calls(Oid role, int privileges);
+extern void jobq_take_calls_back(Oid role);
 
 #endif							/* JOBQ_SECURITY_H */

@@ -44,10 +44,21 @@ extern Oid	jobq_extension_owner(void);
  */
 extern Oid	jobq_enter(void);
 
+/*
+ * Grows whenever the catalog of queues may have changed. What was read from
+ * it is good as long as this number, taken before reading, stays.
+ */
+extern uint64 jobq_catalog_changes(void);
+
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
 #define JOBQ_CLASS_DEFAULT		1	/* the one retention class there is */
+
+/* Bounds of options and of the arguments that replace them. */
+#define JOBQ_LEASE_FOR_MIN		USECS_PER_SEC
+#define JOBQ_LEASE_FOR_MAX		(7 * USECS_PER_DAY)
+#define JOBQ_ATTEMPTS_MAX		1000000
 
 typedef struct JobqBackoff
 {
@@ -90,8 +101,28 @@ extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 /* All queues of this database, palloc'd; the number comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
 
-/* Tell every backend, at commit, that the queue catalog has changed. */
+/*
+ * Tell every backend, at commit, that the queue catalog has changed. Call it
+ * before the change: then our own abort, too, forgets what we have seen.
+ */
 extern void jobq_queue_changed(void);
+
+/*
+ * Let the transaction change the queue catalog: one at a time, readers go on.
+ * Look queues up again afterwards.
+ */
+extern void jobq_queue_lock(void);
+
+/* ---- options.c: the jsonb of a queue's options ---- */
+
+/* What a queue without any options has. */
+extern void jobq_options_defaults(JobqQueue *queue);
+
+/*
+ * Set what the object names (null: back to the default), leave the rest.
+ * JQ007 for anything that is not a valid option.
+ */
+extern void jobq_options_apply(Jsonb *options, JobqQueue *queue);
 
 /* ---- row layout shared by job_N and the shelf ---- */
 
@@ -208,6 +239,8 @@ typedef enum JobqBeltKind
 /* Open a belt table; NULL when the epoch is dropped (all it held has ended). */
 extern Relation jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode);
 
+/* ---- rows.c: rows without the executor ---- */
+
 /*
  * Append rows to a table of ours (belt or shelf) and its indexes, without the
  * executor. The caller holds RowExclusiveLock; locks stay to commit. tid may
@@ -217,6 +250,8 @@ extern void jobq_insert(Relation rel, const Datum *values, const bool *nulls,
 						ItemPointer tid);
 extern void jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 							 ItemPointerData *tids);
+
+/* ---- belt.c again: reading ---- */
 
 /*
  * Read the row of a ticket: first at the hint, then by the id index. True when
@@ -235,6 +270,14 @@ extern bool jobq_belt_read_outcome(Relation outcome_rel, int64 ticket,
 /* Read a claim row at a hint; false unless it is there and has this lease. */
 extern bool jobq_belt_read_claim(Relation claim_rel, ItemPointer hint,
 								 int64 lease, Datum *values, bool *nulls);
+
+/* ---- numbers.c ---- */
+
+/*
+ * First number of a fresh block of ids and tickets; that it is taken is on
+ * disk when this returns. May raise an error.
+ */
+extern int64 jobq_store_next_block(void);
 
 /* ---- epoch.c ---- */
 
@@ -260,6 +303,25 @@ extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
 
 /* Read only; committed or our own. */
 extern bool jobq_shelf_read(int64 id, JobqRow *row);
+
+/*
+ * Note on a dead row which job was made of it. False, and nothing changed,
+ * when there is no such row or it has one already.
+ */
+extern bool jobq_shelf_set_rerun(int64 id, int64 rerun_as);
+
+/*
+ * Keeper: take up to max scheduled and retrying rows with run_at <= now,
+ * earliest first. Rows that another transaction is changing stay. Dead rows
+ * are stored with run_at infinity, so that none is walked here.
+ */
+extern int	jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows);
+
+/*
+ * Earliest run_at of a scheduled or retrying row, also of one that another
+ * transaction is changing; PG_INT64_MAX when there is none.
+ */
+extern TimestampTz jobq_shelf_next_due(void);
 
 /* ---- tickets.c: ascending ticket lists as compact bytea ---- */
 

@@ -1,0 +1,81 @@
+# pg_jobq: builds the extension with PGXS.
+#
+#   make                 build            make install      install
+#   make check           all tests        make demo         the demonstration
+#
+# WERROR=1 turns warnings into errors, TEST_BUILD=1 adds the pause points that
+# the tests need. make check and make demo install what they need from Debian,
+# build in a temporary directory and leave nothing behind.
+
+EXTENSION = pg_jobq
+EXTVERSION = 0.1.0
+
+MODULE_big = pg_jobq
+PGFILEDESC = "pg_jobq - job queue"
+OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
+PG_CPPFLAGS = -I$(srcdir)/src
+PG_CFLAGS = -Wno-declaration-after-statement
+
+ifdef WERROR
+PG_CPPFLAGS += -isystem $(includedir_server)
+PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
+endif
+ifdef TEST_BUILD
+PG_CPPFLAGS += -DJOBQ_TEST_BUILD
+endif
+
+# The script, joined in this order: what comes later may use what is before.
+SQL_PARTS = \
+	src/api/install_start.sql \
+	src/security/roles.sql \
+	src/store/queue.sql \
+	src/store/belt.sql \
+	src/store/shelf.sql \
+	src/api/types.sql \
+	src/api/queues.sql \
+	src/api/produce.sql \
+	src/api/consume.sql \
+	src/api/steer.sql \
+	src/api/look.sql \
+	src/security/security.sql \
+	src/security/revoke.sql \
+	calls.sql \
+	src/api/install_end.sql
+
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+EXTRA_CLEAN = calls.sql results regression.diffs regression.out output_iso
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS_OPTS = --load-extension=pg_jobq
+ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --load-extension=pg_jobq
+
+# check and demo must run where PostgreSQL is not installed yet.
+OWN_GOALS = check demo
+ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+
+calls.sql: src/security/calls.awk src/security/calls.tsv
+	awk -f $^ > $@.tmp
+	mv $@.tmp $@
+
+$(DATA_built): $(SQL_PARTS)
+	cat $^ > $@.tmp
+	mv $@.tmp $@
+else
+
+.PHONY: $(OWN_GOALS)
+
+# make check [SUITES="regress tap"] [TESTS="names"] [KEEP=1]
+check:
+	@test/check.sh
+
+demo:
+	@examples/demo.sh
+
+export SUITES TESTS KEEP
+endif

@@ -1,0 +1,403 @@
+/*
+ * consume.c: the SQL face of dequeuing and settling: arguments, privileges,
+ * result sets. The rules are the engine's.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "api/args.h"
+#include "api/delivery.h"
+#include "api/settle.h"
+#include "compat.h"
+#include "engine/engine.h"
+#include "errors.h"
+#include "security/security.h"
+
+PG_FUNCTION_INFO_V1(jobq_sql_dequeue);
+PG_FUNCTION_INFO_V1(jobq_sql_dequeue_any);
+PG_FUNCTION_INFO_V1(jobq_sql_complete);
+PG_FUNCTION_INFO_V1(jobq_sql_complete_many);
+PG_FUNCTION_INFO_V1(jobq_sql_complete_and_dequeue);
+PG_FUNCTION_INFO_V1(jobq_sql_fail);
+PG_FUNCTION_INFO_V1(jobq_sql_release);
+PG_FUNCTION_INFO_V1(jobq_sql_extend);
+PG_FUNCTION_INFO_V1(jobq_sql_extend_many);
+
+/* ---- dequeue ---- */
+
+/* The arguments after the queue(s). */
+typedef struct DequeueArgs
+{
+	int64		max_jobs;
+	int64		lease_for;		/* us, 0 = the queue's */
+	char	   *worker;			/* NULL = none */
+} DequeueArgs;
+
+/* A worker's name: what was given, else application_name; cut to fit. */
+static char *
+worker_name(FunctionCallInfo fcinfo, int argno)
+{
+	char	   *name;
+
+	if (!PG_ARGISNULL(argno))
+		name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	else
+		name = application_name != NULL ? pstrdup(application_name) : NULL;
+	if (name == NULL || name[0] == '\0')
+		return NULL;
+	name[pg_mbcliplen(name, (int) strlen(name), JOBQ_WORKER_MAX)] = '\0';
+	return name;
+}
+
+static void
+get_dequeue_args(FunctionCallInfo fcinfo, int first, DequeueArgs *args)
+{
+	args->max_jobs = PG_ARGISNULL(first) ? 1 :
+		jobq_arg_int(PG_GETARG_INT64(first), "max_jobs", 1, PG_INT64_MAX);
+	args->lease_for = PG_ARGISNULL(first + 1) ? 0 :
+		jobq_arg_interval(PG_GETARG_INTERVAL_P(first + 1), "lease_for",
+						  JOBQ_LEASE_MIN, JOBQ_LEASE_MAX);
+	args->worker = worker_name(fcinfo, first + 2);
+}
+
+static void
+require_dequeue(text *name, JobqQueue *queue)
+{
+	jobq_require_queue(jobq_arg_queue_name(name, "queue"), JOBQ_PRIV_DEQUEUE,
+					   queue);
+}
+
+static List *
+claim(const JobqSession *session, const JobqQueue *queue,
+	  const DequeueArgs *args, int64 *lease, List *deliveries)
+{
+	if (queue->paused)
+		return deliveries;
+	return jobq_claim(session, queue, args->max_jobs - list_length(deliveries),
+					  args->lease_for, args->worker, lease, deliveries);
+}
+
+Datum
+jobq_sql_dequeue(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	DequeueArgs args;
+	int64		lease = 0;
+
+	jobq_begin_write("jobq.dequeue()", &session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	require_dequeue(PG_GETARG_TEXT_PP(0), &queue);
+	get_dequeue_args(fcinfo, 1, &args);
+	return jobq_return_deliveries(fcinfo,
+								  claim(&session, &queue, &args, &lease, NIL));
+}
+
+/* The queues of dequeue_any, all of which the caller may dequeue from. */
+static int
+get_queues(FunctionCallInfo fcinfo, JobqQueue **queues)
+{
+	ArrayType  *array;
+	Datum	   *names;
+	bool	   *nulls;
+	int			n;
+
+	jobq_arg_required(fcinfo, 0, "queues");
+	array = PG_GETARG_ARRAYTYPE_P(0);
+	if (ARR_NDIM(array) > 1)
+		jobq_bad_argument("queues", "It must be a one-dimensional array.");
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls,
+					  &n);
+	*queues = palloc(sizeof(JobqQueue) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			jobq_bad_argument("queues", psprintf("Element %d is null.", i + 1));
+		require_dequeue(DatumGetTextPP(names[i]), &(*queues)[i]);
+	}
+	return n;
+}
+
+Datum
+jobq_sql_dequeue_any(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue  *queues;
+	DequeueArgs args;
+	int64		lease = 0;
+	List	   *deliveries = NIL;
+	int			n;
+
+	jobq_begin_write("jobq.dequeue_any()", &session);
+	n = get_queues(fcinfo, &queues);
+	get_dequeue_args(fcinfo, 1, &args);
+	for (int i = 0; i < n && list_length(deliveries) < args.max_jobs; i++)
+		deliveries = claim(&session, &queues[i], &args, &lease, deliveries);
+	return jobq_return_deliveries(fcinfo, deliveries);
+}
+
+/* ---- settling one job ---- */
+
+/* Arguments id and lease: the job in our hands, or the error that says why. */
+static void
+hold(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
+	 JobqHeld *held, JobqQueue *queue)
+{
+	int64		id;
+	int64		lease;
+	JobqLost	lost;
+
+	jobq_begin_write(what, session);
+	jobq_arg_required(fcinfo, 0, "id");
+	jobq_arg_required(fcinfo, 1, "lease");
+	id = PG_GETARG_INT64(0);
+	lease = PG_GETARG_INT64(1);
+	jobq_await_ready(session, JOBQ_SETTLE_WAIT_MS);
+	lost = jobq_hold_leased(session, id, lease, held, queue);
+	if (lost != JOBQ_HELD)
+		jobq_raise_lost(lost, id, lease);
+}
+
+Datum
+jobq_sql_complete(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqHeld	held;
+	JobqQueue	queue;
+
+	hold(fcinfo, "jobq.complete()", &session, &held, &queue);
+	if (!PG_ARGISNULL(2))
+		jobq_check_result_size(&queue, PG_GETARG_DATUM(2));
+	jobq_complete(&session, &held, 1, PG_ARGISNULL(2) ? (Datum) 0 :
+				  PG_GETARG_DATUM(2), PG_ARGISNULL(2));
+	PG_RETURN_VOID();
+}
+
+Datum
+jobq_sql_fail(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqHeld	held;
+	JobqQueue	queue;
+	int64		retry_in = -1;
+	char	   *error = NULL;
+	bool		again;
+
+	hold(fcinfo, "jobq.fail()", &session, &held, &queue);
+	if (!PG_ARGISNULL(2))
+		error = jobq_error_text(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	if (!PG_ARGISNULL(4))
+		retry_in = jobq_arg_interval(PG_GETARG_INTERVAL_P(4), "retry_in", 0,
+									 JOBQ_DELAY_MAX);
+	again = jobq_fail(&session, &held, &queue, ATTEMPT_FAILED, error,
+					  PG_ARGISNULL(3) || PG_GETARG_BOOL(3), retry_in);
+	PG_RETURN_TEXT_P(cstring_to_text(again ? "retryable" : "dead"));
+}
+
+Datum
+jobq_sql_release(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqHeld	held;
+	JobqQueue	queue;
+	int64		delay = 0;
+
+	hold(fcinfo, "jobq.release()", &session, &held, &queue);
+	if (!PG_ARGISNULL(2))
+		delay = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "delay", 0,
+								  JOBQ_DELAY_MAX);
+	jobq_release(&session, &held, &queue, delay);
+	PG_RETURN_VOID();
+}
+
+Datum
+jobq_sql_extend(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqHeld	held;
+	JobqQueue	queue;
+	int64		lease_for = 0;
+	TimestampTz expires_at;
+
+	hold(fcinfo, "jobq.extend()", &session, &held, &queue);
+	if (!PG_ARGISNULL(2))
+		lease_for = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "lease_for",
+									  JOBQ_LEASE_MIN, JOBQ_LEASE_MAX);
+	if (!PG_ARGISNULL(3))
+		jobq_check_result_size(&queue, PG_GETARG_DATUM(3));
+	jobq_extend(&session, &held, 1, lease_for,
+				PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3),
+				PG_ARGISNULL(3), &expires_at);
+	PG_RETURN_TIMESTAMPTZ(expires_at);
+}
+
+/* ---- settling many jobs of one lease ---- */
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Take jobs into our hands in ascending order of id, so that two sessions
+ * with the same jobs do not deadlock. Jobs whose lease is lost raise an error
+ * or, with skip, are left out. An id given twice counts once. Returns how many
+ * are held.
+ */
+static int
+hold_many(const JobqSession *session, const int64 *given, int n, int64 lease,
+		  bool skip, JobqHeld *held)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	int			nheld = 0;
+
+	memcpy(ids, given, sizeof(int64) * n);
+	qsort(ids, n, sizeof(int64), compare_ids);
+	for (int i = 0; i < n; i++)
+	{
+		JobqQueue	queue;
+		JobqLost	lost;
+
+		if (i > 0 && ids[i] == ids[i - 1])
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		lost = jobq_hold_leased(session, ids[i], lease, &held[nheld], &queue);
+		if (lost == JOBQ_HELD)
+			nheld++;
+		else if (!skip)
+			jobq_raise_lost(lost, ids[i], lease);
+	}
+	pfree(ids);
+	return nheld;
+}
+
+static const JobqHeld *
+find_held(const JobqHeld *held, int nheld, int64 id)
+{
+	JobqHeld	key = {.t = {.id = id}};
+
+	return bsearch(&key, held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
+}
+
+Datum
+jobq_sql_complete_many(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	int64	   *ids;
+	int			n;
+	bool		skip = false;
+	JobqHeld   *held;
+	int			nheld;
+	Datum	   *settled;
+	int			nsettled = 0;
+
+	jobq_begin_write("jobq.complete_many()", &session);
+	n = jobq_arg_ids(fcinfo, 0, "ids", &ids);
+	if (!PG_ARGISNULL(2))
+		skip = jobq_arg_on_lost(PG_GETARG_TEXT_PP(2));
+	if (n == 0)
+		PG_RETURN_ARRAYTYPE_P(construct_empty_array(INT8OID));
+	jobq_arg_required(fcinfo, 1, "lease");
+	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	held = palloc_extended(sizeof(JobqHeld) * n, MCXT_ALLOC_HUGE);
+	nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), skip, held);
+	jobq_complete(&session, held, nheld, (Datum) 0, true);
+
+	qsort(held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
+	settled = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+	{
+		if (find_held(held, nheld, ids[i]) != NULL)
+			settled[nsettled++] = Int64GetDatum(ids[i]);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(settled, nsettled, INT8OID,
+										  sizeof(int64), FLOAT8PASSBYVAL,
+										  TYPALIGN_DOUBLE));
+}
+
+Datum
+jobq_sql_extend_many(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	int64	   *ids;
+	int			n;
+	int64		lease_for = 0;
+	JobqHeld   *held;
+	TimestampTz *expires_at;
+	int			nheld = 0;
+	ReturnSetInfo *rsinfo;
+
+	jobq_begin_write("jobq.extend_many()", &session);
+	n = jobq_arg_ids(fcinfo, 0, "ids", &ids);
+	if (!PG_ARGISNULL(2))
+		lease_for = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "lease_for",
+									  JOBQ_LEASE_MIN, JOBQ_LEASE_MAX);
+	held = palloc_extended(sizeof(JobqHeld) * Max(n, 1), MCXT_ALLOC_HUGE);
+	expires_at = palloc(sizeof(TimestampTz) * Max(n, 1));
+	if (n > 0)
+	{
+		jobq_arg_required(fcinfo, 1, "lease");
+		jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+		nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), true, held);
+		jobq_extend(&session, held, nheld, lease_for, (Datum) 0, true,
+					expires_at);
+	}
+	InitMaterializedSRF(fcinfo, 0);
+	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[2] = {Int64GetDatum(ids[i])};
+		bool		nulls[2] = {false, true};
+
+		for (int j = 0; j < nheld && nulls[1]; j++)
+		{
+			if (held[j].t.id == ids[i])
+			{
+				values[1] = TimestampTzGetDatum(expires_at[j]);
+				nulls[1] = false;
+			}
+		}
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+Datum
+jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	DequeueArgs args;
+	int64	   *done;
+	int			n;
+	int64		lease = 0;
+
+	jobq_begin_write("jobq.complete_and_dequeue()", &session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	require_dequeue(PG_GETARG_TEXT_PP(0), &queue);
+	n = jobq_arg_ids(fcinfo, 1, "done", &done);
+	get_dequeue_args(fcinfo, 3, &args);
+	if (n > 0)
+	{
+		JobqHeld   *held = palloc_extended(sizeof(JobqHeld) * n, MCXT_ALLOC_HUGE);
+		int			nheld;
+
+		jobq_arg_required(fcinfo, 2, "lease");
+		jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+		nheld = hold_many(&session, done, n, PG_GETARG_INT64(2), false, held);
+		jobq_complete(&session, held, nheld, (Datum) 0, true);
+	}
+	return jobq_return_deliveries(fcinfo,
+								  claim(&session, &queue, &args, &lease, NIL));
+}

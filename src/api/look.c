@@ -1,0 +1,234 @@
+/*
+ * look.c: the SQL face of looking: jobs, attempts, queues and their counts.
+ * Checks who may see a queue; jobs are checked row by row in the engine. Must
+ * never write.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "api/args.h"
+#include "compat.h"
+#include "engine/look.h"
+#include "security/security.h"
+
+/* Columns of view queue_stats. */
+typedef enum StatsAttr
+{
+	STATS_QUEUE,
+	STATS_AVAILABLE,
+	STATS_SCHEDULED,
+	STATS_RETRYABLE,
+	STATS_RUNNING,
+	STATS_COMPLETED_TOTAL,
+	STATS_FAILED_TOTAL,
+	STATS_DEAD_TOTAL,
+	STATS_CANCELLED_TOTAL,
+	STATS_NATTS
+} StatsAttr;
+
+/* Columns of view queues, in the order of SQL_QUEUES. */
+typedef enum QueueAttr
+{
+	QUEUES_QUEUE,
+	QUEUES_ID,
+	QUEUES_OWNER,
+	QUEUES_PAUSED,
+	QUEUES_OPTIONS,
+	QUEUES_CREATED_AT,
+	QUEUES_NATTS
+} QueueAttr;
+
+#define SQL_QUEUES \
+	"SELECT q.queue, q.queue_id, q.owner, q.paused, q.options, q.created_at" \
+	" FROM jobq.queue q WHERE q.queue_id = ANY ($1) ORDER BY q.queue_id"
+
+PG_FUNCTION_INFO_V1(jobq_view_jobs);
+PG_FUNCTION_INFO_V1(jobq_view_history);
+PG_FUNCTION_INFO_V1(jobq_view_dead_jobs);
+PG_FUNCTION_INFO_V1(jobq_view_queues);
+PG_FUNCTION_INFO_V1(jobq_view_queue_stats);
+PG_FUNCTION_INFO_V1(jobq_sql_job);
+PG_FUNCTION_INFO_V1(jobq_sql_attempts);
+
+/* id 0 = all jobs. */
+static Datum
+show_jobs(FunctionCallInfo fcinfo, JobqLookWhat what, int64 id)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqSession session;
+
+	jobq_begin_read(&session);
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_show_jobs(&session, what, id, rsinfo->setResult, rsinfo->setDesc);
+	return (Datum) 0;
+}
+
+Datum
+jobq_view_jobs(PG_FUNCTION_ARGS)
+{
+	return show_jobs(fcinfo, LOOK_LIVE, 0);
+}
+
+Datum
+jobq_view_history(PG_FUNCTION_ARGS)
+{
+	return show_jobs(fcinfo, LOOK_FINAL, 0);
+}
+
+Datum
+jobq_view_dead_jobs(PG_FUNCTION_ARGS)
+{
+	return show_jobs(fcinfo, LOOK_DEAD, 0);
+}
+
+Datum
+jobq_sql_job(PG_FUNCTION_ARGS)
+{
+	int64		id;
+
+	jobq_arg_required(fcinfo, 0, "id");
+	id = PG_GETARG_INT64(0);
+	if (id <= 0)
+	{
+		InitMaterializedSRF(fcinfo, 0);
+		return (Datum) 0;
+	}
+	return show_jobs(fcinfo, LOOK_ANY, id);
+}
+
+Datum
+jobq_sql_attempts(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqSession session;
+
+	jobq_arg_required(fcinfo, 0, "id");
+	jobq_begin_read(&session);
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_show_attempts(&session, PG_GETARG_INT64(0), rsinfo->setResult,
+					   rsinfo->setDesc);
+	return (Datum) 0;
+}
+
+/*
+ * The queues the current role may know of: any privilege on it, or monitor.
+ */
+static int
+visible_queues(JobqQueue **queues)
+{
+	bool		all = jobq_is_monitor(GetUserId());
+	int			nqueues = jobq_queue_list(queues);
+	int			n = 0;
+
+	for (int i = 0; i < nqueues; i++)
+	{
+		if (all || (*queues)[i].my_privileges != 0)
+			(*queues)[n++] = (*queues)[i];
+	}
+	return n;
+}
+
+static ArrayType *
+queue_ids(const JobqQueue *queues, int nqueues)
+{
+	Datum	   *ids = palloc(sizeof(Datum) * Max(nqueues, 1));
+
+	for (int i = 0; i < nqueues; i++)
+		ids[i] = Int32GetDatum(queues[i].queue_id);
+	return construct_array(ids, nqueues, INT4OID, sizeof(int32), true,
+						   TYPALIGN_INT);
+}
+
+Datum
+jobq_view_queues(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqSession session;
+	JobqOwnerContext owner;
+	JobqQueue  *queues;
+	int			nqueues;
+	Oid			types[1] = {INT4ARRAYOID};
+	Datum		args[1];
+
+	jobq_begin_read(&session);
+	InitMaterializedSRF(fcinfo, 0);
+	nqueues = visible_queues(&queues);
+	args[0] = PointerGetDatum(queue_ids(queues, nqueues));
+
+	jobq_become_owner(&owner);
+	SPI_connect();
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args(SQL_QUEUES, 1, types, args, NULL, true,
+							  0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the queues");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Datum		values[QUEUES_NATTS];
+		bool		nulls[QUEUES_NATTS];
+		Oid			role;
+		char	   *name;
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, nulls);
+		role = DatumGetObjectId(values[QUEUES_OWNER]);
+		name = GetUserNameFromId(role, true);
+		/* a role that is gone shows as its number */
+		if (name == NULL)
+			name = psprintf("%u", role);
+		values[QUEUES_OWNER] = CStringGetTextDatum(name);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	jobq_leave_owner(&owner);
+	return (Datum) 0;
+}
+
+/* Counts only: no table is read for them. */
+Datum
+jobq_view_queue_stats(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqSession session;
+	JobqQueue  *queues;
+	int			nqueues;
+
+	jobq_begin_read(&session);
+	jobq_await_ready(&session, JOBQ_DEQUEUE_WAIT_MS);
+	InitMaterializedSRF(fcinfo, 0);
+	nqueues = visible_queues(&queues);
+	for (int i = 0; i < nqueues; i++)
+	{
+		JobqPart	part = {0};
+		Datum		values[STATS_NATTS];
+		bool		nulls[STATS_NATTS] = {0};
+
+		/* one that has seen no job yet is not in memory */
+		(void) jobq_part_stats(session.db, session.gen, queues[i].queue_id,
+							   &part);
+		values[STATS_QUEUE] = CStringGetTextDatum(queues[i].name);
+		values[STATS_AVAILABLE] = Int64GetDatum(part.ready);
+		values[STATS_SCHEDULED] =
+			Int64GetDatum(part.counters[COUNT_SCHEDULED]);
+		values[STATS_RETRYABLE] =
+			Int64GetDatum(part.counters[COUNT_RETRYABLE] + part.rolled_back);
+		values[STATS_RUNNING] = Int64GetDatum(part.running);
+		values[STATS_COMPLETED_TOTAL] =
+			Int64GetDatum(part.counters[COUNT_COMPLETED]);
+		values[STATS_FAILED_TOTAL] =
+			Int64GetDatum(part.counters[COUNT_FAILED]);
+		values[STATS_DEAD_TOTAL] = Int64GetDatum(part.counters[COUNT_DEAD]);
+		values[STATS_CANCELLED_TOTAL] =
+			Int64GetDatum(part.counters[COUNT_CANCELLED]);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}

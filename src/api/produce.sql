@@ -1,0 +1,31 @@
+-- Producing jobs.
+
+CREATE FUNCTION jobq.enqueue(
+	queue			text,
+	payload			jsonb		DEFAULT '{}',
+	kind			text		DEFAULT NULL,
+	priority		int			DEFAULT 0,
+	run_at			timestamptz	DEFAULT NULL,
+	delay			interval	DEFAULT NULL,
+	max_attempts	int			DEFAULT NULL,
+	headers			jsonb		DEFAULT NULL
+) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'jobq_sql_enqueue';
+COMMENT ON FUNCTION jobq.enqueue(text, jsonb, text, int, timestamptz, interval, int, jsonb) IS
+	'Puts a job into a queue and returns its id. The job exists when the transaction commits. Smaller priorities run first (-100 to 100); run_at or delay postpone it.';
+
+CREATE FUNCTION jobq.enqueue_many(
+	queue			text,
+	payloads		jsonb[],
+	kind			text		DEFAULT NULL,
+	priority		int			DEFAULT 0,
+	run_at			timestamptz	DEFAULT NULL,
+	delay			interval	DEFAULT NULL,
+	max_attempts	int			DEFAULT NULL,
+	headers			jsonb		DEFAULT NULL
+) RETURNS bigint[]
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'jobq_sql_enqueue_many';
+COMMENT ON FUNCTION jobq.enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, jsonb) IS
+	'Puts one job per payload into a queue, all or nothing, and returns their ids in the order given.';

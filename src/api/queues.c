@@ -1,0 +1,503 @@
+/*
+ * queues.c: create_queue(), alter_queue(), drop_queue(), pause_queue() and
+ * resume_queue(). Changes rows of jobq.queue; what happens to jobs when a
+ * queue goes is the engine's business.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "api/args.h"
+#include "engine/engine.h"
+#include "errors.h"
+#include "security/security.h"
+
+PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_alter_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_drop_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_pause_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_resume_queue);
+
+/* What create_queue does with a queue that exists. */
+typedef enum IfExists
+{
+	IF_EXISTS_ERROR,
+	IF_EXISTS_KEEP,
+	IF_EXISTS_ALTER
+} IfExists;
+
+/* options || argument, less what is null at the top: that is the default. */
+#define MERGED(options, argument) \
+	"(SELECT coalesce(pg_catalog.jsonb_object_agg(o.key, o.value), '{}')" \
+	"   FROM pg_catalog.jsonb_each(" options " || " argument ") o" \
+	"  WHERE pg_catalog.jsonb_typeof(o.value) <> 'null')"
+
+#define INSERT_QUEUE \
+	"INSERT INTO jobq.queue (queue, owner, options)" \
+	" VALUES ($1, $2, " MERGED("'{}'", "$3") ")"
+
+#define UPDATE_OPTIONS \
+	"UPDATE jobq.queue SET options = " MERGED("options", "$2") \
+	" WHERE queue_id = $1"
+
+#define UPDATE_PAUSED \
+	"UPDATE jobq.queue SET paused = $2 WHERE queue_id = $1"
+
+#define GRANTEES \
+	"SELECT grantee FROM jobq.queue_acl WHERE queue_id = $1" \
+	" UNION SELECT owner FROM jobq.queue WHERE queue_id = $1"
+
+#define DELETE_DEAD \
+	"DELETE FROM jobq.shelf WHERE queue_id = $1 AND state = 'd'"
+
+#define DELETE_QUEUE \
+	"DELETE FROM jobq.queue WHERE queue_id = $1"
+
+/* Run as the extension's owner. Returns the number of rows. */
+static uint64
+execute(const char *command, int nargs, Oid *types, Datum *values,
+		int expected)
+{
+	int			result = SPI_execute_with_args(command, nargs, types, values,
+											   NULL, false, 0);
+
+	if (result != expected)
+		elog(ERROR, "unexpected result of \"%s\": %s", command,
+			 SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+static void
+connect_as_owner(JobqOwnerContext *context)
+{
+	jobq_become_owner(context);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+static void
+disconnect(JobqOwnerContext *context)
+{
+	SPI_finish();
+	jobq_leave_owner(context);
+}
+
+/*
+ * Change the one row of a queue. We hold the lock and have just read the row,
+ * so that it is only missed by a snapshot older than it.
+ */
+static void
+change_row(const char *command, int32 queue_id, Oid type, Datum value,
+		   int expected)
+{
+	Oid			types[] = {INT4OID, type};
+	Datum		values[] = {Int32GetDatum(queue_id), value};
+	int			nargs = OidIsValid(type) ? 2 : 1;
+
+	if (execute(command, nargs, types, values, expected) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent change of a queue"),
+				 errdetail("The transaction's snapshot is older than the queue's present state."),
+				 errhint("Run the transaction again.")));
+}
+
+static IfExists
+read_if_exists(FunctionCallInfo fcinfo, int argno)
+{
+	char	   *value;
+
+	if (PG_ARGISNULL(argno))
+		return IF_EXISTS_ERROR;
+	value = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	if (strcmp(value, "error") == 0)
+		return IF_EXISTS_ERROR;
+	if (strcmp(value, "keep") == 0)
+		return IF_EXISTS_KEEP;
+	if (strcmp(value, "alter") == 0)
+		return IF_EXISTS_ALTER;
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+			 errmsg("invalid value for \"if_exists\""),
+			 errdetail("Valid are: error, keep, alter."),
+			 errhint("Correct \"if_exists\" and call again.")));
+}
+
+/* The queue's name in argument 0, and what the caller must be allowed. */
+static char *
+read_queue(FunctionCallInfo fcinfo, int privileges, JobqQueue *queue)
+{
+	char	   *name;
+
+	jobq_arg_required(fcinfo, 0, "queue");
+	name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue");
+	jobq_require_queue(name, privileges, queue);
+	return name;
+}
+
+/* ---- dead letters ---- */
+
+/*
+ * Dead jobs must not be able to come around: follow the pointers from the
+ * target on.
+ */
+static void
+refuse_cycle(const char *name, const char *target)
+{
+	JobqQueue	next;
+	StringInfoData path;
+
+	initStringInfo(&path);
+	appendStringInfo(&path, "\"%s\" to \"%s\"", name, target);
+	while (strcmp(target, name) != 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!jobq_queue_by_name(target, &next) || next.dead_letter[0] == '\0')
+			return;
+		target = pstrdup(next.dead_letter);
+		appendStringInfo(&path, " to \"%s\"", target);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+			 errmsg("invalid value for \"dead_letter\""),
+			 errdetail("Dead jobs would go in a circle: %s.", path.data),
+			 errhint("Name another queue, or end the circle with jobq.alter_queue().")));
+}
+
+static void
+insert_queue(const char *name, Oid owner, Jsonb *options)
+{
+	Oid			types[] = {TEXTOID, OIDOID, JSONBOID};
+	Datum		values[] = {
+		CStringGetTextDatum(name),
+		ObjectIdGetDatum(owner),
+		JsonbPGetDatum(options)
+	};
+	JobqOwnerContext context;
+
+	connect_as_owner(&context);
+	jobq_queue_changed();
+	(void) execute(INSERT_QUEUE, lengthof(types), types, values,
+				   SPI_OK_INSERT);
+	if (!jobq_is_admin(owner))
+		jobq_give_calls(owner, JOBQ_PRIV_ALL);
+	disconnect(&context);
+}
+
+static Jsonb *
+no_options(void)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum("{}")));
+}
+
+/*
+ * Make sure that the dead-letter queue of `name` is there. One that exists
+ * gets jobs from the caller, so to speak, who must be allowed to enqueue.
+ */
+static void
+prepare_dead_letter(const char *name, const char *target, Oid owner)
+{
+	JobqQueue	existing;
+
+	if (target[0] == '\0')
+		return;
+	refuse_cycle(name, target);
+	if (jobq_queue_by_name(target, &existing))
+		jobq_check_queue(&existing, JOBQ_PRIV_ENQUEUE);
+	else
+		insert_queue(target, owner, no_options());
+}
+
+/* ---- create and alter ---- */
+
+/*
+ * Under the lock. `wanted` is the queue as it is with the options applied.
+ */
+static void
+alter(const JobqQueue *queue, const JobqQueue *wanted, Jsonb *options)
+{
+	JobqOwnerContext context;
+
+	if (strcmp(queue->dead_letter, wanted->dead_letter) != 0)
+		prepare_dead_letter(queue->name, wanted->dead_letter, queue->owner);
+	connect_as_owner(&context);
+	jobq_queue_changed();
+	change_row(UPDATE_OPTIONS, queue->queue_id, JSONBOID,
+			   JsonbPGetDatum(options), SPI_OK_UPDATE);
+	disconnect(&context);
+}
+
+static void
+raise_exists(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_DUPLICATE),
+			 errmsg("queue \"%s\" already exists", name),
+			 errdetail("A name stands for one queue in a database, whoever owns it."),
+			 errhint("Pass if_exists => 'keep' or 'alter', or use jobq.alter_queue().")));
+}
+
+/* create_queue(queue text, options jsonb, if_exists text) → boolean */
+Datum
+jobq_sql_create_queue(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	wanted;
+	JobqQueue	queue;
+	char	   *name;
+	Jsonb	   *options;
+	IfExists	if_exists;
+
+	jobq_begin_write("jobq.create_queue()", &session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue");
+	options = PG_ARGISNULL(1) ? no_options() : PG_GETARG_JSONB_P(1);
+	if_exists = read_if_exists(fcinfo, 2);
+	jobq_options_defaults(&wanted);
+	jobq_options_apply(options, &wanted);
+
+	/* what many processes do at their start must not wait */
+	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
+		PG_RETURN_BOOL(false);
+
+	jobq_queue_lock();
+	if (!jobq_queue_by_name(name, &queue))
+	{
+		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
+		insert_queue(name, GetUserId(), options);
+		PG_RETURN_BOOL(true);
+	}
+	if (if_exists == IF_EXISTS_ERROR)
+		raise_exists(name);
+	if (if_exists == IF_EXISTS_ALTER)
+	{
+		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
+		wanted = queue;
+		jobq_options_apply(options, &wanted);
+		alter(&queue, &wanted, options);
+	}
+	PG_RETURN_BOOL(false);
+}
+
+/* alter_queue(queue text, options jsonb) → void */
+Datum
+jobq_sql_alter_queue(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	JobqQueue	wanted;
+	char	   *name;
+	Jsonb	   *options;
+
+	jobq_begin_write("jobq.alter_queue()", &session);
+	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
+	jobq_arg_required(fcinfo, 1, "options");
+	options = PG_GETARG_JSONB_P(1);
+	wanted = queue;
+	jobq_options_apply(options, &wanted);
+
+	jobq_queue_lock();
+	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
+	wanted = queue;
+	jobq_options_apply(options, &wanted);
+	alter(&queue, &wanted, options);
+	PG_RETURN_VOID();
+}
+
+/* ---- pause and resume ---- */
+
+static void
+set_paused(FunctionCallInfo fcinfo, const char *what, bool paused)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	JobqOwnerContext context;
+	char	   *name;
+
+	jobq_begin_write(what, &session);
+	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
+	jobq_queue_lock();
+	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
+	if (queue.paused == paused)
+		return;
+
+	connect_as_owner(&context);
+	jobq_queue_changed();
+	change_row(UPDATE_PAUSED, queue.queue_id, BOOLOID, BoolGetDatum(paused),
+			   SPI_OK_UPDATE);
+	disconnect(&context);
+}
+
+/* pause_queue(queue text) → void */
+Datum
+jobq_sql_pause_queue(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "jobq.pause_queue()", true);
+	PG_RETURN_VOID();
+}
+
+/* resume_queue(queue text) → void */
+Datum
+jobq_sql_resume_queue(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "jobq.resume_queue()", false);
+	PG_RETURN_VOID();
+}
+
+/* ---- drop ---- */
+
+/* Queues whose dead jobs go to this one. */
+static List *
+pointing_to(const char *name)
+{
+	JobqQueue  *all;
+	int			n = jobq_queue_list(&all);
+	List	   *found = NIL;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(all[i].dead_letter, name) == 0)
+			found = lappend(found, &all[i]);
+	}
+	return found;
+}
+
+/* Says which queues point here, as far as the caller may know them. */
+static char *
+describe(int64 live, const List *pointing)
+{
+	StringInfoData detail;
+	ListCell   *lc;
+	int			hidden = 0;
+
+	initStringInfo(&detail);
+	if (live > 0)
+		appendStringInfo(&detail, "It has " INT64_FORMAT " live %s.",
+						 live, live == 1 ? "job" : "jobs");
+	foreach(lc, pointing)
+	{
+		const JobqQueue *queue = lfirst(lc);
+
+		if (queue->my_privileges == 0)
+			hidden++;
+		else
+			appendStringInfo(&detail,
+							 "%sIt is the dead-letter queue of \"%s\".",
+							 detail.len > 0 ? " " : "", queue->name);
+	}
+	if (hidden > 0)
+		appendStringInfo(&detail,
+						 "%sIt is the dead-letter queue of %d more.",
+						 detail.len > 0 ? " " : "", hidden);
+	return detail.data;
+}
+
+static void
+refuse_used(const JobqSession *session, const JobqQueue *queue,
+			const List *pointing)
+{
+	int64		live = jobq_count_live(session, queue->queue_id);
+
+	if (live == 0 && pointing == NIL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot drop queue \"%s\" because it is in use",
+					queue->name),
+			 errdetail_internal("%s", describe(live, pointing)),
+			 errhint("Pass force => true to cancel its jobs and drop it nevertheless.")));
+}
+
+/* Take the pointers to a queue away. */
+static void
+forget_dead_letter(const List *pointing)
+{
+	Datum		none = DirectFunctionCall1(jsonb_in,
+										   CStringGetDatum("{\"dead_letter\": null}"));
+	ListCell   *lc;
+
+	foreach(lc, pointing)
+	{
+		const JobqQueue *queue = lfirst(lc);
+
+		change_row(UPDATE_OPTIONS, queue->queue_id, JSONBOID, none,
+				   SPI_OK_UPDATE);
+	}
+}
+
+/* The roles that had something to do with a queue; inside SPI. */
+static List *
+grantees(int32 queue_id)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(queue_id);
+	uint64		n = execute(GRANTEES, 1, &type, &value, SPI_OK_SELECT);
+	List	   *roles = NIL;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		role = SPI_getbinval(SPI_tuptable->vals[i],
+										 SPI_tuptable->tupdesc, 1, &isnull);
+
+		roles = lappend_oid(roles, DatumGetObjectId(role));
+	}
+	return roles;
+}
+
+/*
+ * The rows of a queue without live jobs. Its dead jobs go too: nobody could
+ * see them or run them again.
+ */
+static void
+delete_queue(const JobqQueue *queue, const List *pointing)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(queue->queue_id);
+	JobqOwnerContext context;
+	List	   *roles;
+	ListCell   *lc;
+
+	connect_as_owner(&context);
+	jobq_queue_changed();
+	roles = grantees(queue->queue_id);
+	forget_dead_letter(pointing);
+	(void) execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
+	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
+			   SPI_OK_DELETE);
+	foreach(lc, roles)
+		jobq_take_calls_back(lfirst_oid(lc));
+	disconnect(&context);
+}
+
+/* drop_queue(queue text, force boolean) → void */
+Datum
+jobq_sql_drop_queue(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	char	   *name;
+	bool		force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	List	   *pointing;
+
+	jobq_begin_write("jobq.drop_queue()", &session);
+	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
+	jobq_queue_lock();
+	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
+	pointing = pointing_to(name);
+	if (force)
+		(void) jobq_purge(&session, &queue,
+						  JOBQ_PURGE_SCHEDULED | JOBQ_PURGE_AVAILABLE |
+						  JOBQ_PURGE_RETRYABLE | JOBQ_PURGE_RUNNING);
+	else
+		refuse_used(&session, &queue, pointing);
+	delete_queue(&queue, pointing);
+	jobq_xact_queue_dropped(&session, queue.queue_id);
+	PG_RETURN_VOID();
+}

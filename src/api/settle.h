@@ -1,0 +1,25 @@
+/*
+ * settle.h: checks that the settling functions share. Private to src/api.
+ */
+#ifndef JOBQ_API_SETTLE_H
+#define JOBQ_API_SETTLE_H
+
+#include "engine/engine.h"
+
+#define JOBQ_LEASE_MIN		USECS_PER_SEC
+#define JOBQ_LEASE_MAX		(7 * USECS_PER_DAY)
+#define JOBQ_DELAY_MAX		(INT64CONST(36525) * USECS_PER_DAY) /* 100 years */
+
+/* JQ004 when a result or progress is larger than the queue takes. */
+extern void jobq_check_result_size(const JobqQueue *queue, Datum result);
+
+/* An error as it is stored: at most 5,000 characters. */
+extern char *jobq_error_text(char *error);
+
+/* Argument on_lost: true = skip, false = error. */
+extern bool jobq_arg_on_lost(text *value);
+
+/* By id, for qsort and bsearch. */
+extern int	jobq_compare_held_ids(const void *a, const void *b);
+
+#endif							/* JOBQ_API_SETTLE_H */

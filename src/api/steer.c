@@ -1,0 +1,216 @@
+/*
+ * steer.c: the SQL face of steering: cancel, reschedule, retry, redrive,
+ * purge, peek. Arguments and privileges; the rules are the engine's.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "api/args.h"
+#include "api/delivery.h"
+#include "engine/engine.h"
+#include "errors.h"
+#include "security/security.h"
+
+#define REASON_MAX		1000	/* bytes */
+#define GRACE_MAX		(7 * USECS_PER_DAY)
+#define PRIORITY_MIN	(-100)
+#define PRIORITY_MAX	100
+
+PG_FUNCTION_INFO_V1(jobq_sql_cancel);
+PG_FUNCTION_INFO_V1(jobq_sql_reschedule);
+PG_FUNCTION_INFO_V1(jobq_sql_retry);
+PG_FUNCTION_INFO_V1(jobq_sql_redrive);
+PG_FUNCTION_INFO_V1(jobq_sql_purge_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_peek);
+
+/*
+ * First argument id: JQ020 unless the caller may see the job, 42501 unless it
+ * may manage it or, where that is enough, has enqueued it.
+ */
+static int64
+require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
+			JobqSession *session)
+{
+	int64		id;
+	int32		queue_id;
+	Oid			enqueued_by;
+	JobqQueue	queue;
+	bool		enqueuer;
+
+	jobq_begin_write(what, session);
+	jobq_arg_required(fcinfo, 0, "id");
+	id = PG_GETARG_INT64(0);
+	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
+		!jobq_queue_by_id(queue_id, &queue))
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	enqueuer = has_privs_of_role(GetUserId(), enqueued_by);
+	if ((enqueuer && enqueuer_may) || (queue.my_privileges & JOBQ_PRIV_MANAGE))
+	{
+		jobq_await_ready(session, JOBQ_SETTLE_WAIT_MS);
+		return id;
+	}
+	if (!enqueuer && queue.my_privileges == 0)
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
+	return id;
+}
+
+static bool
+steered(JobqSteered result, int64 id)
+{
+	if (result == JOBQ_STEER_NO_JOB)
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	return result == JOBQ_STEER_DONE;
+}
+
+Datum
+jobq_sql_cancel(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	int64		id = require_job(fcinfo, "jobq.cancel()", true, &session);
+	char	   *reason = NULL;
+	int64		grace = 0;
+
+	if (!PG_ARGISNULL(1))
+		reason = jobq_arg_text(PG_GETARG_TEXT_PP(1), "reason", REASON_MAX);
+	if (!PG_ARGISNULL(2))
+		grace = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "grace", 0,
+								  GRACE_MAX);
+	PG_RETURN_BOOL(steered(jobq_cancel(&session, id, reason, grace), id));
+}
+
+Datum
+jobq_sql_reschedule(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	int64		id = require_job(fcinfo, "jobq.reschedule()", false, &session);
+	TimestampTz run_at = jobq_now();
+	int64		priority = 0;
+
+	if (!PG_ARGISNULL(1))
+		run_at = Max(run_at, jobq_arg_time(PG_GETARG_TIMESTAMPTZ(1), "run_at"));
+	if (!PG_ARGISNULL(2))
+		priority = jobq_arg_int(PG_GETARG_INT32(2), "priority", PRIORITY_MIN,
+								PRIORITY_MAX);
+	PG_RETURN_BOOL(steered(jobq_reschedule(&session, id, run_at,
+										   !PG_ARGISNULL(2), (int16) priority),
+						   id));
+}
+
+Datum
+jobq_sql_retry(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	int64		id = require_job(fcinfo, "jobq.retry()", false, &session);
+
+	PG_RETURN_INT64(jobq_retry(&session, id));
+}
+
+Datum
+jobq_sql_redrive(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	from;
+	JobqQueue	to;
+	JobqRedrive what = {.from = &from,.max = PG_INT64_MAX,.died_after = DT_NOBEGIN};
+
+	jobq_begin_write("jobq.redrive()", &session);
+	jobq_arg_required(fcinfo, 0, "from_queue");
+	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "from_queue"),
+					   JOBQ_PRIV_MANAGE, &from);
+	if (!PG_ARGISNULL(2))
+	{
+		jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(2),
+											   "to_queue"),
+						   JOBQ_PRIV_ENQUEUE, &to);
+		what.to = &to;
+	}
+	if (!PG_ARGISNULL(1))
+		what.max = jobq_arg_int(PG_GETARG_INT64(1), "max_jobs", 1, PG_INT64_MAX);
+	if (!PG_ARGISNULL(3))
+		what.kind = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	if (!PG_ARGISNULL(4))
+		what.died_after = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(4), "died_after");
+	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	PG_RETURN_INT64(jobq_redrive(&session, &what));
+}
+
+static int
+get_states(FunctionCallInfo fcinfo, int argno)
+{
+	static const struct
+	{
+		const char *name;
+		int			state;
+	}			known[] = {
+		{"scheduled", JOBQ_PURGE_SCHEDULED},
+		{"available", JOBQ_PURGE_AVAILABLE},
+		{"blocked", 0},			/* nothing blocks a job yet */
+		{"retryable", JOBQ_PURGE_RETRYABLE},
+	};
+	ArrayType  *array;
+	Datum	   *words;
+	bool	   *nulls;
+	int			n;
+	int			states = 0;
+
+	if (PG_ARGISNULL(argno))
+		return JOBQ_PURGE_SCHEDULED | JOBQ_PURGE_AVAILABLE | JOBQ_PURGE_RETRYABLE;
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		jobq_bad_argument("states", "It must be a one-dimensional array.");
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &words, &nulls,
+					  &n);
+	for (int i = 0; i < n; i++)
+	{
+		bool		found = false;
+
+		for (size_t k = 0; k < lengthof(known) && !nulls[i] && !found; k++)
+		{
+			found = strcmp(TextDatumGetCString(words[i]), known[k].name) == 0;
+			if (found)
+				states |= known[k].state;
+		}
+		if (!found)
+			jobq_bad_argument("states", "Each element must be scheduled, available, blocked or retryable.");
+	}
+	return states;
+}
+
+Datum
+jobq_sql_purge_queue(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	int			states;
+
+	jobq_begin_write("jobq.purge_queue()", &session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue"),
+					   JOBQ_PRIV_MANAGE, &queue);
+	states = get_states(fcinfo, 1);
+	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	PG_RETURN_INT64(states == 0 ? 0 : jobq_purge(&session, &queue, states));
+}
+
+Datum
+jobq_sql_peek(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+	int64		max = 10;
+
+	jobq_begin_read(&session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue"),
+					   JOBQ_PRIV_READ, &queue);
+	if (!PG_ARGISNULL(1))
+		max = jobq_arg_int(PG_GETARG_INT64(1), "max_jobs", 1, PG_INT64_MAX);
+	return jobq_return_deliveries(fcinfo, jobq_peek(&session, &queue, max));
+}

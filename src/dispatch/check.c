@@ -1,0 +1,266 @@
+/*
+ * check.c: is shared memory consistent? For test suites, between their steps.
+ *
+ * Exists in test builds only. Must not change anything.
+ */
+#include "postgres.h"
+
+#ifdef JOBQ_TEST_BUILD
+
+#include "access/transam.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "dispatch/internal.h"
+
+PG_FUNCTION_INFO_V1(jobq_test_check_dispatch);
+
+typedef enum Tree
+{
+	TREE_NONE,
+	TREE_READY,
+	TREE_LEASE
+} Tree;
+
+/* What is found, by slot; allocated before the first lock is taken. */
+typedef struct Walk
+{
+	uint8	   *hashed;			/* how often met in the hash */
+	uint8	   *trees;			/* Tree */
+	bool	   *is_free;
+	int32	   *part_first;		/* by part: slots in the hash, chained ... */
+	int32	   *next;			/* ... through this */
+	int32	   *stack;
+	char	   *why;
+	size_t		len;
+	bool		ok;
+} Walk;
+
+/* The first complaint stays. */
+static void
+wrong(Walk *walk, const char *what, int64 which)
+{
+	if (walk->ok)
+		snprintf(walk->why, walk->len, "%s (" INT64_FORMAT ")", what, which);
+	walk->ok = false;
+}
+
+static void
+check_hash(Walk *walk)
+{
+	for (uint32 b = 0; b <= jobq_bucket_mask; b++)
+	{
+		int32		at = jobq_buckets[b];
+
+		while (at != JOBQ_NIL)
+		{
+			const JobqSlot *slot = &jobq_slots[at];
+
+			if (walk->hashed[at])
+			{
+				wrong(walk, "slot is in the hash twice", at);
+				return;
+			}
+			walk->hashed[at] = 1;
+			if (slot->db < 0 || slot->state == SLOT_FREE)
+				wrong(walk, "free slot is in the hash", at);
+			else if (jobq_bucket(slot->db, slot->t.id) != b)
+				wrong(walk, "slot is in the wrong bucket", at);
+			walk->next[at] = walk->part_first[slot->part];
+			walk->part_first[slot->part] = at;
+			at = slot->hash_next;
+		}
+	}
+}
+
+static void
+check_free(Walk *walk)
+{
+	int			n = 0;
+	int32		at;
+
+	SpinLockAcquire(&jobq_control->free_mutex);
+	at = jobq_control->free_head;
+	while (at != JOBQ_NIL && n <= jobq_max_live_jobs)
+	{
+		walk->is_free[at] = true;
+		n++;
+		at = jobq_slots[at].node.left;
+	}
+	at = jobq_control->free_count;
+	SpinLockRelease(&jobq_control->free_mutex);
+
+	if (n != at)
+		wrong(walk, "free_count differs from the length of the free list", n);
+	for (int i = 0; i < jobq_max_live_jobs; i++)
+	{
+		if (walk->is_free[i] == (walk->hashed[i] != 0))
+			wrong(walk, "slot is not in exactly one of free list and hash", i);
+		if (walk->is_free[i] && jobq_slots[i].state != SLOT_FREE)
+			wrong(walk, "slot in the free list is not free", i);
+	}
+}
+
+/* Note who is in a tree. */
+static void
+walk_tree(Walk *walk, int32 root, Tree tree, int32 part)
+{
+	int			depth = 0;
+
+	if (root != JOBQ_NIL)
+		walk->stack[depth++] = root;
+	while (depth > 0)
+	{
+		int32		at = walk->stack[--depth];
+		const JobqSlot *slot = &jobq_slots[at];
+
+		if (walk->trees[at] != TREE_NONE)
+		{
+			wrong(walk, "slot is in a tree twice", at);
+			return;
+		}
+		walk->trees[at] = tree;
+		if (slot->part != part || !walk->hashed[at])
+		{
+			wrong(walk, "slot is in a tree of another part", at);
+			return;
+		}
+		if (slot->node.left != JOBQ_NIL)
+			walk->stack[depth++] = slot->node.left;
+		if (slot->node.right != JOBQ_NIL)
+			walk->stack[depth++] = slot->node.right;
+	}
+}
+
+static void
+check_slot(Walk *walk, int32 at, const JobqPart *part)
+{
+	const JobqSlot *slot = &jobq_slots[at];
+	bool		marked = TransactionIdIsValid(slot->mark);
+	Tree		tree = slot->state == SLOT_READY ? TREE_READY : TREE_LEASE;
+
+	if (slot->state == SLOT_LINKING || marked)
+		tree = TREE_NONE;
+	if (walk->trees[at] != tree)
+		wrong(walk, "slot is not in the tree that its state asks for", at);
+	if (((slot->flags & SLOT_LINKED) != 0) != (tree != TREE_NONE))
+		wrong(walk, "slot's linked flag is wrong", at);
+	if (slot->state == SLOT_LINKING)
+		return;
+	if (slot->db != part->db || slot->gen != part->gen ||
+		slot->t.queue_id != part->queue_id)
+		wrong(walk, "slot is of another queue than its part", at);
+	if (slot->state == SLOT_READY &&
+		(slot->flags & (SLOT_CLAIM_OPEN | SLOT_START_WANTED)))
+		wrong(walk, "available slot has a claim", at);
+}
+
+static void
+check_part(Walk *walk, int index)
+{
+	const JobqPart *part = &jobq_parts[index];
+	int64		states[SLOT_GRACE + 1] = {0};
+	int64		start_wanted = 0;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	walk_tree(walk, part->ready_root, TREE_READY, index);
+	walk_tree(walk, part->lease_root, TREE_LEASE, index);
+	for (int32 at = walk->part_first[index]; at != JOBQ_NIL;
+		 at = walk->next[at])
+	{
+		check_slot(walk, at, part);
+		states[jobq_slots[at].state]++;
+		if ((jobq_slots[at].flags & SLOT_LINKED) &&
+			(jobq_slots[at].flags & SLOT_START_WANTED))
+			start_wanted++;
+	}
+	if (part->ready != states[SLOT_READY])
+		wrong(walk, "count of available slots is wrong", part->ready);
+	if (part->running != states[SLOT_RUNNING])
+		wrong(walk, "count of running slots is wrong", part->running);
+	if (part->rolled_back != states[SLOT_ROLLED_BACK])
+		wrong(walk, "count of rolled-back slots is wrong", part->rolled_back);
+	if (part->start_wanted != start_wanted)
+		wrong(walk, "count of wanted starts is wrong", part->start_wanted);
+	LWLockRelease(part->lock);
+}
+
+/* The database's own entry. */
+static void
+check_db(Walk *walk, JobqDb *db)
+{
+	int64		next;
+	int64		limit;
+	int64		spare;
+	uint32		gen;
+
+	SpinLockAcquire(&db->mutex);
+	next = db->number_next;
+	limit = db->number_limit;
+	spare = db->spare_start;
+	gen = db->gen;
+	SpinLockRelease(&db->mutex);
+
+	if (next > limit)
+		wrong(walk, "numbers were handed out beyond their block", next);
+	if (spare != 0 && spare < limit)
+		wrong(walk, "spare block of numbers does not ascend", spare);
+	for (int i = 0; i < jobq_max_queues; i++)
+		if (jobq_parts[i].db == jobq_db_index(db) && jobq_parts[i].gen > gen)
+			wrong(walk, "part is of a generation to come", i);
+}
+
+/*
+ * All hash locks are held throughout, so nothing enters or leaves; they are
+ * taken in order, and nobody else takes a second one.
+ */
+bool
+jobq_dispatch_check(JobqDb *db, char *why, size_t len)
+{
+	Walk		walk;
+
+	walk.hashed = palloc0(jobq_max_live_jobs);
+	walk.trees = palloc0(jobq_max_live_jobs);
+	walk.is_free = palloc0(sizeof(bool) * jobq_max_live_jobs);
+	walk.next = palloc(sizeof(int32) * jobq_max_live_jobs);
+	walk.stack = palloc(sizeof(int32) * (jobq_max_live_jobs + 2));
+	walk.part_first = palloc(sizeof(int32) * jobq_max_queues);
+	for (int i = 0; i < jobq_max_queues; i++)
+		walk.part_first[i] = JOBQ_NIL;
+	walk.why = why;
+	walk.len = len;
+	walk.ok = true;
+
+	for (int i = 0; i < JOBQ_HASH_LOCKS; i++)
+		LWLockAcquire(&jobq_hash_locks[i].lock, LW_SHARED);
+	check_hash(&walk);
+	check_free(&walk);
+	for (int i = 0; i < jobq_max_queues; i++)
+		check_part(&walk, i);
+	for (int i = JOBQ_HASH_LOCKS - 1; i >= 0; i--)
+		LWLockRelease(&jobq_hash_locks[i].lock);
+	check_db(&walk, db);
+
+	pfree(walk.hashed);
+	pfree(walk.trees);
+	pfree(walk.is_free);
+	pfree(walk.next);
+	pfree(walk.stack);
+	pfree(walk.part_first);
+	return walk.ok;
+}
+
+/* NULL when all is well, else what is not. */
+Datum
+jobq_test_check_dispatch(PG_FUNCTION_ARGS)
+{
+	JobqDb	   *db = jobq_db_find(MyDatabaseId);
+	char		why[200];
+
+	if (db == NULL || jobq_dispatch_check(db, why, sizeof(why)))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(why));
+}
+
+#endif							/* JOBQ_TEST_BUILD */

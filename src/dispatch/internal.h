@@ -1,0 +1,139 @@
+/*
+ * internal.h: what the files of this room share. Not for other rooms, which
+ * see dispatch.h only.
+ */
+#ifndef JOBQ_DISPATCH_INTERNAL_H
+#define JOBQ_DISPATCH_INTERNAL_H
+
+#include "dispatch/dispatch.h"
+#include "guc.h"
+
+#define JOBQ_HASH_LOCKS			64	/* a power of two */
+
+/* ---- shmem.c ---- */
+
+/*
+ * The hash from (database, id) to slot: chains through hash_next, the first
+ * of each in here. Bucket b is under hash lock b % JOBQ_HASH_LOCKS.
+ */
+extern int32 *jobq_buckets;
+extern uint32 jobq_bucket_mask; /* number of buckets, a power of two, - 1 */
+extern LWLockPadded *jobq_hash_locks;
+
+/* Sequential ids land in different buckets and under different locks. */
+static inline uint32
+jobq_bucket(int db, int64 id)
+{
+	uint64		h = (uint64) id + ((uint64) (uint32) db << 48);
+
+	h *= UINT64CONST(0x9E3779B97F4A7C15);
+	return (uint32) (h >> 32) & jobq_bucket_mask;
+}
+
+static inline LWLock *
+jobq_hash_lock(uint32 bucket)
+{
+	return &jobq_hash_locks[bucket % JOBQ_HASH_LOCKS].lock;
+}
+
+/* Note that id is on disk only; true when that was news. Wakes nobody. */
+extern bool jobq_note_reload(JobqDb *db, uint32 gen, int64 id, int64 spills);
+
+/* Wake every keeper that has jobs to load from disk. */
+extern void jobq_wake_reloaders(void);
+
+/* ---- part.c ---- */
+
+/* What a backend expects to find in a part; called once by the postmaster. */
+extern void jobq_part_prepare(void);
+
+static inline int
+jobq_part_index(const JobqPart *part)
+{
+	return (int) (part - jobq_parts);
+}
+
+/* Is the part (under its lock) still open, and of this reset and queue? */
+static inline bool
+jobq_part_is(const JobqPart *part, uint32 gen, int32 queue_id)
+{
+	return part->db >= 0 && !part->closing && part->gen == gen &&
+		part->queue_id == queue_id;
+}
+
+/*
+ * The same for a part that the caller got earlier: it may have been freed
+ * and given to another queue since then.
+ */
+extern bool jobq_part_is_mine(const JobqPart *part, uint32 gen);
+
+/*
+ * Free all parts of a database, and their slots, that are older than
+ * generation `keep`: generations ascend.
+ */
+extern void jobq_part_free_before(JobqDb *db, uint32 keep);
+
+/* ---- slot.c ---- */
+
+/* Keepers with jobs left on disk hear when this share of slots is free. */
+#define JOBQ_RELOAD_SHARE		8
+
+static inline int
+jobq_reload_threshold(void)
+{
+	return Max(1, jobq_max_live_jobs / JOBQ_RELOAD_SHARE);
+}
+
+static inline int32
+jobq_slot_number(const JobqSlot *slot)
+{
+	return (int32) (slot - jobq_slots);
+}
+
+static inline JobqPart *
+jobq_slot_part(const JobqSlot *slot)
+{
+	return &jobq_parts[slot->part];
+}
+
+extern const JobqTreeType jobq_ready_tree;	/* priority, run_at, id */
+extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
+extern int	jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b);
+
+/*
+ * Into or out of the tree that the slot's state asks for; to unlink one that
+ * is in none, because it is marked, does nothing. The state changes only
+ * while it is unlinked. All under the part's lock.
+ */
+extern void jobq_slot_link(JobqSlot *slot);
+extern void jobq_slot_unlink(JobqSlot *slot);
+extern void jobq_slot_set_state(JobqSlot *slot, JobqSlotState state);
+
+/* A free slot, or JOBQ_NIL. */
+extern int32 jobq_slot_pop_free(void);
+
+/* Under the hash lock: the slot of a job, or JOBQ_NIL. */
+extern int32 jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id);
+
+/*
+ * A job's slot with its part's lock held exclusive, or NULL and no lock: by
+ * id; also under this lease; also marked by this transaction.
+ */
+extern JobqSlot *jobq_slot_lock(const JobqDb *db, uint32 gen, int64 id);
+extern JobqSlot *jobq_slot_lock_leased(const JobqDb *db,
+									   const JobqSlotRef *ref);
+extern JobqSlot *jobq_slot_lock_marked(const JobqDb *db,
+									   const JobqSlotRef *ref,
+									   TransactionId xid);
+extern void jobq_slot_unlock(const JobqSlot *slot);
+extern void jobq_slot_fill_ref(const JobqSlot *slot, JobqSlotRef *ref);
+
+/* Make the slot of a job free if, under all locks, may_go says so. */
+extern void jobq_slot_remove(int db, const JobqSlotRef *ref,
+							 bool (*may_go) (const JobqSlot *slot,
+											 const JobqSlotRef *ref));
+
+/* Drop all slots of closing parts of a database. */
+extern void jobq_slot_drop_closing(int db);
+
+#endif							/* JOBQ_DISPATCH_INTERNAL_H */

@@ -1,0 +1,133 @@
+/*
+ * mark.c: a transaction marks the slot of a ticket that it is ending, so that
+ * nobody else does, and what becomes of it at the transaction's end.
+ *
+ * Runs in commit and abort callbacks: must not allocate or raise an error.
+ * Waiting for a mark is the caller's business.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+
+#include "compat.h"
+#include "dispatch/internal.h"
+
+/* What a caller with this lease (0 = steering) may do, marks aside. */
+static JobqMarkResult
+may_mark(const JobqSlot *slot, int64 lease)
+{
+	switch ((JobqSlotState) slot->state)
+	{
+		case SLOT_RUNNING:
+			return lease == 0 || slot->l.lease == lease ?
+				MARK_OK : MARK_NOT_YOURS;
+		case SLOT_READY:
+		case SLOT_ROLLED_BACK:
+			return lease == 0 ? MARK_OK : MARK_NOT_YOURS;
+		case SLOT_GRACE:
+			return lease != 0 && slot->l.lease == lease ?
+				MARK_GRACE : MARK_NOT_YOURS;
+		case SLOT_FREE:
+		case SLOT_LINKING:
+			break;
+	}
+	return MARK_NO_SLOT;
+}
+
+JobqMarkResult
+jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease, TransactionId xid,
+		  JobqSlot *copy, JobqSlotRef *ref, TransactionId *busy)
+{
+	JobqSlot   *slot = jobq_slot_lock(db, gen, id);
+	JobqMarkResult result;
+
+	if (slot == NULL)
+		return MARK_NO_SLOT;
+	result = may_mark(slot, lease);
+	if (result == MARK_OK && TransactionIdIsValid(slot->mark))
+	{
+		*busy = slot->mark;
+		result = MARK_BUSY;
+	}
+	if (result == MARK_OK)
+	{
+		jobq_slot_unlink(slot);
+		slot->mark = xid;
+	}
+	*copy = *slot;
+	jobq_slot_fill_ref(slot, ref);
+	jobq_slot_unlock(slot);
+	return result;
+}
+
+void
+jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid)
+{
+	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
+	TimestampTz due = JOBQ_NEVER;
+	bool		wanted;
+
+	if (slot == NULL)
+		return;
+	slot->mark = InvalidTransactionId;
+	jobq_slot_link(slot);
+	if (slot->state != SLOT_READY)
+		due = slot->l.expires_at;
+	wanted = slot->flags & SLOT_START_WANTED;
+	jobq_slot_unlock(slot);
+	if (wanted)
+		jobq_wake_keeper(db);
+	else if (due != JOBQ_NEVER)
+		jobq_wake_keeper_by(db, due);
+}
+
+/* A claim that was undone meanwhile is not brought back by an extension. */
+void
+jobq_extended(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
+			  TimestampTz expires_at)
+{
+	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
+
+	if (slot == NULL)
+		return;
+	if (slot->state == SLOT_RUNNING)
+		slot->l.expires_at = expires_at;
+	jobq_slot_unlock(slot);
+	jobq_unmark(db, ref, xid);
+}
+
+/*
+ * Cancelled with grace: if its worker has gone meanwhile, there is nobody to
+ * learn it, so grace is over at once.
+ */
+void
+jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
+		  TimestampTz until)
+{
+	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
+	int			waiter = -1;
+
+	if (slot == NULL)
+		return;
+	if (slot->flags & SLOT_START_WANTED)
+		waiter = slot->claim_proc;
+	slot->flags &= ~SLOT_START_WANTED;
+	slot->l.expires_at = slot->state == SLOT_RUNNING ? until : 0;
+	jobq_slot_set_state(slot, SLOT_GRACE);
+	jobq_slot_unlock(slot);
+	if (waiter >= 0)
+		jobq_set_latch(waiter);
+	jobq_unmark(db, ref, xid);
+}
+
+bool
+jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy)
+{
+	JobqSlot   *slot = jobq_slot_lock(db, gen, id);
+
+	if (slot == NULL)
+		return false;
+	*copy = *slot;
+	jobq_slot_unlock(slot);
+	return true;
+}

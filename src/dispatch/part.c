@@ -1,0 +1,289 @@
+/*
+ * part.c: the parts of queues: finding, making, freeing and counting.
+ *
+ * An open table of parts, probed linearly from a hashed position. A freed
+ * part keeps its generation as a tombstone, so that a search ends only at one
+ * that was never used. Must not look into slots.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+
+#include "dispatch/internal.h"
+
+#define CACHE_SIZE				64	/* a power of two */
+
+/* Which queue a backend found where. */
+typedef struct PartKey
+{
+	uint32		gen;			/* 0 = unused; tells databases apart too */
+	int32		queue_id;
+} PartKey;
+
+/*
+ * Local to the backend: where recently used queues were, and, by part, as
+ * whose the backend last got it.
+ */
+static struct
+{
+	PartKey		key;
+	int			part;
+}			cache[CACHE_SIZE];
+
+static PartKey *expected;
+
+/* In the postmaster; backends inherit it, so that none has to allocate. */
+void
+jobq_part_prepare(void)
+{
+	if (expected != NULL)
+		pfree(expected);
+	expected = MemoryContextAllocZero(TopMemoryContext,
+									  sizeof(PartKey) * jobq_max_queues);
+}
+
+bool
+jobq_part_is_mine(const JobqPart *part, uint32 gen)
+{
+	const PartKey *mine = &expected[jobq_part_index(part)];
+
+	return mine->gen == gen && jobq_part_is(part, gen, mine->queue_id);
+}
+
+static JobqPart *
+remember(JobqPart *part, uint32 gen, int32 queue_id)
+{
+	int			index = jobq_part_index(part);
+	PartKey		key = {gen, queue_id};
+
+	expected[index] = key;
+	cache[queue_id & (CACHE_SIZE - 1)].key = key;
+	cache[queue_id & (CACHE_SIZE - 1)].part = index;
+	return part;
+}
+
+/*
+ * Without any lock: whoever uses the part looks again under its lock. So an
+ * outdated look costs a search or an empty answer, never a wrong one.
+ */
+static JobqPart *
+recall(const JobqDb *db, uint32 gen, int32 queue_id)
+{
+	const PartKey *key = &cache[queue_id & (CACHE_SIZE - 1)].key;
+	JobqPart   *part;
+
+	if (key->gen != gen || key->queue_id != queue_id || db->gen != gen)
+		return NULL;
+	part = &jobq_parts[cache[queue_id & (CACHE_SIZE - 1)].part];
+	if (!jobq_part_is(part, gen, queue_id))
+		return NULL;
+	return remember(part, gen, queue_id);
+}
+
+/*
+ * Under control->lock: the part, closing or not. When there is none, *vacant
+ * is where it can be made, NULL when all are taken.
+ */
+static JobqPart *
+search(uint32 gen, int32 queue_id, JobqPart **vacant)
+{
+	uint32		start = hash_combine(murmurhash32(gen),
+									 murmurhash32((uint32) queue_id));
+
+	*vacant = NULL;
+	for (int i = 0; i < jobq_max_queues; i++)
+	{
+		JobqPart   *part;
+
+		part = &jobq_parts[(start + (uint32) i) % (uint32) jobq_max_queues];
+		if (part->db >= 0)
+		{
+			if (part->gen == gen && part->queue_id == queue_id)
+				return part;
+			continue;
+		}
+		if (*vacant == NULL)
+			*vacant = part;
+		if (part->gen == 0)
+			break;
+	}
+	return NULL;
+}
+
+/* Take a vacant part, or give one back, with control->lock exclusive. */
+static void
+assign(JobqPart *part, int db, uint32 gen, int32 queue_id)
+{
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	part->db = db;
+	part->gen = gen;
+	part->queue_id = queue_id;
+	part->closing = false;
+	part->ready_root = JOBQ_NIL;
+	part->lease_root = JOBQ_NIL;
+	part->ready = 0;
+	part->running = 0;
+	part->rolled_back = 0;
+	part->start_wanted = 0;
+	memset(part->counters, 0, sizeof(part->counters));
+	LWLockRelease(part->lock);
+}
+
+JobqPart *
+jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = recall(db, gen, queue_id);
+	JobqPart   *vacant;
+
+	if (part != NULL)
+		return part;
+	LWLockAcquire(jobq_control->lock, LW_SHARED);
+	part = db->gen == gen ? search(gen, queue_id, &vacant) : NULL;
+	if (part != NULL && part->closing)
+		part = NULL;
+	LWLockRelease(jobq_control->lock);
+	return part != NULL ? remember(part, gen, queue_id) : NULL;
+}
+
+JobqPart *
+jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	JobqPart   *vacant;
+
+	if (part != NULL)
+		return part;
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	if (db->gen == gen)
+	{
+		part = search(gen, queue_id, &vacant);
+		if (part != NULL && part->closing)
+			part = NULL;
+		else if (part == NULL && vacant != NULL)
+		{
+			assign(vacant, jobq_db_index(db), gen, queue_id);
+			part = vacant;
+		}
+	}
+	LWLockRelease(jobq_control->lock);
+	return part != NULL ? remember(part, gen, queue_id) : NULL;
+}
+
+int
+jobq_parts_of(JobqDb *db, uint32 gen, int from, JobqPart **part)
+{
+	int			index = jobq_db_index(db);
+
+	*part = NULL;
+	LWLockAcquire(jobq_control->lock, LW_SHARED);
+	for (int i = from; i < jobq_max_queues && *part == NULL; i++)
+		if (jobq_parts[i].db == index && jobq_parts[i].gen == gen &&
+			!jobq_parts[i].closing)
+			*part = remember(&jobq_parts[i], gen, jobq_parts[i].queue_id);
+	LWLockRelease(jobq_control->lock);
+	return *part != NULL ? jobq_part_index(*part) + 1 : -1;
+}
+
+/* ---- freeing ---- */
+
+/*
+ * First step, with control->lock exclusive: from now on nothing is linked
+ * here. A publisher that comes too late notices and drops its slots itself.
+ */
+static void
+close_part(JobqPart *part)
+{
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	part->closing = true;
+	LWLockRelease(part->lock);
+}
+
+void
+jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	int			index = jobq_db_index(db);
+	JobqPart   *part;
+	JobqPart   *vacant;
+
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	part = search(gen, queue_id, &vacant);
+	if (part != NULL)
+		close_part(part);
+	LWLockRelease(jobq_control->lock);
+	if (part == NULL)
+		return;
+
+	jobq_slot_drop_closing(index);
+
+	/* A sweep may have freed it meanwhile. */
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	if (part->closing && part->gen == gen && part->queue_id == queue_id)
+		assign(part, -1, gen, 0);
+	LWLockRelease(jobq_control->lock);
+	jobq_wake_reloaders();
+}
+
+void
+jobq_part_free_before(JobqDb *db, uint32 keep)
+{
+	int			index = jobq_db_index(db);
+	int			nclosed = 0;
+
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < jobq_max_queues; i++)
+	{
+		if (jobq_parts[i].db != index || jobq_parts[i].gen >= keep)
+			continue;
+		close_part(&jobq_parts[i]);
+		nclosed++;
+	}
+	LWLockRelease(jobq_control->lock);
+	if (nclosed == 0)
+		return;
+
+	jobq_slot_drop_closing(index);
+
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < jobq_max_queues; i++)
+		if (jobq_parts[i].db == index && jobq_parts[i].gen < keep &&
+			jobq_parts[i].closing)
+			assign(&jobq_parts[i], -1, jobq_parts[i].gen, 0);
+	LWLockRelease(jobq_control->lock);
+	jobq_wake_reloaders();
+}
+
+/* ---- counters ---- */
+
+void
+jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id, JobqCounter counter,
+				int64 delta)
+{
+	JobqPart   *part;
+
+	if (counter == COUNT_NONE || delta == 0)
+		return;
+	part = jobq_part_get(db, gen, queue_id);
+	if (part == NULL)
+		return;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id))
+		part->counters[counter] += delta;
+	LWLockRelease(part->lock);
+}
+
+bool
+jobq_part_stats(JobqDb *db, uint32 gen, int32 queue_id, JobqPart *copy)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	bool		found;
+
+	if (part == NULL)
+		return false;
+	LWLockAcquire(part->lock, LW_SHARED);
+	found = jobq_part_is(part, gen, queue_id);
+	if (found)
+		*copy = *part;
+	LWLockRelease(part->lock);
+	return found;
+}

@@ -1,0 +1,409 @@
+/*
+ * slot.c: slots: their order, their place in trees and hash, finding and
+ * locking one, making it free.
+ *
+ * A slot in the hash stays what it is (id, part) while its part's lock is
+ * held. It is found by its id, never by its number alone, which may long
+ * belong to another job. Must not allocate or raise an error.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+
+#include "compat.h"
+#include "dispatch/internal.h"
+
+/* ---- order ---- */
+
+int
+jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b)
+{
+	if (a->priority != b->priority)
+		return a->priority < b->priority ? -1 : 1;
+	if (a->run_at != b->run_at)
+		return a->run_at < b->run_at ? -1 : 1;
+	if (a->id != b->id)
+		return a->id < b->id ? -1 : 1;
+	return 0;
+}
+
+static int
+compare_ready(const void *a, const void *b)
+{
+	return jobq_compare_tickets(&((const JobqSlot *) a)->t,
+						   &((const JobqSlot *) b)->t);
+}
+
+static int
+compare_lease(const void *a, const void *b)
+{
+	const JobqSlot *x = a;
+	const JobqSlot *y = b;
+
+	if (x->l.expires_at != y->l.expires_at)
+		return x->l.expires_at < y->l.expires_at ? -1 : 1;
+	if (x->t.id != y->t.id)
+		return x->t.id < y->t.id ? -1 : 1;
+	return 0;
+}
+
+const JobqTreeType jobq_ready_tree = {
+	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_ready
+};
+
+const JobqTreeType jobq_lease_tree = {
+	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_lease
+};
+
+/* ---- trees and counters; under the part's lock ---- */
+
+void
+jobq_slot_link(JobqSlot *slot)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+
+	if (slot->state == SLOT_READY)
+		jobq_tree_insert(&jobq_ready_tree, jobq_slots, &part->ready_root,
+						 jobq_slot_number(slot));
+	else
+		jobq_tree_insert(&jobq_lease_tree, jobq_slots, &part->lease_root,
+						 jobq_slot_number(slot));
+	slot->flags |= SLOT_LINKED;
+	if (slot->flags & SLOT_START_WANTED)
+		part->start_wanted++;
+}
+
+/* No-op for a marked slot, which is in no tree. */
+void
+jobq_slot_unlink(JobqSlot *slot)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+
+	if (!(slot->flags & SLOT_LINKED))
+		return;
+	if (slot->state == SLOT_READY)
+		jobq_tree_remove(&jobq_ready_tree, jobq_slots, &part->ready_root,
+						 jobq_slot_number(slot));
+	else
+		jobq_tree_remove(&jobq_lease_tree, jobq_slots, &part->lease_root,
+						 jobq_slot_number(slot));
+	slot->flags &= ~SLOT_LINKED;
+	if (slot->flags & SLOT_START_WANTED)
+		part->start_wanted--;
+}
+
+static void
+count_state(JobqPart *part, JobqSlotState state, int delta)
+{
+	switch (state)
+	{
+		case SLOT_READY:
+			part->ready += delta;
+			break;
+		case SLOT_RUNNING:
+			part->running += delta;
+			break;
+		case SLOT_ROLLED_BACK:
+			part->rolled_back += delta;
+			break;
+		case SLOT_FREE:
+		case SLOT_LINKING:
+		case SLOT_GRACE:
+			break;
+	}
+}
+
+/* The slot must not be linked: its state says in which tree it is. */
+void
+jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
+{
+	Assert(!(slot->flags & SLOT_LINKED));
+	count_state(jobq_slot_part(slot), slot->state, -1);
+	slot->state = state;
+	count_state(jobq_slot_part(slot), state, 1);
+}
+
+/* ---- free slots ---- */
+
+int32
+jobq_slot_pop_free(void)
+{
+	int32		number;
+
+	SpinLockAcquire(&jobq_control->free_mutex);
+	number = jobq_control->free_head;
+	if (number != JOBQ_NIL)
+	{
+		jobq_control->free_head = jobq_slots[number].node.left;
+		jobq_control->free_count--;
+	}
+	SpinLockRelease(&jobq_control->free_mutex);
+	return number;
+}
+
+/* True when just now enough slots are free for a reload to be worth it. */
+static bool
+push_free(JobqSlot *slot)
+{
+	int			count;
+
+	slot->node.right = JOBQ_NIL;
+	SpinLockAcquire(&jobq_control->free_mutex);
+	slot->node.left = jobq_control->free_head;
+	jobq_control->free_head = jobq_slot_number(slot);
+	count = ++jobq_control->free_count;
+	SpinLockRelease(&jobq_control->free_mutex);
+	return count == jobq_reload_threshold();
+}
+
+int
+jobq_free_slots(void)
+{
+	int			count;
+
+	SpinLockAcquire(&jobq_control->free_mutex);
+	count = jobq_control->free_count;
+	SpinLockRelease(&jobq_control->free_mutex);
+	return count;
+}
+
+/* ---- the hash; under the hash lock ---- */
+
+int32
+jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id)
+{
+	int32		at = jobq_buckets[bucket];
+
+	while (at != JOBQ_NIL)
+	{
+		const JobqSlot *slot = &jobq_slots[at];
+
+		if (slot->t.id == id && slot->db == db && slot->gen == gen)
+			return at;
+		at = slot->hash_next;
+	}
+	return JOBQ_NIL;
+}
+
+static void
+chain_remove(uint32 bucket, int32 number)
+{
+	int32	   *link = &jobq_buckets[bucket];
+
+	while (*link != number)
+		link = &jobq_slots[*link].hash_next;
+	*link = jobq_slots[number].hash_next;
+	jobq_slots[number].hash_next = JOBQ_NIL;
+}
+
+/* ---- finding and locking ---- */
+
+void
+jobq_slot_unlock(const JobqSlot *slot)
+{
+	LWLockRelease(jobq_slot_part(slot)->lock);
+}
+
+/* A job's slot with its part's lock held, or NULL and no lock. */
+JobqSlot *
+jobq_slot_lock(const JobqDb *db, uint32 gen, int64 id)
+{
+	uint32		bucket = jobq_bucket(jobq_db_index(db), id);
+	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	JobqSlot   *slot;
+	int32		number;
+
+	LWLockAcquire(hash_lock, LW_SHARED);
+	number = jobq_chain_find(bucket, jobq_db_index(db), gen, id);
+	if (number == JOBQ_NIL)
+	{
+		LWLockRelease(hash_lock);
+		return NULL;
+	}
+	slot = &jobq_slots[number];
+	LWLockAcquire(jobq_slot_part(slot)->lock, LW_EXCLUSIVE);
+	LWLockRelease(hash_lock);
+	if (slot->state == SLOT_LINKING)
+	{
+		jobq_slot_unlock(slot);
+		return NULL;
+	}
+	return slot;
+}
+
+static inline bool
+is_slot(int32 number, const JobqSlotRef *ref)
+{
+	return ref->slot == JOBQ_NIL || ref->slot == number;
+}
+
+/* The same for a slot seen before, NULL unless it holds the same ticket. */
+static JobqSlot *
+lock_by_ref(const JobqDb *db, const JobqSlotRef *ref)
+{
+	JobqSlot   *slot = jobq_slot_lock(db, ref->gen, ref->id);
+
+	if (slot != NULL &&
+		(!is_slot(jobq_slot_number(slot), ref) ||
+		 slot->t.ticket != ref->ticket))
+	{
+		jobq_slot_unlock(slot);
+		return NULL;
+	}
+	return slot;
+}
+
+/* The same, and it is still delivered under the same lease. */
+JobqSlot *
+jobq_slot_lock_leased(const JobqDb *db, const JobqSlotRef *ref)
+{
+	JobqSlot   *slot = lock_by_ref(db, ref);
+
+	if (slot != NULL && slot->l.lease != ref->lease)
+	{
+		jobq_slot_unlock(slot);
+		return NULL;
+	}
+	return slot;
+}
+
+/* The same, and this transaction has marked it. */
+JobqSlot *
+jobq_slot_lock_marked(const JobqDb *db, const JobqSlotRef *ref,
+					  TransactionId xid)
+{
+	JobqSlot   *slot = lock_by_ref(db, ref);
+
+	if (slot != NULL && slot->mark != xid)
+	{
+		jobq_slot_unlock(slot);
+		return NULL;
+	}
+	return slot;
+}
+
+void
+jobq_slot_fill_ref(const JobqSlot *slot, JobqSlotRef *ref)
+{
+	ref->slot = jobq_slot_number(slot);
+	ref->gen = slot->gen;
+	ref->id = slot->t.id;
+	ref->ticket = slot->t.ticket;
+	ref->lease = slot->l.lease;
+}
+
+/* ---- removing ---- */
+
+/*
+ * Make the slot of a job free if may_go agrees. Its claimer may be waiting
+ * for the start record: it has to look again.
+ */
+void
+jobq_slot_remove(int db, const JobqSlotRef *ref,
+			bool (*may_go) (const JobqSlot *slot, const JobqSlotRef *ref))
+{
+	uint32		bucket = jobq_bucket(db, ref->id);
+	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	LWLock	   *part_lock;
+	JobqSlot   *slot;
+	int32		number;
+	bool		refill;
+	int			waiter = -1;
+
+	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
+	number = jobq_chain_find(bucket, db, ref->gen, ref->id);
+	if (number == JOBQ_NIL || !is_slot(number, ref))
+	{
+		LWLockRelease(hash_lock);
+		return;
+	}
+	slot = &jobq_slots[number];
+	part_lock = jobq_slot_part(slot)->lock;
+	LWLockAcquire(part_lock, LW_EXCLUSIVE);
+	if (!may_go(slot, ref))
+	{
+		LWLockRelease(part_lock);
+		LWLockRelease(hash_lock);
+		return;
+	}
+	if (slot->flags & SLOT_START_WANTED)
+		waiter = slot->claim_proc;
+	jobq_slot_unlink(slot);
+	jobq_slot_set_state(slot, SLOT_FREE);
+	chain_remove(bucket, number);
+	slot->flags = 0;
+	slot->mark = InvalidTransactionId;
+	slot->db = -1;
+	slot->gen = 0;
+	slot->t.id = 0;
+	LWLockRelease(part_lock);
+	refill = push_free(slot);
+	LWLockRelease(hash_lock);
+
+	if (waiter >= 0)
+		jobq_set_latch(waiter);
+	if (refill)
+		jobq_wake_reloaders();
+}
+
+/* Publishers that come too late remove their slots themselves. */
+static bool
+is_closing(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	return slot->state != SLOT_LINKING && jobq_slot_part(slot)->closing;
+}
+
+static bool
+is_same_ticket(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	return slot->state != SLOT_LINKING && slot->t.ticket == ref->ticket;
+}
+
+static bool
+is_unmarked(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	return is_same_ticket(slot, ref) && slot->l.lease == ref->lease &&
+		!TransactionIdIsValid(slot->mark);
+}
+
+void
+jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref)
+{
+	ref->slot = JOBQ_NIL;
+	ref->gen = copy->gen;
+	ref->id = copy->t.id;
+	ref->ticket = copy->t.ticket;
+	ref->lease = copy->l.lease;
+}
+
+void
+jobq_end(JobqDb *db, const JobqSlotRef *ref)
+{
+	jobq_slot_remove(jobq_db_index(db), ref, is_same_ticket);
+}
+
+void
+jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref)
+{
+	jobq_slot_remove(jobq_db_index(db), ref, is_unmarked);
+}
+
+/*
+ * Looks at all slots without a lock, then again under locks. One that is
+ * linked before its part was closed cannot be overlooked, and none is linked
+ * after that.
+ */
+void
+jobq_slot_drop_closing(int db)
+{
+	for (int32 i = 0; i < jobq_max_live_jobs; i++)
+	{
+		const JobqSlot *slot = &jobq_slots[i];
+		JobqSlotRef ref;
+
+		if (slot->db != db || !jobq_slot_part(slot)->closing)
+			continue;
+		jobq_slot_fill_ref(slot, &ref);
+		jobq_slot_remove(db, &ref, is_closing);
+	}
+}

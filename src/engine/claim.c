@@ -1,0 +1,399 @@
+/*
+ * claim.c: leasing available jobs to a caller, and peeking at them. Must not
+ * end or move a job, except dropping a slot whose ticket turns out to have
+ * ended.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "engine/belts.h"
+#include "engine/claimrow.h"
+#include "engine/xact.h"
+#include "errors.h"
+
+/* One call of jobq_claim. */
+typedef struct ClaimCall
+{
+	const JobqSession *session;
+	const JobqQueue *queue;
+	JobqPart   *part;
+	JobqLease	lease;
+	bool		careful;		/* the keeper commits the claims */
+	JobqBelts	belts;
+	List	   *deliveries;
+	int			delivered;
+} ClaimCall;
+
+/* A job taken in this call whose claim row is still to be written. */
+typedef struct Taken
+{
+	int			own;			/* index, or -1 */
+	JobqSlotRef ref;
+	int64		ticket;
+	int32		epoch;
+} Taken;
+
+static void
+deliver(ClaimCall *call, const JobqRow *row)
+{
+	JobqDelivery *delivery = palloc(sizeof(JobqDelivery));
+
+	delivery->row = *row;
+	delivery->queue = call->queue;
+	delivery->lease = call->lease.lease;
+	delivery->expires_at = call->lease.expires_at;
+	call->deliveries = lappend(call->deliveries, delivery);
+	call->delivered++;
+}
+
+/*
+ * Read the body of a ticket. False when the ticket is not there any more, or
+ * has ended although the slot, which came from a scan, says otherwise.
+ */
+static bool
+read_body(JobqBelts *belts, JobqTicket *t, uint8 flags, JobqRow *row,
+		  bool *missing)
+{
+	Relation	job = jobq_belts_read(belts, t->epoch, BELT_JOB);
+
+	*missing = false;
+	if (job == NULL)
+		return false;
+	if (flags & SLOT_FROM_SCAN)
+	{
+		Relation	outcome = jobq_belts_read(belts, t->epoch, BELT_OUTCOME);
+		JobqOutcomeRow ended;
+
+		if (outcome == NULL ||
+			jobq_belt_read_outcome(outcome, t->ticket, &ended))
+			return false;
+	}
+	if (jobq_belt_read_ticket(job, &t->tid, t->id, t->ticket, row))
+		return true;
+	ereport(WARNING,
+			(errmsg("job " INT64_FORMAT " is not where it should be", t->id),
+			 errdetail("Ticket " INT64_FORMAT " of epoch %d was not found.",
+					   t->ticket, t->epoch)));
+	*missing = true;
+	return false;
+}
+
+/* Our own uncommitted job, the next one in order. */
+static void
+take_own(ClaimCall *call, int own, Taken *taken)
+{
+	JobqOwnJob *job = jobq_own(own);
+	JobqTicket	t = job->t;
+	JobqRow		row;
+	bool		missing;
+
+	jobq_own_claim(own, &call->lease);
+	if (!read_body(&call->belts, &t, 0, &row, &missing))
+		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
+	deliver(call, &row);
+	taken->own = own;
+	taken->ticket = t.ticket;
+	taken->epoch = t.epoch;
+}
+
+/*
+ * Take up to max committed jobs that come before `before`; jobs that turn out
+ * to be stale are dropped. Returns how many were looked at.
+ */
+static int
+take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
+			int *ntaken)
+{
+	JobqTaken	slots[JOBQ_CHUNK];
+	int			n;
+
+	jobq_xact_reserve(JOBQ_CHUNK);
+	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), before,
+				  &call->lease, call->careful ? SLOT_START_WANTED : 0, slots);
+	for (int i = 0; i < n; i++)
+		jobq_xact_claimed(call->session, &slots[i].ref);
+	for (int i = 0; i < n; i++)
+	{
+		JobqRow		row;
+		bool		missing;
+
+		if (!read_body(&call->belts, &slots[i].t, slots[i].flags, &row,
+					   &missing))
+		{
+			jobq_drop_stale(call->session->db, &slots[i].ref);
+			if (missing)
+				jobq_db_reload(call->session->db, slots[i].t.id);
+			continue;
+		}
+		deliver(call, &row);
+		taken[*ntaken].own = -1;
+		taken[*ntaken].ref = slots[i].ref;
+		taken[*ntaken].ticket = slots[i].t.ticket;
+		taken[*ntaken].epoch = slots[i].t.epoch;
+		(*ntaken)++;
+	}
+	return n;
+}
+
+static int
+compare_taken(const void *a, const void *b)
+{
+	const Taken *x = a;
+	const Taken *y = b;
+
+	if (x->epoch != y->epoch)
+		return x->epoch < y->epoch ? -1 : 1;
+	return x->ticket < y->ticket ? -1 : x->ticket > y->ticket;
+}
+
+/* One claim row per epoch for all that was taken. */
+static void
+write_claims(ClaimCall *call, Taken *taken, int n)
+{
+	int64	   *tickets = palloc(sizeof(int64) * n);
+	int			to;
+
+	qsort(taken, n, sizeof(Taken), compare_taken);
+	for (int from = 0; from < n; from = to)
+	{
+		ItemPointerData tid;
+		int			count = 0;
+
+		for (to = from; to < n && taken[to].epoch == taken[from].epoch; to++)
+			tickets[count++] = taken[to].ticket;
+		if (!jobq_write_claim(&call->belts, taken[from].epoch, CLAIM_DEQUEUE,
+							  &call->lease, tickets, count, (Datum) 0, true,
+							  &tid))
+			continue;
+		for (int i = from; i < to; i++)
+		{
+			if (taken[i].own >= 0)
+				jobq_own(taken[i].own)->l.claim_tid = tid;
+			else
+				jobq_set_claim_tid(call->session->db, &taken[i].ref, &tid);
+		}
+	}
+	pfree(tickets);
+}
+
+/*
+ * After a crash: the keeper commits a start record for each delivery before
+ * it is handed out, so that a job that kills the server is counted too.
+ */
+static void
+await_start_records(ClaimCall *call, Taken *taken, int n)
+{
+	TimestampTz deadline;
+
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   JOBQ_DEQUEUE_WAIT_MS);
+	jobq_wake_keeper(call->session->db);
+	for (int i = 0; i < n; i++)
+	{
+		JobqSlot	slot;
+
+		while (taken[i].own < 0 &&
+			   jobq_find(call->session->db, call->session->gen,
+						 taken[i].ref.id, &slot) &&
+			   slot.t.ticket == taken[i].ticket &&
+			   slot.l.lease == call->lease.lease &&
+			   !(slot.flags & SLOT_START_DONE))
+		{
+			if (GetCurrentTimestamp() >= deadline)
+				ereport(ERROR,
+						(errcode(ERRCODE_JOBQ_NOT_READY),
+						 errmsg("the keeper did not record the start of a job in time"),
+						 errdetail("For a minute after a crash each delivery is recorded before it is handed out."),
+						 errhint("Try again in a moment; jobq.health() tells about the keeper.")));
+			(void) WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 100, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}
+
+static void
+write_own_claims(ClaimCall *call, Taken *taken, int n)
+{
+	int			nown = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (taken[i].own >= 0)
+			taken[nown++] = taken[i];
+	}
+	if (nown > 0)
+		write_claims(call, taken, nown);
+}
+
+static void
+fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
+{
+	TimestampTz now = jobq_now();
+
+	memset(&call->lease, 0, sizeof(call->lease));
+	call->lease.claimed_at = now;
+	call->lease.lease_for = lease_for > 0 ? lease_for : call->queue->lease_for;
+	call->lease.expires_at = now + call->lease.lease_for;
+	call->lease.claimed_by = GetUserId();
+	if (worker != NULL)
+		strlcpy(call->lease.worker, worker, sizeof(call->lease.worker));
+}
+
+static JobqPart *
+get_part(const JobqSession *session, const JobqQueue *queue)
+{
+	JobqPart   *part = jobq_part_get(session->db, session->gen,
+									 queue->queue_id);
+
+	if (part == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NOT_READY),
+				 errmsg("no room in memory for queue \"%s\"", queue->name),
+				 errdetail("As many queues are in use as jobq.max_queues allows."),
+				 errhint("Raise jobq.max_queues and restart the server.")));
+	return part;
+}
+
+static bool
+is_careful(JobqDb *db, TimestampTz now)
+{
+	bool		careful;
+
+	SpinLockAcquire(&db->mutex);
+	careful = now < db->careful_until;
+	SpinLockRelease(&db->mutex);
+	return careful;
+}
+
+/*
+ * A look without locks, so that asking an empty queue costs nothing. Jobs
+ * that are on disk only may come soon if there is room.
+ */
+static bool
+may_have_jobs(const JobqSession *session, const JobqPart *part,
+			  const JobqQueue *queue)
+{
+	JobqDb	   *db = session->db;
+	bool		spilled;
+
+	if (part->ready > 0 || jobq_own_first(queue->queue_id) >= 0)
+		return true;
+	SpinLockAcquire(&db->mutex);
+	spilled = db->reload_from != JOBQ_NEVER;
+	SpinLockRelease(&db->mutex);
+	if (spilled && jobq_free_slots() > 0)
+		jobq_wake_keeper(db);
+	return false;
+}
+
+List *
+jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
+		   int64 lease_for, const char *worker, int64 *lease,
+		   List *deliveries)
+{
+	ClaimCall	call = {.session = session,.queue = queue,.deliveries = deliveries};
+	Taken	   *taken;
+	int			ntaken = 0;
+	int			size = (int) Min(max, JOBQ_CHUNK);
+
+	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	call.part = get_part(session, queue);
+	if (!may_have_jobs(session, call.part, queue))
+		return deliveries;
+	fill_lease(&call, lease_for, worker);
+	if (*lease == 0)
+		*lease = jobq_take_lease(session, call.lease.claimed_at);
+	call.lease.lease = *lease;
+	call.careful = is_careful(session->db, call.lease.claimed_at);
+	taken = palloc(sizeof(Taken) * size);
+	jobq_lazy_claim_begin();
+
+	while (ntaken < max)
+	{
+		int			own = jobq_own_first(queue->queue_id);
+		JobqTicket	before;
+		int			want = (int) Min(max - ntaken, JOBQ_CHUNK);
+		int			seen;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ntaken + want > size)
+		{
+			size = Max(size * 2, ntaken + want);
+			taken = repalloc_huge(taken, sizeof(Taken) * size);
+		}
+		if (own >= 0)
+			before = jobq_own(own)->t;
+		seen = take_shared(&call, want, own >= 0 ? &before : NULL, taken,
+						   &ntaken);
+		if (seen < want && own >= 0 && ntaken < max)
+			take_own(&call, own, &taken[ntaken++]);
+		else if (seen == 0)
+			break;
+	}
+	if (ntaken > 0)
+	{
+		if (call.careful)
+		{
+			await_start_records(&call, taken, ntaken);
+			write_own_claims(&call, taken, ntaken);
+		}
+		else
+			write_claims(&call, taken, ntaken);
+		jobq_lazy_claim_end(call.careful);
+	}
+	jobq_belts_close(&call.belts);
+	return call.deliveries;
+}
+
+/* ---- peek ---- */
+
+static void
+peek_at(JobqBelts *belts, const JobqQueue *queue, JobqTicket *t, uint8 flags,
+		List **found)
+{
+	JobqDelivery *delivery = palloc0(sizeof(JobqDelivery));
+	bool		missing;
+
+	if (!read_body(belts, t, flags, &delivery->row, &missing))
+		return;
+	delivery->queue = queue;
+	*found = lappend(*found, delivery);
+}
+
+/* Committed jobs only: what other sessions would get next. */
+List *
+jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
+{
+	JobqPart   *part;
+	JobqBelts	belts = {0};
+	JobqTicket	tickets[JOBQ_CHUNK];
+	JobqTicket	last;
+	List	   *found = NIL;
+	int			n = 1;
+
+	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	part = get_part(session, queue);
+	for (bool first = true; n > 0 && list_length(found) < max; first = false)
+	{
+		CHECK_FOR_INTERRUPTS();
+		n = jobq_look(part, session->gen, first ? NULL : &last,
+					  (int) Min(max - list_length(found), JOBQ_CHUNK),
+					  tickets);
+		for (int i = 0; i < n; i++)
+			peek_at(&belts, queue, &tickets[i], SLOT_FROM_SCAN, &found);
+		if (n > 0)
+			last = tickets[n - 1];
+	}
+	jobq_belts_close(&belts);
+	return found;
+}

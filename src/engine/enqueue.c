@@ -1,0 +1,129 @@
+/*
+ * enqueue.c: new jobs: numbers, belt or shelf, and what the transaction will
+ * publish. Must not check arguments or privileges.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "engine/belts.h"
+#include "engine/place.h"
+#include "engine/xact.h"
+
+#define ENQUEUE_CHUNK	1000
+
+/* The dispatcher's view of a row that was written at tid. */
+void
+jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
+				   JobqTicket *t)
+{
+	memset(t, 0, sizeof(*t));
+	t->id = DatumGetInt64(row->values[JOB_ID]);
+	t->ticket = DatumGetInt64(row->values[JOB_TICKET]);
+	t->run_at = DatumGetTimestampTz(row->values[JOB_RUN_AT]);
+	t->queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+	t->epoch = epoch;
+	t->attempt = DatumGetInt32(row->values[JOB_ATTEMPT]);
+	t->max_attempts = DatumGetInt32(row->values[JOB_MAX_ATTEMPTS]);
+	t->priority = DatumGetInt16(row->values[JOB_PRIORITY]);
+	t->tid = *tid;
+}
+
+void
+jobq_give_ticket(const JobqSession *session, JobqRow *row)
+{
+	if (!row->nulls[JOB_TICKET])
+		return;
+	row->values[JOB_TICKET] = Int64GetDatum(jobq_take_number(session->db));
+	row->nulls[JOB_TICKET] = false;
+}
+
+void
+jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
+				   JobqRow *rows, int nrows)
+{
+	JobqBelts	belts = {0};
+	int32		epoch = jobq_belts_current(session, &belts, queue->class_id);
+	ItemPointerData *tids = palloc(sizeof(ItemPointerData) * nrows);
+
+	if (nrows == 1)
+		jobq_insert(belts.rel[BELT_JOB], rows->values, rows->nulls, tids);
+	else
+		jobq_insert_many(belts.rel[BELT_JOB], rows, nrows, tids);
+	for (int i = 0; i < nrows; i++)
+	{
+		JobqTicket	t;
+
+		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
+		jobq_xact_publish(session, &t);
+	}
+	jobq_belts_close(&belts);
+	pfree(tids);
+}
+
+void
+jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
+{
+	int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+
+	row->values[SHELF_STATE] = CharGetDatum(state);
+	row->nulls[SHELF_STATE] = false;
+	if (state != SHELF_DEAD)
+	{
+		row->nulls[SHELF_DIED_AT] = true;
+		row->nulls[SHELF_MOVED_TO] = true;
+		row->nulls[SHELF_RERUN_AS] = true;
+	}
+	jobq_shelf_insert(row);
+	if (state == SHELF_DEAD)
+		return;
+	jobq_xact_count(session, queue_id,
+					state == SHELF_SCHEDULED ? COUNT_SCHEDULED : COUNT_RETRYABLE, 1);
+	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
+}
+
+static void
+set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
+{
+	row->values[JOB_TICKET] = Int64GetDatum(id);
+	row->nulls[JOB_TICKET] = false;
+	row->values[JOB_ID] = Int64GetDatum(id);
+	row->nulls[JOB_ID] = false;
+	row->values[JOB_QUEUE_ID] = Int32GetDatum(queue->queue_id);
+	row->nulls[JOB_QUEUE_ID] = false;
+}
+
+int64
+jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
+				 JobqRow *row, TimestampTz now)
+{
+	int64		id = jobq_take_number(session->db);
+
+	set_identity(row, queue, id);
+	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
+		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
+	else
+		jobq_place_on_belt(session, queue, row, 1);
+	return id;
+}
+
+/* All rows have the same run_at. */
+void
+jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
+				  JobqRow *rows, int nrows, TimestampTz now, int64 *ids)
+{
+	if (nrows == 0)
+		return;
+	jobq_take_numbers(session->db, nrows, ids);
+	for (int i = 0; i < nrows; i++)
+		set_identity(&rows[i], queue, ids[i]);
+	if (DatumGetTimestampTz(rows[0].values[JOB_RUN_AT]) > now)
+	{
+		for (int i = 0; i < nrows; i++)
+			jobq_place_on_shelf(session, &rows[i], SHELF_SCHEDULED);
+		return;
+	}
+	for (int i = 0; i < nrows; i += ENQUEUE_CHUNK)
+		jobq_place_on_belt(session, queue, &rows[i],
+						   Min(ENQUEUE_CHUNK, nrows - i));
+}

@@ -1,0 +1,307 @@
+/*
+ * hold.c: taking a job into our hands: own uncommitted ones, marked slots,
+ * waiting for whoever has it, and why a lease is lost. Writes nothing.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+
+#include "compat.h"
+#include "engine/belts.h"
+#include "engine/hold.h"
+#include "engine/xact.h"
+#include "errors.h"
+#include "security/security.h"
+
+static void
+hold_own(int own, JobqHeld *held)
+{
+	JobqOwnJob *job = jobq_own(own);
+
+	memset(held, 0, sizeof(*held));
+	held->own = own;
+	held->state = job->state == OWN_RUNNING ? SLOT_RUNNING : SLOT_READY;
+	held->claim_is_ours = true;
+	held->t = job->t;
+	held->l = job->l;
+}
+
+static void
+hold_slot(const JobqSlot *slot, const JobqSlotRef *ref, TransactionId xid,
+		  JobqHeld *held)
+{
+	memset(held, 0, sizeof(*held));
+	held->own = -1;
+	held->ref = *ref;
+	held->xid = xid;
+	held->state = slot->state;
+	held->flags = slot->flags;
+	held->claim_is_ours = (slot->flags & SLOT_CLAIM_OPEN) &&
+		slot->claim_proc == jobq_my_procno();
+	held->t = slot->t;
+	if (slot->state == SLOT_RUNNING || slot->state == SLOT_ROLLED_BACK)
+		held->l = slot->l;
+}
+
+/*
+ * A slot that this transaction has marked: ours again if it was only
+ * extended, else it is ending.
+ */
+static bool
+retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
+{
+	if (jobq_xact_ends(ref))
+		return false;
+	jobq_xact_at_commit(ref, AT_COMMIT_END, 0);
+	hold_slot(slot, ref, slot->mark, held);
+	held->retaken = true;
+	return true;
+}
+
+/* May the caller settle this queue's jobs? */
+static void
+check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
+{
+	if (!jobq_queue_by_id(queue_id, queue) || queue->my_privileges == 0)
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	if (!(queue->my_privileges & JOBQ_PRIV_DEQUEUE))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for queue \"%s\"", queue->name),
+				 errdetail("Settling a job needs the privilege \"dequeue\"."),
+				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
+}
+
+JobqHoldResult
+jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
+			  JobqHeld *held)
+{
+	int			own = jobq_own_find(id);
+
+	if (own >= 0)
+	{
+		hold_own(own, held);
+		return HOLD_OK;
+	}
+	for (;;)
+	{
+		TransactionId xid = GetCurrentTransactionId();
+		TransactionId busy = InvalidTransactionId;
+		JobqSlot	slot;
+		JobqSlotRef ref;
+
+		jobq_xact_reserve(1);
+		switch (jobq_mark(session->db, session->gen, id, 0, xid, &slot, &ref,
+						  &busy))
+		{
+			case MARK_OK:
+				jobq_xact_marked(session, &ref, xid);
+				hold_slot(&slot, &ref, xid, held);
+				return HOLD_OK;
+			case MARK_NO_SLOT:
+				return HOLD_NO_SLOT;
+			case MARK_GRACE:
+			case MARK_NOT_YOURS:
+				return HOLD_GRACE;
+			case MARK_BUSY:
+				break;
+		}
+		if (TransactionIdIsCurrentTransactionId(busy))
+			return retake(&slot, &ref, held) ? HOLD_OK : HOLD_MINE;
+		if (nowait)
+			return HOLD_BUSY;
+		XactLockTableWait(busy, NULL, NULL, XLTW_None);
+	}
+}
+
+void
+jobq_let_go(const JobqSession *session, JobqHeld *held)
+{
+	if (held->own >= 0)
+		return;
+	if (held->retaken)
+	{
+		jobq_xact_revert(&held->ref);
+		return;
+	}
+	jobq_xact_at_commit(&held->ref, AT_COMMIT_NOTHING, 0);
+	jobq_unmark(session->db, &held->ref, held->xid);
+}
+
+void
+jobq_give_up_grace(const JobqSession *session, int64 id, int64 lease)
+{
+	JobqSlot	slot;
+
+	if (jobq_find(session->db, session->gen, id, &slot) &&
+		slot.state == SLOT_GRACE && slot.l.lease == lease)
+	{
+		JobqSlotRef ref;
+
+		jobq_ref_of(&slot, &ref);
+		jobq_end(session->db, &ref);
+	}
+}
+
+/* What the tables say about a lease that is not the job's present one. */
+static JobqLost
+cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
+{
+	int32	   *epochs;
+	int			nepochs = jobq_epoch_list(&epochs);
+	JobqBelts	belts = {0};
+	JobqLost	lost = JOBQ_LOST_NO_JOB;
+	JobqRow		shelved;
+
+	for (int e = 0; e < nepochs; e++)
+	{
+		Relation	job = jobq_belts_read(&belts, epochs[e], BELT_JOB);
+		Relation	outcome = jobq_belts_read(&belts, epochs[e], BELT_OUTCOME);
+		JobqRow    *rows;
+		int			n = job != NULL ? jobq_belt_read_id(job, id, &rows) : 0;
+
+		for (int i = 0; i < n; i++)
+		{
+			JobqOutcomeRow ended;
+
+			if (lost == JOBQ_LOST_NO_JOB)
+			{
+				check_dequeue(DatumGetInt32(rows[i].values[JOB_QUEUE_ID]), id,
+							  queue);
+				lost = JOBQ_LOST_LEASE;
+			}
+			if (outcome == NULL ||
+				!jobq_belt_read_outcome(outcome,
+										DatumGetInt64(rows[i].values[JOB_TICKET]),
+										&ended))
+				continue;
+			if (DatumGetChar(ended.values[OUT_ENDED]) == ENDED_CANCELLED &&
+				(ended.nulls[OUT_LEASE] ||
+				 DatumGetInt64(ended.values[OUT_LEASE]) == lease))
+				lost = JOBQ_LOST_CANCELLED;
+			else if (!ended.nulls[OUT_LEASE] &&
+					 DatumGetInt64(ended.values[OUT_LEASE]) == lease &&
+					 !ended.nulls[OUT_ATTEMPT_OUTCOME])
+			{
+				char		how = DatumGetChar(ended.values[OUT_ATTEMPT_OUTCOME]);
+
+				if (how == ATTEMPT_COMPLETED || how == ATTEMPT_FAILED ||
+					how == ATTEMPT_RELEASED)
+					lost = JOBQ_LOST_SETTLED;
+				else if (how == ATTEMPT_CANCELLED)
+					lost = JOBQ_LOST_CANCELLED;
+			}
+		}
+	}
+	jobq_belts_close(&belts);
+	if (lost == JOBQ_LOST_NO_JOB && jobq_shelf_read(id, &shelved))
+	{
+		check_dequeue(DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id, queue);
+		lost = JOBQ_LOST_LEASE;
+	}
+	return lost;
+}
+
+JobqLost
+jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
+				 JobqHeld *held, JobqQueue *queue)
+{
+	int			own = jobq_own_find(id);
+
+	if (own >= 0)
+	{
+		check_dequeue(jobq_own(own)->t.queue_id, id, queue);
+		if (jobq_own(own)->state != OWN_RUNNING ||
+			jobq_own(own)->l.lease != lease)
+			return JOBQ_LOST_LEASE;
+		hold_own(own, held);
+		return JOBQ_HELD;
+	}
+	for (;;)
+	{
+		TransactionId xid = GetCurrentTransactionId();
+		TransactionId busy = InvalidTransactionId;
+		JobqSlot	slot;
+		JobqSlotRef ref;
+		JobqMarkResult result;
+
+		jobq_xact_reserve(1);
+		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
+						   &ref, &busy);
+		if (result == MARK_NO_SLOT)
+			return cause_on_disk(id, lease, queue);
+		if (result == MARK_OK)
+			jobq_xact_marked(session, &ref, xid);
+		check_dequeue(slot.t.queue_id, id, queue);
+		if (result == MARK_OK)
+		{
+			hold_slot(&slot, &ref, xid, held);
+			return JOBQ_HELD;
+		}
+		if (result == MARK_GRACE)
+		{
+			jobq_give_up_grace(session, id, lease);
+			return JOBQ_LOST_CANCELLED;
+		}
+		if (result == MARK_NOT_YOURS)
+			return cause_on_disk(id, lease, queue);
+		if (TransactionIdIsCurrentTransactionId(busy))
+		{
+			if (slot.l.lease != lease)
+				return cause_on_disk(id, lease, queue);
+			return retake(&slot, &ref, held) ? JOBQ_HELD : JOBQ_LOST_SETTLED;
+		}
+		XactLockTableWait(busy, NULL, NULL, XLTW_None);
+	}
+}
+
+void
+jobq_end_held(const JobqSession *session, JobqHeld *held)
+{
+	if (held->own >= 0)
+		jobq_own_end(held->own);
+}
+
+void
+jobq_raise_lost(JobqLost lost, int64 id, int64 lease)
+{
+	switch (lost)
+	{
+		case JOBQ_LOST_CANCELLED:
+			ereport(ERROR,
+					(errcode(ERRCODE_JOBQ_CANCELLED),
+					 errmsg("job " INT64_FORMAT " was cancelled", id),
+					 errdetail("Lease " INT64_FORMAT " is void.", lease),
+					 errhint("Stop working on the job; nothing needs to be settled.")));
+			break;
+		case JOBQ_LOST_SETTLED:
+			ereport(ERROR,
+					(errcode(ERRCODE_JOBQ_SETTLED),
+					 errmsg("job " INT64_FORMAT " has already been settled under this lease",
+							id),
+					 errdetail("Lease " INT64_FORMAT " has been completed, failed or released before.",
+							   lease),
+					 errhint("A repeated call after a lost answer can ignore this error.")));
+			break;
+		case JOBQ_LOST_NO_JOB:
+			ereport(ERROR,
+					(errcode(ERRCODE_JOBQ_NO_JOB),
+					 errmsg("job " INT64_FORMAT " does not exist", id),
+					 errdetail("There is no such job, or it is none of yours, or its retention has passed."),
+					 errhint("Look at the view jobq.jobs for the jobs you may see.")));
+			break;
+		case JOBQ_LOST_LEASE:
+		case JOBQ_HELD:
+			break;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_LEASE_LOST),
+			 errmsg("lease of job " INT64_FORMAT " is lost", id),
+			 errdetail("Lease " INT64_FORMAT " has expired or the job was delivered again.",
+					   lease),
+			 errhint("Throw this run's effects away; ask for a longer lease_for or call jobq.extend() in time.")));
+	pg_unreachable();
+}

@@ -1,0 +1,42 @@
+/*
+ * keeperxact.h: the keeper's queries, and loading tickets into memory.
+ * Private to src/engine.
+ */
+#ifndef JOBQ_KEEPERXACT_H
+#define JOBQ_KEEPERXACT_H
+
+#include "access/htup.h"
+#include "engine/engine.h"
+
+typedef void (*JobqRowHandler) (HeapTuple tuple, TupleDesc desc, void *state);
+
+/* Run a read-only query and hand each row to the handler. */
+extern void jobq_keeper_query(const char *query, int nargs, Oid *types,
+							  Datum *values, JobqRowHandler handler,
+							  void *state);
+
+/* A column's value, from 1; with null NULL it must not be null. */
+extern Datum jobq_row_value(HeapTuple tuple, TupleDesc desc, int column,
+							bool *null);
+
+/* ---- load.c ---- */
+
+/*
+ * Bring the live tickets of jobs with id >= from into memory as far as there
+ * is room, running ones with their leases. Runs in the present transaction.
+ */
+extern void jobq_load(const JobqSession *session, int64 from);
+
+/* Set the counters of what is on the shelf, and when the next is due. */
+extern void jobq_load_shelf(const JobqSession *session);
+
+/* Make a queue's counter say `value`; nobody else may be changing it. */
+extern void jobq_set_counter(const JobqSession *session, int32 queue_id,
+							 JobqCounter counter, int64 value);
+
+/* ---- recover.c ---- */
+
+/* Write a higher mark, commit the keeper's transaction, open up to it. */
+extern void jobq_raise_lease_mark(JobqDb *db);
+
+#endif							/* JOBQ_KEEPERXACT_H */

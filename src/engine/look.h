@@ -1,0 +1,88 @@
+/*
+ * look.h: jobs and attempts as rows, as far as the current role may see them.
+ * Not for parallel mode. Changes nothing.
+ */
+#ifndef JOBQ_LOOK_H
+#define JOBQ_LOOK_H
+
+#include "utils/hsearch.h"
+#include "utils/tuplestore.h"
+
+#include "engine/belts.h"
+#include "security/security.h"
+
+typedef enum JobqLookWhat
+{
+	LOOK_LIVE,
+	LOOK_FINAL,					/* dead ones included */
+	LOOK_DEAD,					/* those that were not run again */
+	LOOK_ANY					/* live and final */
+} JobqLookWhat;
+
+/* Rows of type jobq.job_info; id 0 = all jobs. */
+extern void jobq_show_jobs(const JobqSession *session, JobqLookWhat what,
+						   int64 id, Tuplestorestate *store, TupleDesc desc);
+
+/* Rows as jobq.attempts() gives them, oldest first. */
+extern void jobq_show_attempts(const JobqSession *session, int64 id,
+							   Tuplestorestate *store, TupleDesc desc);
+
+/* ---- look.c: for the two above ---- */
+
+typedef struct JobqLookQueue
+{
+	int32		queue_id;		/* hash key */
+	bool		readable;		/* all its jobs */
+	Datum		name;
+} JobqLookQueue;
+
+typedef struct JobqLookRole
+{
+	Oid			role;			/* hash key */
+	bool		mine;			/* the caller has its privileges */
+	Datum		name;
+} JobqLookRole;
+
+typedef struct JobqLook
+{
+	JobqSession session;
+	Oid			caller;			/* before the switch to the owner */
+	HTAB	   *queues;
+	HTAB	   *roles;
+	MemoryContext context;		/* lives as long as the look */
+	MemoryContext scratch;		/* reset after each fetch */
+	JobqOwnerContext owner;
+	int64		id;				/* 0 = all jobs */
+	Tuplestorestate *store;
+	TupleDesc	desc;
+} JobqLook;
+
+/* Who holds a ticket that has not ended. */
+typedef struct JobqHolder
+{
+	bool		rolled_back;	/* the claim was; the keeper will move it */
+	JobqLease	l;
+} JobqHolder;
+
+typedef enum JobqHeldBy
+{
+	HOLDER_WORKER,
+	HOLDER_NONE,
+	HOLDER_UNKNOWN				/* not in memory */
+} JobqHeldBy;
+
+/*
+ * What is visible to the current role, now. Between begin and end SPI is
+ * connected, the owner is the current role and a fresh snapshot is active.
+ */
+extern void jobq_look_begin(JobqLook *look, const JobqSession *session,
+							int64 id, Tuplestorestate *store, TupleDesc desc);
+extern void jobq_look_end(JobqLook *look);
+extern bool jobq_look_visible(JobqLook *look, int32 queue_id, Oid enqueued_by,
+							  JobqLookQueue **queue, JobqLookRole **role);
+extern bool jobq_look_open_epoch(JobqBelts *belts, int32 epoch);
+extern JobqHeldBy jobq_look_holder(JobqLook *look, int64 id, int64 ticket,
+								   JobqHolder *holder);
+extern void jobq_look_await_leases(const JobqSession *session);
+
+#endif							/* JOBQ_LOOK_H */

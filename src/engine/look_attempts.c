@@ -1,0 +1,232 @@
+/*
+ * look_attempts.c: the attempts of one job, those its newest row carries and
+ * the one of its newest ticket. Must never show those of a job its caller may
+ * not see.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+
+#include "engine/look.h"
+
+/* The newest ticket of a job in an epoch, and how it ended. */
+typedef enum NewestAttr
+{
+	NEWEST_QUEUE,
+	NEWEST_ENQUEUED_BY,
+	NEWEST_ATTEMPTS,
+	NEWEST_TICKET,
+	NEWEST_ATTEMPT,
+	NEWEST_ENDED,
+	NEWEST_LEASE,
+	NEWEST_CLAIMED_AT,
+	NEWEST_FINISHED_AT,
+	NEWEST_OUTCOME,
+	NEWEST_WORKER,
+	NEWEST_ERROR,
+	NEWEST_NATTS
+} NewestAttr;
+
+/* The LIMIT also tells the planner, which has no statistics, of one row. */
+#define SQL_BELT_NEWEST \
+	"SELECT j.queue_id, j.enqueued_by, j.attempts, j.ticket, j.attempt," \
+	" o.ended, o.lease, o.claimed_at, o.finished_at, o.attempt_outcome," \
+	" coalesce(o.worker, c.worker), coalesce(o.error, o.reason)" \
+	" FROM (SELECT t.* FROM jobq.job_%1$d t WHERE t.id = $1" \
+	" ORDER BY t.ticket DESC LIMIT 1) j" \
+	" LEFT JOIN jobq.outcome_%1$d o ON o.ticket = j.ticket" \
+	" LEFT JOIN jobq.claim_%1$d c ON c.ctid = o.claim_tid" \
+	" AND c.lease = o.lease"
+
+#define SQL_SHELF_ATTEMPTS \
+	"SELECT j.queue_id, j.enqueued_by, j.attempts" \
+	" FROM jobq.shelf j WHERE j.id = $1"
+
+static const char *
+outcome_word(char outcome)
+{
+	switch (outcome)
+	{
+		case ATTEMPT_COMPLETED:
+			return "completed";
+		case ATTEMPT_FAILED:
+			return "failed";
+		case ATTEMPT_RELEASED:
+			return "released";
+		case ATTEMPT_CANCELLED:
+			return "cancelled";
+		case ATTEMPT_LEASE_EXPIRED:
+			return "lease_expired";
+		case ATTEMPT_ROLLED_BACK:
+			return "rolled_back";
+	}
+	elog(ERROR, "unknown outcome \"%c\" of an attempt", outcome);
+	return NULL;
+}
+
+static void
+set_value(Datum *values, bool *nulls, int attr, Datum value)
+{
+	values[attr] = value;
+	nulls[attr] = false;
+}
+
+/* One row of jobq.attempts(). 0 stands for "none" in lease and the times. */
+static void
+look_add_attempt(JobqLook *look, int32 number, int64 lease, const char *worker,
+				 TimestampTz started_at, TimestampTz finished_at,
+				 const char *outcome, const char *error)
+{
+	Datum		values[7] = {0};
+	bool		nulls[7];
+
+	memset(nulls, true, sizeof(nulls));
+	set_value(values, nulls, 0, Int32GetDatum(number));
+	if (lease != 0)
+		set_value(values, nulls, 1, Int64GetDatum(lease));
+	if (worker != NULL && worker[0] != '\0')
+		set_value(values, nulls, 2, CStringGetTextDatum(worker));
+	if (started_at != 0)
+		set_value(values, nulls, 3, TimestampTzGetDatum(started_at));
+	if (finished_at != 0)
+		set_value(values, nulls, 4, TimestampTzGetDatum(finished_at));
+	if (outcome != NULL)
+		set_value(values, nulls, 5, CStringGetTextDatum(outcome));
+	if (error != NULL)
+		set_value(values, nulls, 6, CStringGetTextDatum(error));
+	tuplestore_putvalues(look->store, look->desc, values, nulls);
+}
+
+/* The attempts a row carries: those before its own ticket. */
+static void
+look_add_carried(JobqLook *look, Datum list, bool isnull)
+{
+	JobqAttempt *attempts;
+	int			nattempts;
+
+	if (isnull)
+		return;
+	nattempts = jobq_attempts_unpack(DatumGetJsonbP(list), &attempts);
+	for (int i = 0; i < nattempts; i++)
+		look_add_attempt(look, attempts[i].attempt, attempts[i].lease,
+						 attempts[i].worker, attempts[i].started_at,
+						 attempts[i].finished_at,
+						 outcome_word(attempts[i].outcome), attempts[i].error);
+}
+
+/* The attempt made, or being made, of the newest ticket itself. */
+static void
+look_add_newest(JobqLook *look, const Datum *values, const bool *nulls)
+{
+	int32		number = DatumGetInt32(values[NEWEST_ATTEMPT]) + 1;
+	JobqHolder	holder;
+
+	if (!nulls[NEWEST_ENDED])
+	{
+		if (nulls[NEWEST_OUTCOME])
+			return;
+		look_add_attempt(look, number,
+						 nulls[NEWEST_LEASE] ? 0 :
+						 DatumGetInt64(values[NEWEST_LEASE]),
+						 nulls[NEWEST_WORKER] ? NULL :
+						 TextDatumGetCString(values[NEWEST_WORKER]),
+						 nulls[NEWEST_CLAIMED_AT] ? 0 :
+						 DatumGetTimestampTz(values[NEWEST_CLAIMED_AT]),
+						 DatumGetTimestampTz(values[NEWEST_FINISHED_AT]),
+						 outcome_word(DatumGetChar(values[NEWEST_OUTCOME])),
+						 nulls[NEWEST_ERROR] ? NULL :
+						 TextDatumGetCString(values[NEWEST_ERROR]));
+		return;
+	}
+
+	if (jobq_look_holder(look, look->id, DatumGetInt64(values[NEWEST_TICKET]),
+						 &holder) == HOLDER_WORKER)
+		look_add_attempt(look, number, holder.l.lease, holder.l.worker,
+						 holder.l.claimed_at, 0,
+						 holder.rolled_back ?
+						 outcome_word(ATTEMPT_ROLLED_BACK) : NULL, NULL);
+}
+
+/*
+ * Run a query for one job that gives at most one row. False when it gave
+ * none; values live until jobq_look_end().
+ */
+static bool
+look_one(JobqLook *look, const char *sql, Datum *values, bool *nulls)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		args[1] = {Int64GetDatum(look->id)};
+
+	if (SPI_execute_with_args(sql, 1, types, args, NULL, true,
+							  1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a job");
+	if (SPI_processed == 0)
+		return false;
+	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values,
+					  nulls);
+	return true;
+}
+
+/* The job's newest ticket over all epochs. */
+static bool
+look_newest(JobqLook *look, Datum *values, bool *nulls)
+{
+	int32	   *epochs;
+	int			nepochs = jobq_epoch_list(&epochs);
+	JobqBelts	belts = {0};
+	bool		found = false;
+
+	for (int i = 0; i < nepochs; i++)
+	{
+		Datum		row[NEWEST_NATTS];
+		bool		row_nulls[NEWEST_NATTS];
+
+		if (!jobq_look_open_epoch(&belts, epochs[i]))
+			continue;
+		if (look_one(look, psprintf(SQL_BELT_NEWEST, epochs[i]), row,
+					 row_nulls) &&
+			(!found || DatumGetInt64(row[NEWEST_TICKET]) >
+			 DatumGetInt64(values[NEWEST_TICKET])))
+		{
+			memcpy(values, row, sizeof(row));
+			memcpy(nulls, row_nulls, sizeof(row_nulls));
+			found = true;
+		}
+	}
+	jobq_belts_close(&belts);
+	return found;
+}
+
+/*
+ * A row on the shelf is newer than any ticket and carries all attempts; else
+ * the newest ticket carries those before it.
+ */
+void
+jobq_show_attempts(const JobqSession *session, int64 id,
+				   Tuplestorestate *store, TupleDesc desc)
+{
+	JobqLook	look;
+	JobqLookQueue *queue;
+	JobqLookRole *role;
+	Datum		values[NEWEST_NATTS];
+	bool		nulls[NEWEST_NATTS];
+	bool		on_shelf;
+
+	jobq_look_await_leases(session);
+	jobq_look_begin(&look, session, id, store, desc);
+	on_shelf = look_one(&look, SQL_SHELF_ATTEMPTS, values, nulls);
+	if ((on_shelf || look_newest(&look, values, nulls)) &&
+		jobq_look_visible(&look, DatumGetInt32(values[NEWEST_QUEUE]),
+						  DatumGetObjectId(values[NEWEST_ENQUEUED_BY]),
+						  &queue, &role))
+	{
+		look_add_carried(&look, values[NEWEST_ATTEMPTS],
+						 nulls[NEWEST_ATTEMPTS]);
+		if (!on_shelf)
+			look_add_newest(&look, values, nulls);
+	}
+	jobq_look_end(&look);
+}

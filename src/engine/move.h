@@ -1,0 +1,37 @@
+/*
+ * move.h: a job leaves its ticket and goes on elsewhere. Private to
+ * src/engine.
+ */
+#ifndef JOBQ_MOVE_H
+#define JOBQ_MOVE_H
+
+#include "engine/engine.h"
+
+typedef struct JobqMove
+{
+	char		attempt_outcome;	/* ATTEMPT_*, 0 = no attempt ended */
+	bool		counted;		/* does that attempt count? */
+	const char *error;
+	const char *reason;
+	int64		delay;			/* us until it may run again */
+	TimestampTz run_at;			/* 0 = now + delay, shelved when later */
+	bool		set_priority;
+	int16		priority;
+} JobqMove;
+
+/* Outcome `moved`, and a new ticket or a place on the shelf. */
+extern void jobq_move(const JobqSession *session, JobqHeld *held,
+					  const JobqQueue *queue, const JobqMove *move);
+
+/* Outcome `dead`, a row on the shelf, a copy in the dead-letter queue. */
+extern void jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
+							  const JobqQueue *queue, const JobqMove *move);
+
+/* The row of the job in our hands, with the attempt that ends added to it. */
+extern void jobq_read_held(const JobqHeld *held, JobqRow *row);
+
+/* A row for a new job that repeats the work of another one. */
+extern void jobq_new_job_like(const JobqRow *old, TimestampTz now,
+							  JobqRow *row);
+
+#endif							/* JOBQ_MOVE_H */

@@ -1,0 +1,26 @@
+/*
+ * place.h: writing a job to its next place: a new ticket on the belt or a row
+ * on the shelf. Private to src/engine.
+ */
+#ifndef JOBQ_PLACE_H
+#define JOBQ_PLACE_H
+
+#include "engine/engine.h"
+
+extern void jobq_ticket_of_row(const JobqRow *row, int32 epoch,
+							   const ItemPointerData *tid, JobqTicket *t);
+
+/* A job that leaves the shelf: its first ticket is its id, others are new. */
+extern void jobq_give_ticket(const JobqSession *session, JobqRow *row);
+
+/* Rows of one queue, complete with ticket, id and queue. */
+extern void jobq_place_on_belt(const JobqSession *session,
+							   const JobqQueue *queue, JobqRow *rows,
+							   int nrows);
+extern void jobq_place_on_shelf(const JobqSession *session, JobqRow *row,
+								char state);
+
+/* A text Datum, NULL pointer = SQL NULL. */
+extern void jobq_set_text(Datum *value, bool *null, const char *text);
+
+#endif							/* JOBQ_PLACE_H */

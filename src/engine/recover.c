@@ -1,0 +1,227 @@
+/*
+ * recover.c: filling shared memory from the tables when a database's keeper
+ * starts. Until it is done dequeue and settle wait; enqueue goes on, and what
+ * it publishes meanwhile is recognised.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+
+#include "engine/keeperxact.h"
+
+#define CAREFUL_FOR		(60 * USECS_PER_SEC)
+
+static void
+set_state(JobqDb *db, uint32 gen, JobqDbState state)
+{
+	SpinLockAcquire(&db->mutex);
+	if (db->gen == gen)
+		db->state = state;
+	SpinLockRelease(&db->mutex);
+}
+
+static void
+run_command(const char *command, int nargs, Oid *types, Datum *values)
+{
+	int			result;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	result = SPI_execute_with_args(command, nargs, types, values, NULL, false,
+								   0);
+	if (result < 0)
+		elog(ERROR, "command failed: %s", SPI_result_code_string(result));
+	SPI_finish();
+}
+
+static void
+take_int64(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	*(int64 *) state = DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL));
+}
+
+/* Never hand out a lease that an earlier incarnation may have handed out. */
+static void
+start_above_mark(JobqDb *db)
+{
+	int64		mark = 0;
+
+	jobq_keeper_query("SELECT m.lease FROM jobq.lease_mark m", 0, NULL, NULL,
+					  take_int64, &mark);
+	SpinLockAcquire(&db->mutex);
+	db->lease_last = Max(db->lease_last, mark);
+	db->lease_limit = 0;
+	SpinLockRelease(&db->mutex);
+}
+
+void
+jobq_raise_lease_mark(JobqDb *db)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
+	int64		mark = jobq_lease_from_time(jobq_now());
+
+	SpinLockAcquire(&db->mutex);
+	mark = Max(mark, db->lease_last) + JOBQ_LEASE_RESERVE;
+	SpinLockRelease(&db->mutex);
+	values[0] = Int64GetDatum(mark);
+	run_command("UPDATE jobq.lease_mark SET lease = $1", 1, types, values);
+	ForceSyncCommit();
+	jobq_keeper_commit();
+	SpinLockAcquire(&db->mutex);
+	db->lease_limit = mark;
+	db->lease_wanted = false;
+	SpinLockRelease(&db->mutex);
+}
+
+/* An unlogged table that is empty: the server has crashed before. */
+static void
+notice_crash(JobqDb *db)
+{
+	int64		rows = 0;
+
+	jobq_keeper_query("SELECT count(*) FROM jobq.clean_start", 0, NULL, NULL,
+					  take_int64, &rows);
+	if (rows > 0)
+		return;
+	run_command("INSERT INTO jobq.clean_start DEFAULT VALUES", 0, NULL, NULL);
+	SpinLockAcquire(&db->mutex);
+	db->careful_until = jobq_now() + CAREFUL_FOR;
+	SpinLockRelease(&db->mutex);
+}
+
+static void
+take_prepared(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	JobqDb	   *db = state;
+	TransactionId xid = DatumGetTransactionId(jobq_row_value(tuple, desc, 1, NULL));
+
+	SpinLockAcquire(&db->mutex);
+	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
+	{
+		if (db->prepared[i].xid == xid)
+			break;
+		if (!TransactionIdIsValid(db->prepared[i].xid))
+		{
+			db->prepared[i].xid = xid;
+			db->prepared[i].min_id = 1;
+			break;
+		}
+	}
+	SpinLockRelease(&db->mutex);
+}
+
+/* ---- totals ---- */
+
+typedef struct Total
+{
+	int32		queue_id;		/* hash key */
+	int64		counters[COUNT_N];
+} Total;
+
+static void
+take_total(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	bool		no_attempt;
+	bool		found;
+	int32		queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL));
+	char		ended = DatumGetChar(jobq_row_value(tuple, desc, 2, NULL));
+	char		attempt = DatumGetChar(jobq_row_value(tuple, desc, 3, &no_attempt));
+	int64		count = DatumGetInt64(jobq_row_value(tuple, desc, 4, NULL));
+	Total	   *total = hash_search((HTAB *) state, &queue_id, HASH_ENTER, &found);
+
+	if (!found)
+		memset(total->counters, 0, sizeof(total->counters));
+	if (ended == ENDED_COMPLETED)
+		total->counters[COUNT_COMPLETED] += count;
+	else if (ended == ENDED_DEAD)
+		total->counters[COUNT_DEAD] += count;
+	else if (ended == ENDED_CANCELLED)
+		total->counters[COUNT_CANCELLED] += count;
+	if (!no_attempt && (attempt == ATTEMPT_FAILED ||
+						attempt == ATTEMPT_LEASE_EXPIRED ||
+						attempt == ATTEMPT_ROLLED_BACK))
+		total->counters[COUNT_FAILED] += count;
+}
+
+static void
+read_totals(HTAB *totals)
+{
+	int32	   *epochs;
+	int			nepochs = jobq_epoch_list(&epochs);
+
+	for (int e = 0; e < nepochs; e++)
+	{
+		Relation	rel = jobq_belt_open(epochs[e], BELT_OUTCOME,
+										 AccessShareLock);
+
+		if (rel == NULL)
+			continue;
+		table_close(rel, NoLock);
+		jobq_keeper_query(psprintf("SELECT o.queue_id, o.ended, o.attempt_outcome, count(*)"
+								   " FROM jobq.outcome_%d o GROUP BY 1, 2, 3",
+								   epochs[e]),
+						  0, NULL, NULL, take_total, totals);
+	}
+}
+
+/* Nobody ends a job while we recover, so the totals stand still. */
+static void
+load_totals(const JobqSession *session)
+{
+	HASHCTL		ctl = {.keysize = sizeof(int32),.entrysize = sizeof(Total)};
+	HTAB	   *totals;
+	JobqQueue  *queues;
+	int			nqueues = jobq_queue_list(&queues);
+
+	ctl.hcxt = CurrentMemoryContext;
+	totals = hash_create("pg_jobq totals", 64, &ctl,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	read_totals(totals);
+	for (int i = 0; i < nqueues; i++)
+	{
+		Total	   *total = hash_search(totals, &queues[i].queue_id, HASH_FIND,
+										NULL);
+
+		for (int c = COUNT_COMPLETED; total != NULL && c < COUNT_N; c++)
+			jobq_set_counter(session, queues[i].queue_id, (JobqCounter) c,
+							 total->counters[c]);
+	}
+	hash_destroy(totals);
+}
+
+static void
+begin_or_fail(JobqDb *db)
+{
+	if (!jobq_keeper_begin(db->install))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("pg_jobq is locked or being dropped")));
+}
+
+void
+jobq_recover(JobqDb *db, uint32 gen)
+{
+	JobqSession session = {.db = db,.gen = gen};
+
+	set_state(db, gen, JOBQ_DB_RECOVERING);
+	begin_or_fail(db);
+	start_above_mark(db);
+	notice_crash(db);
+	jobq_raise_lease_mark(db);	/* commits */
+
+	begin_or_fail(db);
+	jobq_keeper_query("SELECT p.transaction FROM pg_catalog.pg_prepared_xacts p"
+					  " WHERE p.database = pg_catalog.current_database()",
+					  0, NULL, NULL, take_prepared, db);
+	jobq_load(&session, 1);
+	load_totals(&session);
+	jobq_load_shelf(&session);
+	jobq_keeper_commit();
+	set_state(db, gen, JOBQ_DB_READY);
+}

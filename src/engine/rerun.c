@@ -1,0 +1,235 @@
+/*
+ * rerun.c: running final jobs again: retry and redrive. Each makes a new job;
+ * a dead one can be rerun only once, which its row on the shelf remembers.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "engine/deadletter.h"
+#include "engine/whereis.h"
+#include "errors.h"
+
+/* A new job like `old`, for whoever enqueued that one. */
+static int64
+rerun(const JobqSession *session, const JobqQueue *queue, const JobqRow *old)
+{
+	TimestampTz now = jobq_now();
+	JobqRow		row;
+
+	jobq_new_job_like(old, now, &row);
+	row.values[JOB_ENQUEUED_BY] = old->values[JOB_ENQUEUED_BY];
+	return jobq_enqueue_row(session, queue, &row, now);
+}
+
+static void
+put_back(JobqRow *dead, int64 rerun_as)
+{
+	if (rerun_as != 0)
+	{
+		dead->values[SHELF_RERUN_AS] = Int64GetDatum(rerun_as);
+		dead->nulls[SHELF_RERUN_AS] = false;
+	}
+	jobq_shelf_insert(dead);
+}
+
+static void
+find_queue(const JobqRow *row, int64 id, JobqQueue *queue)
+{
+	if (!jobq_queue_by_id(DatumGetInt32(row->values[JOB_QUEUE_ID]), queue))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NO_QUEUE),
+				 errmsg("the queue of job " INT64_FORMAT " does not exist any more", id),
+				 errdetail("It was dropped."),
+				 errhint("Enqueue a new job into another queue.")));
+}
+
+static void
+raise_rerun_before(int64 id, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_DUPLICATE),
+			 errmsg("job " INT64_FORMAT " cannot be retried again", id),
+			 errdetail("%s", detail),
+			 errhint("A dead job is rerun at most once; retry the job that came of it.")));
+}
+
+/* The copy in the dead-letter queue must not run as well. */
+static void
+end_copy(const JobqSession *session, int64 id, int64 copy)
+{
+	JobqWhere	where;
+
+	switch (jobq_cancel(session, copy, "redriven", JOBQ_ONLY_WAITING))
+	{
+		case JOBQ_STEER_DONE:
+		case JOBQ_STEER_NO_JOB:
+			return;
+		case JOBQ_STEER_RUNNING:
+			raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", is running.",
+											copy));
+			return;
+		case JOBQ_STEER_FINAL:
+			if (jobq_newest(copy, &where) && !where.on_shelf &&
+				where.has_outcome &&
+				DatumGetChar(where.outcome.values[OUT_ENDED]) == ENDED_COMPLETED)
+				raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", has been completed.",
+												copy));
+	}
+}
+
+static int64
+retry_dead(const JobqSession *session, int64 id)
+{
+	JobqQueue	queue;
+	JobqRow		dead;
+	int64		again;
+
+	if (!jobq_shelf_take(id, true, &dead))
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	find_queue(&dead, id, &queue);
+	if (!dead.nulls[SHELF_RERUN_AS])
+		raise_rerun_before(id, psprintf("It runs again as job " INT64_FORMAT ".",
+										DatumGetInt64(dead.values[SHELF_RERUN_AS])));
+	if (!dead.nulls[SHELF_MOVED_TO])
+		end_copy(session, id, DatumGetInt64(dead.values[SHELF_MOVED_TO]));
+	again = rerun(session, &queue, &dead);
+	put_back(&dead, again);
+	return again;
+}
+
+int64
+jobq_retry(const JobqSession *session, int64 id)
+{
+	JobqQueue	queue;
+	JobqWhere	where;
+	bool		final;
+
+	if (!jobq_newest(id, &where))
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	if (where.on_shelf && DatumGetChar(where.row.values[SHELF_STATE]) == SHELF_DEAD)
+		return retry_dead(session, id);
+	final = !where.on_shelf && where.has_outcome &&
+		DatumGetChar(where.outcome.values[OUT_ENDED]) != ENDED_MOVED;
+	if (!final)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+				 errmsg("job " INT64_FORMAT " has not ended yet", id),
+				 errdetail("Only a completed, cancelled, dead or expired job can be retried."),
+				 errhint("Use jobq.reschedule() to run a waiting job now.")));
+	find_queue(&where.row, id, &queue);
+	return rerun(session, &queue, &where.row);
+}
+
+/* ---- redrive ---- */
+
+static bool
+wanted(const JobqRedrive *what, const JobqRow *row, TimestampTz died_at)
+{
+	if (what->kind != NULL &&
+		(row->nulls[JOB_KIND] ||
+		 strcmp(TextDatumGetCString(row->values[JOB_KIND]), what->kind) != 0))
+		return false;
+	return died_at > what->died_after;
+}
+
+/* A dead job of a queue without a dead-letter queue. */
+static bool
+redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
+{
+	JobqRow		dead;
+	bool		done;
+
+	if (!jobq_shelf_read(id, &dead) ||
+		!wanted(what, &dead, DatumGetTimestampTz(dead.values[SHELF_DIED_AT])) ||
+		!dead.nulls[SHELF_MOVED_TO] || !dead.nulls[SHELF_RERUN_AS])
+		return false;
+	if (!jobq_shelf_take(id, true, &dead))
+		return false;
+	done = dead.nulls[SHELF_RERUN_AS];
+	put_back(&dead, done ? rerun(session, what->to != NULL ? what->to :
+								 what->from, &dead) : 0);
+	return done;
+}
+
+/* A waiting copy in a dead-letter queue: back to where it came from. */
+static bool
+redrive_copy(const JobqSession *session, const JobqRedrive *what, int64 id)
+{
+	JobqWhere	where;
+	JobqRow		dead;
+	JobqRow		base;
+	JobqQueue	origin;
+	const JobqQueue *to = what->to;
+	int64		origin_id;
+	char	   *origin_name;
+	bool		stub;
+	bool		done = false;
+	int64		again = 0;
+
+	if (!jobq_newest(id, &where) ||
+		!jobq_dead_letter_origin(&where.row, &origin_id, &origin_name) ||
+		!wanted(what, &where.row,
+				DatumGetTimestampTz(where.row.values[JOB_ENQUEUED_AT])))
+		return false;
+	if (to == NULL)
+	{
+		if (!jobq_queue_by_name(origin_name, &origin) ||
+			!(origin.my_privileges & (JOBQ_PRIV_ENQUEUE | JOBQ_PRIV_MANAGE)))
+			return false;
+		to = &origin;
+	}
+	stub = jobq_shelf_take(origin_id, true, &dead);
+	if ((!stub || dead.nulls[SHELF_RERUN_AS]) &&
+		jobq_cancel(session, id, "redriven",
+					JOBQ_ONLY_WAITING) == JOBQ_STEER_DONE)
+	{
+		base = stub ? dead : where.row;
+		base.values[JOB_ID] = Int64GetDatum(origin_id);
+		if (!stub)
+		{
+			base.values[JOB_MAX_ATTEMPTS] = Int32GetDatum(to->max_attempts);
+			jobq_strip_dead_letter(&base);
+		}
+		again = rerun(session, to, &base);
+		done = true;
+	}
+	if (stub)
+		put_back(&dead, again);
+	return done;
+}
+
+static int64
+redrive_ids(const JobqSession *session, const JobqRedrive *what,
+			const JobqIdList *list,
+			bool (*one) (const JobqSession *, const JobqRedrive *, int64),
+			int64 max)
+{
+	int64		count = 0;
+
+	for (int i = 0; i < list->n && count < max; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (one(session, what, list->ids[i]))
+			count++;
+	}
+	return count;
+}
+
+int64
+jobq_redrive(const JobqSession *session, const JobqRedrive *what)
+{
+	JobqIdList	dead = {0};
+	JobqIdList	copies = {0};
+	int64		count;
+
+	jobq_list_shelved(what->from->queue_id, SHELF_DEAD, &dead);
+	count = redrive_ids(session, what, &dead, redrive_dead, what->max);
+	jobq_list_belt(session, what->from->queue_id, true, false, false, &copies);
+	jobq_list_shelved(what->from->queue_id, SHELF_SCHEDULED, &copies);
+	jobq_list_shelved(what->from->queue_id, SHELF_RETRYABLE, &copies);
+	return count + redrive_ids(session, what, &copies, redrive_copy,
+							   what->max - count);
+}

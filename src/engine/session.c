@@ -1,0 +1,108 @@
+/*
+ * session.c: what every entry point starts with: the gate, this database's
+ * entry in shared memory, waiting for the keeper. Must not look at jobs.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "tcop/utility.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "engine/engine.h"
+#include "errors.h"
+
+#define JOBQ_WAIT_STEP_MS	2
+
+TimestampTz
+jobq_now(void)
+{
+	return GetCurrentTimestamp();
+}
+
+static void
+begin(JobqSession *session)
+{
+	Oid			install = jobq_enter();
+
+	session->db = jobq_db_attach(MyDatabaseId, install);
+	session->gen = session->db->gen;
+}
+
+void
+jobq_begin_write(const char *what, JobqSession *session)
+{
+	PreventCommandIfReadOnly(what);
+	PreventCommandIfParallelMode(what);
+	begin(session);
+}
+
+void
+jobq_begin_read(JobqSession *session)
+{
+	begin(session);
+}
+
+/*
+ * Sleep a moment while the keeper works; returns false once `deadline` has
+ * passed.
+ */
+static bool
+wait_a_moment(TimestampTz deadline)
+{
+	if (GetCurrentTimestamp() >= deadline)
+		return false;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 JOBQ_WAIT_STEP_MS, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+static void
+raise_not_ready(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_NOT_READY),
+			 errmsg("pg_jobq is not ready in this database"),
+			 errdetail("Its keeper process has not loaded the queues yet, or could not be started."),
+			 errhint("Try again in a moment; if that does not help, jobq.health() names the cause, for example max_worker_processes.")));
+}
+
+void
+jobq_await_ready(const JobqSession *session, int timeout_ms)
+{
+	TimestampTz deadline = 0;
+
+	while (!jobq_db_ready(session->db, session->gen))
+	{
+		if (deadline == 0)
+		{
+			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   timeout_ms);
+			jobq_wake_launcher();
+		}
+		if (!wait_a_moment(deadline))
+			raise_not_ready();
+	}
+}
+
+int64
+jobq_take_lease(const JobqSession *session, TimestampTz now)
+{
+	TimestampTz deadline = 0;
+	int64		lease;
+
+	while ((lease = jobq_try_take_lease(session->db, now)) == 0)
+	{
+		if (deadline == 0)
+			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   JOBQ_DEQUEUE_WAIT_MS);
+		jobq_wake_keeper(session->db);
+		if (!wait_a_moment(deadline))
+			raise_not_ready();
+	}
+	return lease;
+}

@@ -1,0 +1,296 @@
+/*
+ * steer.c: cancelling, rescheduling and purging jobs wherever they are: slot,
+ * shelf, or belt only. Privileges are checked by the callers.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/wait_event.h"
+
+#include "engine/claimrow.h"
+#include "engine/hold.h"
+#include "engine/move.h"
+#include "engine/place.h"
+#include "engine/whereis.h"
+#include "engine/xact.h"
+#include "errors.h"
+
+#define STEER_TRIES		2000	/* of about 1 ms each */
+
+/* Let a commit's callback or the keeper finish what it is at. */
+static void
+pause_briefly(int attempt)
+{
+	if (attempt > STEER_TRIES)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NOT_READY),
+				 errmsg("a job is between two states for too long"),
+				 errdetail("The keeper has not moved it on."),
+				 errhint("Look at jobq.health() and try again.")));
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 1, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* ---- cancel ---- */
+
+static void
+count_cancelled(const JobqSession *session, int32 queue_id)
+{
+	jobq_xact_count(session, queue_id, COUNT_CANCELLED, 1);
+}
+
+static void
+cancel_held(const JobqSession *session, JobqHeld *held, const char *reason,
+			int64 grace)
+{
+	TimestampTz now = jobq_now();
+	JobqEnding	ending = {.ended = ENDED_CANCELLED,.reason = reason};
+	JobqBelts	belts = {0};
+
+	if (held->state == SLOT_RUNNING)
+		ending.attempt_outcome = ATTEMPT_CANCELLED;
+	else if (held->state == SLOT_ROLLED_BACK)
+		ending.attempt_outcome = ATTEMPT_ROLLED_BACK;
+	if (grace > 0 && held->state == SLOT_RUNNING)
+		ending.held_until = now + grace;
+	jobq_write_outcomes(session, &belts, held, 1, &ending, now);
+	jobq_belts_close(&belts);
+	jobq_end_held(session, held);
+	if (held->own < 0 && ending.held_until != 0)
+		jobq_xact_at_commit(&held->ref, AT_COMMIT_HOLD, ending.held_until);
+	count_cancelled(session, held->t.queue_id);
+}
+
+/* Final states live on the belt: give the job a ticket and end it. */
+static void
+cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
+{
+	JobqQueue	queue;
+	JobqBelts	belts = {0};
+	JobqEnding	ending = {.ended = ENDED_CANCELLED,.reason = reason};
+	JobqHeld	held = {.own = -1};
+	ItemPointerData tid;
+	int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+	int32		epoch;
+
+	jobq_xact_count(session, queue_id,
+					DatumGetChar(row->values[SHELF_STATE]) == SHELF_SCHEDULED ?
+					COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+	if (!jobq_queue_by_id(queue_id, &queue))
+		return;
+	epoch = jobq_belts_current(session, &belts, queue.class_id);
+	jobq_give_ticket(session, row);
+	jobq_insert(belts.rel[BELT_JOB], row->values, row->nulls, &tid);
+	jobq_ticket_of_row(row, epoch, &tid, &held.t);
+	jobq_write_outcomes(session, &belts, &held, 1, &ending, jobq_now());
+	jobq_belts_close(&belts);
+	count_cancelled(session, queue_id);
+}
+
+/* A live ticket for which memory has no room. */
+static void
+cancel_spilled(const JobqSession *session, const JobqWhere *where,
+			   const char *reason)
+{
+	JobqHeld	held = {.own = -1,.t = where->t};
+
+	cancel_held(session, &held, reason, 0);
+}
+
+JobqSteered
+jobq_cancel(const JobqSession *session, int64 id, const char *reason,
+			int64 grace)
+{
+	for (int attempt = 0;; attempt++)
+	{
+		JobqHeld	held;
+		JobqRow		row;
+		JobqWhere	where;
+
+		switch (jobq_hold_any(session, id, false, &held))
+		{
+			case HOLD_OK:
+				if (grace == JOBQ_ONLY_WAITING && held.state != SLOT_READY)
+				{
+					jobq_let_go(session, &held);
+					return JOBQ_STEER_RUNNING;
+				}
+				cancel_held(session, &held, reason, grace);
+				return JOBQ_STEER_DONE;
+			case HOLD_GRACE:
+			case HOLD_MINE:
+				return JOBQ_STEER_FINAL;
+			case HOLD_BUSY:
+			case HOLD_NO_SLOT:
+				break;
+		}
+		if (jobq_shelf_take(id, false, &row))
+		{
+			cancel_shelved(session, &row, reason);
+			return JOBQ_STEER_DONE;
+		}
+		switch (jobq_where_is(session, id, &where))
+		{
+			case WHERE_NOWHERE:
+				return JOBQ_STEER_NO_JOB;
+			case WHERE_FINAL:
+				return JOBQ_STEER_FINAL;
+			case WHERE_SPILLED:
+				cancel_spilled(session, &where, reason);
+				return JOBQ_STEER_DONE;
+			case WHERE_ELSEWHERE:
+				pause_briefly(attempt);
+				break;
+		}
+	}
+}
+
+/* ---- reschedule ---- */
+
+static void
+reschedule_shelved(const JobqSession *session, JobqRow *row,
+				   TimestampTz run_at, bool set_priority, int16 priority)
+{
+	char		state = DatumGetChar(row->values[SHELF_STATE]);
+	int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+	JobqQueue	queue;
+
+	row->values[JOB_RUN_AT] = TimestampTzGetDatum(run_at);
+	if (set_priority)
+		row->values[JOB_PRIORITY] = Int16GetDatum(priority);
+	jobq_xact_count(session, queue_id, state == SHELF_SCHEDULED ?
+					COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+	if (run_at > jobq_now() || !jobq_queue_by_id(queue_id, &queue))
+	{
+		jobq_place_on_shelf(session, row, state);
+		return;
+	}
+	jobq_give_ticket(session, row);
+	jobq_place_on_belt(session, &queue, row, 1);
+}
+
+static JobqSteered
+reschedule_held(const JobqSession *session, JobqHeld *held,
+				TimestampTz run_at, bool set_priority, int16 priority)
+{
+	JobqMove	move = {.run_at = run_at,.set_priority = set_priority,
+	.priority = priority,.reason = "rescheduled"};
+	JobqQueue	queue;
+
+	if (!jobq_queue_by_id(held->t.queue_id, &queue))
+		return JOBQ_STEER_NO_JOB;
+	jobq_move(session, held, &queue, &move);
+	return JOBQ_STEER_DONE;
+}
+
+JobqSteered
+jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
+				bool set_priority, int16 priority)
+{
+	for (int attempt = 0;; attempt++)
+	{
+		int			own = jobq_own_find(id);
+		JobqSlot	slot;
+		JobqHeld	held;
+		JobqRow		row;
+		JobqWhere	where;
+
+		/* look first: a running job is not to be marked for nothing */
+		if (own >= 0 ? jobq_own(own)->state == OWN_RUNNING :
+			jobq_find(session->db, session->gen, id, &slot) &&
+			(slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE))
+			return JOBQ_STEER_RUNNING;
+		if (own < 0 && jobq_find(session->db, session->gen, id, &slot) &&
+			slot.state == SLOT_ROLLED_BACK)
+		{
+			jobq_wake_keeper(session->db);
+			pause_briefly(attempt);
+			continue;
+		}
+		switch (jobq_hold_any(session, id, false, &held))
+		{
+			case HOLD_OK:
+				if (held.state == SLOT_READY)
+					return reschedule_held(session, &held, run_at,
+										   set_priority, priority);
+				jobq_let_go(session, &held);
+				pause_briefly(attempt);
+				continue;
+			case HOLD_GRACE:
+			case HOLD_MINE:
+				return JOBQ_STEER_FINAL;
+			case HOLD_BUSY:
+			case HOLD_NO_SLOT:
+				break;
+		}
+		if (jobq_shelf_take(id, false, &row))
+		{
+			reschedule_shelved(session, &row, run_at, set_priority, priority);
+			return JOBQ_STEER_DONE;
+		}
+		switch (jobq_where_is(session, id, &where))
+		{
+			case WHERE_NOWHERE:
+				return JOBQ_STEER_NO_JOB;
+			case WHERE_FINAL:
+				return JOBQ_STEER_FINAL;
+			case WHERE_SPILLED:
+				held = (JobqHeld) {.own = -1,.t = where.t};
+				return reschedule_held(session, &held, run_at, set_priority,
+									   priority);
+			case WHERE_ELSEWHERE:
+				pause_briefly(attempt);
+				break;
+		}
+	}
+}
+
+/* ---- purge ---- */
+
+static int64
+cancel_ids(const JobqSession *session, const int64 *ids, int n)
+{
+	int64		count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (jobq_cancel(session, ids[i], "purged", 0) == JOBQ_STEER_DONE)
+			count++;
+	}
+	return count;
+}
+
+int64
+jobq_purge(const JobqSession *session, const JobqQueue *queue, int states)
+{
+	JobqIdList	list = {0};
+	int64		count;
+
+	if (states & JOBQ_PURGE_SCHEDULED)
+		jobq_list_shelved(queue->queue_id, SHELF_SCHEDULED, &list);
+	if (states & JOBQ_PURGE_RETRYABLE)
+		jobq_list_shelved(queue->queue_id, SHELF_RETRYABLE, &list);
+	jobq_list_belt(session, queue->queue_id,
+				   (states & JOBQ_PURGE_AVAILABLE) != 0,
+				   (states & JOBQ_PURGE_RUNNING) != 0,
+				   (states & JOBQ_PURGE_RETRYABLE) != 0, &list);
+	count = cancel_ids(session, list.ids, list.n);
+	return count;
+}
+
+int64
+jobq_count_live(const JobqSession *session, int32 queue_id)
+{
+	JobqIdList	list = {0};
+
+	jobq_list_shelved(queue_id, SHELF_SCHEDULED, &list);
+	jobq_list_shelved(queue_id, SHELF_RETRYABLE, &list);
+	jobq_list_belt(session, queue_id, true, true, true, &list);
+	return list.n;
+}

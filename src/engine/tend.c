@@ -1,0 +1,495 @@
+/*
+ * tend.c: the keeper's rounds: whatever is due, in bounded transactions, and
+ * when to come again. Never waits for a row, a mark or a user's lock.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "utils/resowner.h"
+
+#include "engine/belts.h"
+#include "engine/claimrow.h"
+#include "engine/hold.h"
+#include "engine/keeperxact.h"
+#include "engine/place.h"
+#include "engine/xact.h"
+#include "pause.h"
+
+#define BUSY_RETRY		INT64CONST(100000)	/* somebody has what we need */
+#define PREPARED_CHECK	USECS_PER_SEC
+#define RELOAD_PAUSE	INT64CONST(100000)	/* between two reloads */
+#define RELOAD_LOOK		USECS_PER_SEC	/* for free slots */
+#define SHELF_BATCH		1000
+
+static TimestampTz next_reload; /* not before */
+static bool shelf_unread = true;	/* the shelf's timer does not say all */
+static bool batch_failed = false;	/* the last batch of leases did not end */
+
+typedef struct Round
+{
+	JobqSession session;
+	TimestampTz now;
+	TimestampTz next;			/* when to come again */
+} Round;
+
+static void
+come_again(Round *round, TimestampTz when)
+{
+	round->next = Min(round->next, when);
+}
+
+static bool
+begin(Round *round)
+{
+	if (jobq_keeper_begin(round->session.db->install))
+		return true;
+	come_again(round, round->now + BUSY_RETRY);
+	return false;
+}
+
+/* ---- reservations ---- */
+
+static void
+tend_reservations(Round *round)
+{
+	JobqDb	   *db = round->session.db;
+	bool		numbers;
+	bool		leases;
+
+	SpinLockAcquire(&db->mutex);
+	numbers = db->number_limit != 0 && db->spare_start == 0 &&
+		db->number_limit - db->number_next < JOBQ_NUMBER_BLOCK / 2;
+	leases = db->lease_wanted;
+	SpinLockRelease(&db->mutex);
+
+	if (numbers && begin(round))
+	{
+		jobq_reserve_numbers(db);
+		jobq_keeper_commit();
+	}
+	if (leases && begin(round))
+		jobq_raise_lease_mark(db);
+}
+
+/* ---- start records ---- */
+
+static int
+compare_starts(const void *a, const void *b)
+{
+	const JobqSlot *x = a;
+	const JobqSlot *y = b;
+
+	if (x->l.lease != y->l.lease)
+		return x->l.lease < y->l.lease ? -1 : 1;
+	if (x->t.epoch != y->t.epoch)
+		return x->t.epoch < y->t.epoch ? -1 : 1;
+	return x->t.ticket < y->t.ticket ? -1 : x->t.ticket > y->t.ticket;
+}
+
+static void
+write_starts(JobqSlot *slots, int n)
+{
+	JobqBelts	belts = {0};
+	int64		tickets[JOBQ_CHUNK];
+	int			to;
+
+	qsort(slots, n, sizeof(JobqSlot), compare_starts);
+	for (int from = 0; from < n; from = to)
+	{
+		ItemPointerData tid;
+		int			count = 0;
+
+		for (to = from; to < n && slots[to].l.lease == slots[from].l.lease &&
+			 slots[to].t.epoch == slots[from].t.epoch; to++)
+			tickets[count++] = slots[to].t.ticket;
+		if (jobq_write_claim(&belts, slots[from].t.epoch, CLAIM_DEQUEUE,
+							 &slots[from].l, tickets, count, (Datum) 0, true,
+							 &tid))
+		{
+			for (int i = from; i < to; i++)
+				slots[i].l.claim_tid = tid;
+		}
+	}
+	jobq_belts_close(&belts);
+}
+
+static void
+tend_starts(Round *round, JobqPart *part)
+{
+	JobqSlot	slots[JOBQ_CHUNK];
+	int			n;
+
+	while ((n = jobq_start_wanted(part, round->session.gen, JOBQ_CHUNK,
+								  slots)) > 0)
+	{
+		if (!begin(round))
+			return;
+		write_starts(slots, n);
+		ForceSyncCommit();
+		JOBQ_PAUSE("before-keeper-commit");
+		jobq_keeper_commit();
+		for (int i = 0; i < n; i++)
+		{
+			JobqSlotRef ref;
+
+			jobq_ref_of(&slots[i], &ref);
+			jobq_set_claim_tid(round->session.db, &ref, &slots[i].l.claim_tid);
+			jobq_start_done(round->session.db, &ref);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* ---- leases that ran out ---- */
+
+/* The slot came from a scan, and its ticket has ended meanwhile. */
+static bool
+is_stale(const JobqHeld *held)
+{
+	JobqBelts	belts = {0};
+	JobqOutcomeRow row;
+	Relation	outcome;
+	bool		stale;
+
+	if (!(held->flags & SLOT_FROM_SCAN))
+		return false;
+	outcome = jobq_belts_read(&belts, held->t.epoch, BELT_OUTCOME);
+	stale = outcome == NULL ||
+		jobq_belt_read_outcome(outcome, held->t.ticket, &row);
+	jobq_belts_close(&belts);
+	return stale;
+}
+
+/* The queue is gone, its jobs with it. */
+static void
+end_orphan(const JobqSession *session, JobqHeld *held)
+{
+	JobqBelts	belts = {0};
+	JobqEnding	ending = {.ended = ENDED_CANCELLED,.reason = "queue dropped"};
+
+	jobq_write_outcomes(session, &belts, held, 1, &ending, jobq_now());
+	jobq_belts_close(&belts);
+	jobq_end_held(session, held);
+}
+
+static void
+move_on(Round *round, const JobqSlot *slot)
+{
+	JobqHeld	held;
+	JobqQueue	queue;
+
+	if (jobq_hold_any(&round->session, slot->t.id, true, &held) != HOLD_OK)
+		return;
+	if (held.l.lease != slot->l.lease || held.l.expires_at > round->now)
+	{
+		jobq_let_go(&round->session, &held);
+		return;
+	}
+	if (is_stale(&held))
+		return;					/* the mark ends the slot at commit */
+	if (!jobq_queue_by_id(held.t.queue_id, &queue))
+		end_orphan(&round->session, &held);
+	else if (held.state == SLOT_ROLLED_BACK)
+		(void) jobq_fail(&round->session, &held, &queue, ATTEMPT_ROLLED_BACK,
+						 "the transaction that dequeued the job was rolled back",
+						 true, -1);
+	else
+		(void) jobq_fail(&round->session, &held, &queue,
+						 ATTEMPT_LEASE_EXPIRED, "lease expired", true, -1);
+}
+
+/*
+ * After a batch has failed: each job in a subtransaction, and one that cannot
+ * be moved leaves memory, so that it does not stop all the others.
+ */
+static void
+move_on_carefully(Round *round, const JobqSlot *slot)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		move_on(round, slot);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		JobqSlotRef ref;
+
+		MemoryContextSwitchTo(context);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		RESUME_INTERRUPTS();
+		jobq_ref_of(slot, &ref);
+		jobq_drop_stale(round->session.db, &ref);
+		ereport(WARNING,
+				(errmsg("job " INT64_FORMAT " could not be moved on", slot->t.id),
+				 errdetail("It is left out until the server starts again.")));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+static void
+end_grace(Round *round, const JobqSlot *slots, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (slots[i].state == SLOT_GRACE)
+			jobq_give_up_grace(&round->session, slots[i].t.id,
+							   slots[i].l.lease);
+	}
+}
+
+static void
+tend_leases(Round *round, JobqPart *part)
+{
+	JobqSlot	slots[JOBQ_CHUNK];
+	TimestampTz next;
+	int			n;
+
+	for (;;)
+	{
+		int			moves = 0;
+		bool		was_failed;
+
+		n = jobq_due_leases(part, round->session.gen, round->now, JOBQ_CHUNK,
+							slots, &next);
+		if (n == 0)
+			break;
+		end_grace(round, slots, n);
+		for (int i = 0; i < n; i++)
+			moves += slots[i].state != SLOT_GRACE;
+		if (moves == 0)
+			continue;
+		if (!begin(round))
+			return;
+		was_failed = batch_failed;
+		batch_failed = true;
+		for (int i = 0; i < n; i++)
+		{
+			if (slots[i].state == SLOT_GRACE)
+				continue;
+			if (was_failed)
+				move_on_carefully(round, &slots[i]);
+			else
+				move_on(round, &slots[i]);
+		}
+		JOBQ_PAUSE("before-keeper-commit");
+		jobq_keeper_commit();
+		batch_failed = false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	come_again(round, next);
+}
+
+/* ---- shelf to belt ---- */
+
+/*
+ * First the timer is set to never, then the shelf is read with a newer
+ * snapshot: whoever commits a row after it sets the timer again.
+ */
+static void
+reset_shelf_timer(JobqDb *db)
+{
+	TimestampTz next;
+
+	SpinLockAcquire(&db->mutex);
+	db->shelf_next = JOBQ_NEVER;
+	SpinLockRelease(&db->mutex);
+	next = jobq_shelf_next_due();
+	SpinLockAcquire(&db->mutex);
+	db->shelf_next = Min(db->shelf_next, next);
+	SpinLockRelease(&db->mutex);
+}
+
+static TimestampTz
+shelf_timer(JobqDb *db)
+{
+	TimestampTz when;
+
+	SpinLockAcquire(&db->mutex);
+	when = db->shelf_next;
+	SpinLockRelease(&db->mutex);
+	return when;
+}
+
+static void
+to_belt(Round *round, JobqRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		JobqRow    *row = &rows[i];
+		int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+		JobqQueue	queue;
+
+		jobq_xact_count(&round->session, queue_id,
+						DatumGetChar(row->values[SHELF_STATE]) == SHELF_SCHEDULED ?
+						COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+		if (!jobq_queue_by_id(queue_id, &queue))
+			continue;
+		jobq_give_ticket(&round->session, row);
+		jobq_place_on_belt(&round->session, &queue, row, 1);
+	}
+}
+
+static void
+tend_shelf(Round *round)
+{
+	JobqDb	   *db = round->session.db;
+	int			n = SHELF_BATCH;
+
+	if (!shelf_unread && shelf_timer(db) > round->now)
+	{
+		come_again(round, shelf_timer(db));
+		return;
+	}
+	while (n == SHELF_BATCH)
+	{
+		JobqRow    *rows;
+
+		if (!begin(round))
+			return;
+		rows = palloc(sizeof(JobqRow) * SHELF_BATCH);
+		n = jobq_shelf_take_due(round->now, SHELF_BATCH, rows);
+		JOBQ_PAUSE("between-move-writes");
+		to_belt(round, rows, n);
+		JOBQ_PAUSE("before-keeper-commit");
+		jobq_keeper_commit();
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (!begin(round))
+		return;
+	shelf_unread = true;
+	reset_shelf_timer(db);
+	jobq_keeper_commit();
+	shelf_unread = false;
+	/* a due row that somebody else is changing is not worth spinning for */
+	come_again(round, shelf_timer(db) > round->now ? shelf_timer(db) :
+			   round->now + BUSY_RETRY);
+}
+
+/* ---- tickets that had no slot ---- */
+
+/*
+ * What is to be loaded stays noted until it has been, also when we die half
+ * way. Whatever is noted meanwhile, by ourselves for lack of room or by
+ * others, is for another time.
+ */
+static void
+tend_reload(Round *round)
+{
+	JobqDb	   *db = round->session.db;
+	int64		from;
+	int64		noted;
+
+	SpinLockAcquire(&db->mutex);
+	from = db->reload_from;
+	noted = db->reloads_noted;
+	SpinLockRelease(&db->mutex);
+	if (from == JOBQ_NEVER)
+		return;
+	if (jobq_free_slots() > 0 && round->now >= next_reload && begin(round))
+	{
+		jobq_load(&round->session, from);
+		jobq_keeper_commit();
+		SpinLockAcquire(&db->mutex);
+		if (db->reloads_noted == noted)
+			db->reload_from = JOBQ_NEVER;
+		from = db->reload_from;
+		SpinLockRelease(&db->mutex);
+		next_reload = jobq_now() + RELOAD_PAUSE;
+	}
+	if (from != JOBQ_NEVER)
+		come_again(round, Max(next_reload, round->now +
+							  (jobq_free_slots() > 0 ? 0 : RELOAD_LOOK)));
+}
+
+/* ---- prepared transactions ---- */
+
+static void
+take_shelved(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	Round	   *round = state;
+	char		what = DatumGetChar(jobq_row_value(tuple, desc, 2, NULL));
+
+	jobq_part_count(round->session.db, round->session.gen,
+					DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL)),
+					what == SHELF_SCHEDULED ? COUNT_SCHEDULED : COUNT_RETRYABLE,
+					DatumGetInt64(jobq_row_value(tuple, desc, 3, NULL)));
+}
+
+/* It has committed: load what it enqueued. */
+static void
+take_over(Round *round, TransactionId xid, int64 min_id)
+{
+	Oid			types[1] = {XIDOID};
+	Datum		values[1] = {TransactionIdGetDatum(xid)};
+
+	if (min_id != JOBQ_NEVER)
+		(void) jobq_db_reload(round->session.db, min_id);
+	jobq_keeper_query("SELECT s.queue_id, s.state, count(*) FROM jobq.shelf s"
+					  " WHERE s.xmin = $1 GROUP BY 1, 2",
+					  1, types, values, take_shelved, round);
+	jobq_db_shelf_due(round->session.db, jobq_shelf_next_due());
+}
+
+static void
+tend_prepared(Round *round)
+{
+	JobqDb	   *db = round->session.db;
+
+	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
+	{
+		JobqPrepared entry;
+
+		SpinLockAcquire(&db->mutex);
+		entry = db->prepared[i];
+		SpinLockRelease(&db->mutex);
+		if (!TransactionIdIsValid(entry.xid))
+			continue;
+		if (TransactionIdIsInProgress(entry.xid))
+		{
+			come_again(round, round->now + PREPARED_CHECK);
+			continue;
+		}
+		if (TransactionIdDidCommit(entry.xid))
+		{
+			if (!begin(round))
+				return;
+			take_over(round, entry.xid, entry.min_id);
+			jobq_keeper_commit();
+		}
+		SpinLockAcquire(&db->mutex);
+		db->prepared[i].xid = InvalidTransactionId;
+		SpinLockRelease(&db->mutex);
+	}
+}
+
+TimestampTz
+jobq_tend(JobqDb *db, uint32 gen)
+{
+	Round		round = {.session = {.db = db,.gen = gen},.now = jobq_now(),.next = JOBQ_NEVER};
+	JobqPart   *part;
+
+	tend_reservations(&round);
+	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(db, gen, i, &part))
+	{
+		tend_starts(&round, part);
+		tend_leases(&round, part);
+	}
+	tend_shelf(&round);
+	tend_prepared(&round);
+	tend_reload(&round);
+	return round.next;
+}

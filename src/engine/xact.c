@@ -1,0 +1,641 @@
+/*
+ * xact.c: what the present transaction has done to the queue, as a log that
+ * is applied to shared memory in the commit callback and undone, last entry
+ * first, when the transaction or a subtransaction aborts. Callbacks here must
+ * not allocate, throw or sleep.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "engine/xact.h"
+#include "guc.h"
+#include "pause.h"
+
+typedef enum OpKind
+{
+	OP_PUBLISH,					/* own job `own` was written */
+	OP_SPILL,					/* tickets from ref.id on are on disk only */
+	OP_CLAIM,
+	OP_MARK,
+	OP_AMEND,					/* undo: entry `own` had at_commit, when */
+	OP_OWN_CLAIM,
+	OP_OWN_END,					/* undo: own job had state `own_state` */
+	OP_OWN_EXTEND,				/* undo: own job's lease ended at `when` */
+	OP_COUNT,
+	OP_SHELVED,
+	OP_QUEUE_DROPPED
+} OpKind;
+
+typedef struct Op
+{
+	OpKind		kind;
+	SubTransactionId subid;
+	JobqDb	   *db;
+	JobqSlotRef ref;
+	TransactionId xid;			/* OP_MARK */
+	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
+	TimestampTz when;
+	ItemPointerData claim_tid;	/* OP_MARK, OP_AMEND; invalid = unchanged */
+	int			own;
+	JobqOwnState own_state;
+	int32		queue_id;
+	JobqCounter counter;
+	int64		delta;
+} Op;
+
+/* The log; lives in TopTransactionContext. */
+static Op  *ops;
+static int	nops;
+static int	ops_size;
+static JobqOwnJob *own_jobs;
+static int	nown;
+static int	own_size;
+static int	own_ready;			/* how many are OWN_READY */
+
+/* Lazy claims. */
+static bool claims_only;		/* nothing but claims was written so far */
+static XLogRecPtr claim_end;	/* own WAL position after the last claim */
+
+void
+jobq_xact_reserve(int n)
+{
+	int			size = ops_size;
+
+	if (ops != NULL && nops + n <= ops_size)
+		return;
+	if (ops == NULL)
+	{
+		size = Max(16, n);
+		ops = MemoryContextAllocHuge(TopTransactionContext,
+									 sizeof(Op) * size);
+	}
+	else
+	{
+		while (size < nops + n)
+			size *= 2;
+		ops = repalloc_huge(ops, sizeof(Op) * size);
+	}
+	ops_size = size;
+}
+
+static Op *
+push(OpKind kind, JobqDb *db)
+{
+	Op		   *op;
+
+	jobq_xact_reserve(1);
+	op = &ops[nops++];
+	memset(op, 0, sizeof(*op));
+	op->kind = kind;
+	op->subid = GetCurrentSubTransactionId();
+	op->db = db;
+	return op;
+}
+
+static void
+own_reserve(void)
+{
+	if (own_jobs == NULL)
+	{
+		own_size = 16;
+		own_jobs = MemoryContextAlloc(TopTransactionContext,
+									  sizeof(JobqOwnJob) * own_size);
+	}
+	else if (nown == own_size)
+	{
+		own_jobs = repalloc(own_jobs, sizeof(JobqOwnJob) * own_size * 2);
+		own_size *= 2;
+	}
+}
+
+/* A new ticket: dispatched once we commit, and to ourselves at once. */
+void
+jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
+{
+	Op		   *op;
+
+	if (nown >= JOBQ_OWN_MAX)
+	{
+		op = nops > 0 ? &ops[nops - 1] : NULL;
+		if (op == NULL || op->kind != OP_SPILL ||
+			op->subid != GetCurrentSubTransactionId())
+		{
+			op = push(OP_SPILL, session->db);
+			op->ref.gen = session->gen;
+			op->ref.id = t->id;
+		}
+		op->ref.id = Min(op->ref.id, t->id);
+		return;
+	}
+	own_reserve();
+	op = push(OP_PUBLISH, session->db);
+	op->ref.gen = session->gen;
+	op->own = nown;
+	memset(&own_jobs[nown], 0, sizeof(JobqOwnJob));
+	own_jobs[nown].state = OWN_READY;
+	own_jobs[nown].t = *t;
+	nown++;
+	own_ready++;
+}
+
+void
+jobq_xact_claimed(const JobqSession *session, const JobqSlotRef *ref)
+{
+	push(OP_CLAIM, session->db)->ref = *ref;
+}
+
+void
+jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
+				 TransactionId xid)
+{
+	Op		   *op = push(OP_MARK, session->db);
+
+	op->ref = *ref;
+	op->xid = xid;
+	op->at_commit = AT_COMMIT_END;
+}
+
+static int
+find_mark(const JobqSlotRef *ref)
+{
+	for (int i = nops - 1; i >= 0; i--)
+	{
+		if (ops[i].kind == OP_MARK && ops[i].ref.slot == ref->slot &&
+			ops[i].ref.gen == ref->gen && ops[i].ref.ticket == ref->ticket)
+			return i;
+	}
+	return -1;
+}
+
+/* The entry of a slot we have marked, its present plan saved for undo. */
+static Op *
+amend(const JobqSlotRef *ref)
+{
+	int			mark = find_mark(ref);
+	Op		   *op;
+
+	if (mark < 0)
+		elog(ERROR, "slot of job " INT64_FORMAT " is not marked", ref->id);
+	op = push(OP_AMEND, ops[mark].db);
+	op->own = mark;
+	op->at_commit = ops[mark].at_commit;
+	op->when = ops[mark].when;
+	op->claim_tid = ops[mark].claim_tid;
+	return &ops[mark];
+}
+
+void
+jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
+					TimestampTz when)
+{
+	Op		   *mark = amend(ref);
+
+	mark->at_commit = what;
+	mark->when = when;
+}
+
+void
+jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
+				   ItemPointer claim_tid)
+{
+	Op		   *mark = amend(ref);
+
+	mark->at_commit = AT_COMMIT_EXTEND;
+	mark->when = when;
+	if (claim_tid != NULL)
+		mark->claim_tid = *claim_tid;
+}
+
+void
+jobq_xact_revert(const JobqSlotRef *ref)
+{
+	int			mark = find_mark(ref);
+
+	for (int i = nops - 1; i > mark && mark >= 0; i--)
+	{
+		if (ops[i].kind == OP_AMEND && ops[i].own == mark)
+		{
+			ops[mark].at_commit = ops[i].at_commit;
+			ops[mark].when = ops[i].when;
+			ops[mark].claim_tid = ops[i].claim_tid;
+			return;
+		}
+	}
+}
+
+bool
+jobq_xact_ends(const JobqSlotRef *ref)
+{
+	int			mark = find_mark(ref);
+
+	return mark < 0 || ops[mark].at_commit != AT_COMMIT_EXTEND;
+}
+
+void
+jobq_xact_count(const JobqSession *session, int32 queue_id,
+				JobqCounter counter, int64 delta)
+{
+	Op		   *op = nops > 0 ? &ops[nops - 1] : NULL;
+
+	if (op == NULL || op->kind != OP_COUNT || op->queue_id != queue_id ||
+		op->counter != counter || op->ref.gen != session->gen ||
+		op->subid != GetCurrentSubTransactionId())
+	{
+		op = push(OP_COUNT, session->db);
+		op->ref.gen = session->gen;
+		op->queue_id = queue_id;
+		op->counter = counter;
+	}
+	op->delta += delta;
+}
+
+void
+jobq_xact_shelved(const JobqSession *session, TimestampTz run_at)
+{
+	push(OP_SHELVED, session->db)->when = run_at;
+}
+
+void
+jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
+{
+	Op		   *op = push(OP_QUEUE_DROPPED, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+}
+
+/* ---- our own uncommitted jobs ---- */
+
+static bool
+comes_before(const JobqTicket *a, const JobqTicket *b)
+{
+	if (a->priority != b->priority)
+		return a->priority < b->priority;
+	if (a->run_at != b->run_at)
+		return a->run_at < b->run_at;
+	return a->id < b->id;
+}
+
+int
+jobq_own_first(int32 queue_id)
+{
+	int			first = -1;
+
+	if (own_ready == 0)
+		return -1;
+	for (int i = 0; i < nown; i++)
+	{
+		if (own_jobs[i].state == OWN_READY &&
+			own_jobs[i].t.queue_id == queue_id &&
+			(first < 0 || comes_before(&own_jobs[i].t, &own_jobs[first].t)))
+			first = i;
+	}
+	return first;
+}
+
+int
+jobq_own_find(int64 id)
+{
+	for (int i = nown - 1; i >= 0; i--)
+	{
+		if (own_jobs[i].t.id == id && own_jobs[i].state != OWN_ENDED)
+			return i;
+	}
+	return -1;
+}
+
+JobqOwnJob *
+jobq_own(int own)
+{
+	Assert(own >= 0 && own < nown);
+	return &own_jobs[own];
+}
+
+void
+jobq_own_claim(int own, const JobqLease *lease)
+{
+	push(OP_OWN_CLAIM, NULL)->own = own;
+	own_jobs[own].state = OWN_RUNNING;
+	own_jobs[own].l = *lease;
+	own_ready--;
+}
+
+void
+jobq_own_end(int own)
+{
+	Op		   *op = push(OP_OWN_END, NULL);
+
+	op->own = own;
+	op->own_state = own_jobs[own].state;
+	if (own_jobs[own].state == OWN_READY)
+		own_ready--;
+	own_jobs[own].state = OWN_ENDED;
+}
+
+void
+jobq_own_extend(int own, TimestampTz expires_at)
+{
+	Op		   *op = push(OP_OWN_EXTEND, NULL);
+
+	op->own = own;
+	op->when = own_jobs[own].l.expires_at;
+	own_jobs[own].l.expires_at = expires_at;
+}
+
+/* ---- undo and apply ---- */
+
+static void
+undo(Op *op)
+{
+	JobqOwnJob *own = own_jobs + op->own;
+
+	switch (op->kind)
+	{
+		case OP_PUBLISH:
+			if (own->state == OWN_READY)
+				own_ready--;
+			nown--;
+			break;
+		case OP_CLAIM:
+			jobq_undo_claim(op->db, &op->ref);
+			break;
+		case OP_MARK:
+			jobq_unmark(op->db, &op->ref, op->xid);
+			break;
+		case OP_AMEND:
+			ops[op->own].at_commit = op->at_commit;
+			ops[op->own].when = op->when;
+			ops[op->own].claim_tid = op->claim_tid;
+			break;
+		case OP_OWN_CLAIM:
+			own->state = OWN_READY;
+			memset(&own->l, 0, sizeof(own->l));
+			own_ready++;
+			break;
+		case OP_OWN_END:
+			own->state = op->own_state;
+			if (own->state == OWN_READY)
+				own_ready++;
+			break;
+		case OP_OWN_EXTEND:
+			own->l.expires_at = op->when;
+			break;
+		case OP_SPILL:
+		case OP_COUNT:
+		case OP_SHELVED:
+		case OP_QUEUE_DROPPED:
+			break;
+	}
+}
+
+/* Undo all entries that subtransaction `subid` and its children have made. */
+static void
+undo_down_to(SubTransactionId subid)
+{
+	while (nops > 0 && ops[nops - 1].subid >= subid)
+		undo(&ops[--nops]);
+}
+
+static void
+apply_mark(Op *op)
+{
+	switch (op->at_commit)
+	{
+		case AT_COMMIT_END:
+			jobq_end(op->db, &op->ref);
+			break;
+		case AT_COMMIT_EXTEND:
+			jobq_extended(op->db, &op->ref, op->xid, op->when);
+			if (ItemPointerIsValid(&op->claim_tid))
+				jobq_set_claim_tid(op->db, &op->ref, &op->claim_tid);
+			break;
+		case AT_COMMIT_HOLD:
+			jobq_hold(op->db, &op->ref, op->xid, op->when);
+			break;
+		case AT_COMMIT_NOTHING:
+			break;
+	}
+}
+
+/*
+ * Publish a run of tickets of one queue, starting at entry `from`; returns
+ * the entry after it.
+ */
+static int
+apply_publish(int from)
+{
+	JobqTicket	tickets[JOBQ_CHUNK];
+	JobqLease	leases[JOBQ_CHUNK];
+	int			n = 0;
+	int			i;
+	JobqOwnJob *first = &own_jobs[ops[from].own];
+
+	for (i = from; i < nops && n < JOBQ_CHUNK; i++)
+	{
+		JobqOwnJob *own;
+
+		if (ops[i].kind != OP_PUBLISH || ops[i].ref.gen != ops[from].ref.gen)
+			break;
+		own = &own_jobs[ops[i].own];
+		if (own->t.queue_id != first->t.queue_id)
+			break;
+		if (own->state == OWN_ENDED)
+			continue;
+		tickets[n] = own->t;
+		leases[n] = own->l;
+		n++;
+	}
+	if (n > 0)
+		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n, 0);
+	return i;
+}
+
+static void
+apply_all(void)
+{
+	int			i = 0;
+
+	while (i < nops)
+	{
+		Op		   *op = &ops[i];
+
+		if (op->kind == OP_PUBLISH)
+		{
+			i = apply_publish(i);
+			continue;
+		}
+		if (op->kind == OP_CLAIM)
+			jobq_close_claim(op->db, &op->ref);
+		else if (op->kind == OP_MARK)
+			apply_mark(op);
+		else if (op->kind == OP_SPILL)
+			jobq_db_reload(op->db, op->ref.id);
+		else if (op->kind == OP_COUNT)
+			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
+							op->delta);
+		else if (op->kind == OP_SHELVED)
+			jobq_db_shelf_due(op->db, op->when);
+		else if (op->kind == OP_QUEUE_DROPPED)
+			jobq_part_free(op->db, op->ref.gen, op->queue_id);
+		i++;
+	}
+}
+
+static void
+forget(void)
+{
+	ops = NULL;
+	nops = 0;
+	ops_size = 0;
+	own_jobs = NULL;
+	nown = 0;
+	own_size = 0;
+	own_ready = 0;
+	claims_only = false;
+	claim_end = InvalidXLogRecPtr;
+}
+
+/* ---- lazy claims ---- */
+
+void
+jobq_lazy_claim_begin(void)
+{
+	if (claim_end == InvalidXLogRecPtr)
+		claims_only = XactLastRecEnd == InvalidXLogRecPtr;
+	else if (claim_end != XactLastRecEnd)
+		claims_only = false;
+}
+
+void
+jobq_lazy_claim_end(bool durable)
+{
+	claim_end = XactLastRecEnd;
+	if (durable)
+		claims_only = false;
+}
+
+/*
+ * Losing a claim in a crash only means that the job is delivered again, so a
+ * transaction that wrote nothing else need not wait for the disk.
+ */
+static void
+decide_lazy_commit(void)
+{
+	if (claims_only && claim_end != InvalidXLogRecPtr &&
+		claim_end == XactLastRecEnd &&
+		jobq_claim_durability == JOBQ_CLAIM_ASYNC)
+		(void) set_config_option("synchronous_commit", "off",
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* ---- PREPARE TRANSACTION ---- */
+
+/*
+ * Only enqueuing can be prepared: nobody would end our claims and marks. The
+ * keeper watches the prepared transaction and loads its jobs once it has
+ * committed.
+ */
+static void
+check_prepare(void)
+{
+	int64		min_id = JOBQ_NEVER;
+	JobqDb	   *db = NULL;
+	int			entry = -1;
+
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_PUBLISH)
+			min_id = Min(min_id, own_jobs[ops[i].own].t.id);
+		else if (ops[i].kind == OP_SPILL)
+			min_id = Min(min_id, ops[i].ref.id);
+		else if (ops[i].kind != OP_COUNT && ops[i].kind != OP_SHELVED)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot prepare a transaction that has dequeued, settled or steered jobs"),
+					 errdetail("Only jobq.enqueue() and jobq.enqueue_many() can be part of a prepared transaction."),
+					 errhint("Use COMMIT, or settle the jobs in a transaction of their own.")));
+		db = ops[i].db != NULL ? ops[i].db : db;
+	}
+	if (db == NULL)
+		return;
+	SpinLockAcquire(&db->mutex);
+	for (int i = 0; i < JOBQ_MAX_PREPARED && entry < 0; i++)
+	{
+		if (!TransactionIdIsValid(db->prepared[i].xid))
+		{
+			db->prepared[i].xid = GetTopTransactionIdIfAny();
+			db->prepared[i].min_id = min_id;
+			entry = i;
+		}
+	}
+	SpinLockRelease(&db->mutex);
+	if (entry < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many prepared transactions with enqueued jobs"),
+				 errdetail("At most %d can be open in one database.",
+						   JOBQ_MAX_PREPARED),
+				 errhint("Commit or roll back prepared transactions first.")));
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	JobqDb	   *db = nops > 0 ? ops[nops - 1].db : NULL;
+
+	if (nops == 0 && claim_end == InvalidXLogRecPtr)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			decide_lazy_commit();
+			return;
+		case XACT_EVENT_PRE_PREPARE:
+			check_prepare();
+			return;
+		case XACT_EVENT_COMMIT:
+			JOBQ_PAUSE("before-publish");
+			apply_all();
+			break;
+		case XACT_EVENT_ABORT:
+			undo_down_to(TopSubTransactionId);
+			break;
+		case XACT_EVENT_PREPARE:
+			if (db != NULL)
+				jobq_wake_keeper(db);
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			return;
+	}
+	forget();
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+				 SubTransactionId parentSubid, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		undo_down_to(mySubid);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (int i = nops - 1; i >= 0 && ops[i].subid >= mySubid; i--)
+			ops[i].subid = parentSubid;
+	}
+}
+
+void
+jobq_register_xact_callbacks(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}

@@ -1,0 +1,85 @@
+/*
+ * xact.h: what the present transaction has done to the queue, as a log that
+ * is applied at commit and undone at abort. Private to src/engine.
+ */
+#ifndef JOBQ_XACT_H
+#define JOBQ_XACT_H
+
+#include "engine/engine.h"
+
+/* Beyond this many, tickets of a transaction are loaded from disk later. */
+#define JOBQ_OWN_MAX		10000
+
+typedef enum JobqOwnState
+{
+	OWN_READY,
+	OWN_RUNNING,
+	OWN_ENDED
+} JobqOwnState;
+
+/* A ticket that this transaction has written. */
+typedef struct JobqOwnJob
+{
+	JobqOwnState state;
+	JobqTicket	t;
+	JobqLease	l;				/* when running */
+} JobqOwnJob;
+
+/* What becomes of a marked slot at commit. */
+typedef enum JobqAtCommit
+{
+	AT_COMMIT_END,				/* it goes */
+	AT_COMMIT_EXTEND,			/* its lease now ends at `when` */
+	AT_COMMIT_HOLD,				/* kept until `when` for a cancelled worker */
+	AT_COMMIT_NOTHING			/* the mark was given back */
+} JobqAtCommit;
+
+/*
+ * Make room for n more entries, so that the next n calls below cannot fail:
+ * to be done before shared memory is changed.
+ */
+extern void jobq_xact_reserve(int n);
+
+extern void jobq_xact_publish(const JobqSession *session, const JobqTicket *t);
+extern void jobq_xact_claimed(const JobqSession *session,
+							  const JobqSlotRef *ref);
+extern void jobq_xact_marked(const JobqSession *session,
+							 const JobqSlotRef *ref, TransactionId xid);
+
+/* Change what happens at commit to a slot we have marked. */
+extern void jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
+								TimestampTz when);
+
+/*
+ * The lease was extended until `when`; claim_tid, if not NULL, is the claim
+ * row that now holds the job's progress.
+ */
+extern void jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
+							   ItemPointer claim_tid);
+
+/* Undo the last change of that kind. */
+extern void jobq_xact_revert(const JobqSlotRef *ref);
+
+/* Is a slot we have marked going to end at commit (else: only extended)? */
+extern bool jobq_xact_ends(const JobqSlotRef *ref);
+
+extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
+							JobqCounter counter, int64 delta);
+extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
+
+/* Our own uncommitted jobs. */
+extern int	jobq_own_first(int32 queue_id);	/* next in order, or -1 */
+extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
+extern JobqOwnJob *jobq_own(int own);
+extern void jobq_own_claim(int own, const JobqLease *lease);
+extern void jobq_own_end(int own);
+extern void jobq_own_extend(int own, TimestampTz expires_at);
+
+/*
+ * Claims may commit lazily (design: "Lazy claims"). Called around the writes
+ * of one dequeue.
+ */
+extern void jobq_lazy_claim_begin(void);
+extern void jobq_lazy_claim_end(bool durable);
+
+#endif							/* JOBQ_XACT_H */

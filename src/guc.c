@@ -1,0 +1,114 @@
+/*
+ * guc.c: the settings of pg_jobq. The only file that defines any; rules that
+ * join two settings are checked where they are used, not here.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "nodes/pg_list.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "guc.h"
+
+#define MIN_LIVE_JOBS			100
+#define MAX_LIVE_JOBS			50000000
+#define MAX_QUEUES				1000000
+#define MAX_DATABASES			10000
+
+int			jobq_claim_durability = JOBQ_CLAIM_ASYNC;
+int			jobq_max_live_jobs = 250000;
+int			jobq_max_queues = 1024;
+int			jobq_max_databases = 64;
+char	   *jobq_databases = NULL;
+
+static const struct config_enum_entry claim_durability_options[] = {
+	{"async", JOBQ_CLAIM_ASYNC, false},
+	{"on", JOBQ_CLAIM_ON, false},
+	{NULL, 0, false}
+};
+
+/* Only the syntax: a database named here may be created later. */
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *raw = pstrdup(*newval);
+	List	   *names = NIL;
+	bool		valid = SplitGUCList(raw, ',', &names);
+
+	list_free(names);
+	pfree(raw);
+	if (!valid)
+		GUC_check_errdetail("List syntax is invalid.");
+	return valid;
+}
+
+void
+jobq_define_settings(void)
+{
+	DefineCustomEnumVariable("jobq.claim_durability",
+							 "Whether a transaction that only takes jobs waits for the disk.",
+							 "A claim lost in a crash means that the job is delivered again.",
+							 &jobq_claim_durability,
+							 JOBQ_CLAIM_ASYNC,
+							 claim_durability_options,
+							 PGC_USERSET,
+							 0,
+							 NULL,
+							 NULL,
+							 NULL);
+	DefineCustomStringVariable("jobq.databases",
+							   "Databases whose queues are looked after.",
+							   "A list of names, in double quotes where needed; * stands for every database.",
+							   &jobq_databases,
+							   "*",
+							   PGC_SIGHUP,
+							   GUC_LIST_INPUT | GUC_SUPERUSER_ONLY,
+							   check_databases,
+							   NULL,
+							   NULL);
+}
+
+void
+jobq_define_preload_settings(void)
+{
+	DefineCustomIntVariable("jobq.max_live_jobs",
+							"Jobs held in memory, available or running, in all databases together.",
+							"Jobs beyond stay on disk until there is room.",
+							&jobq_max_live_jobs,
+							250000,
+							MIN_LIVE_JOBS,
+							MAX_LIVE_JOBS,
+							PGC_POSTMASTER,
+							0,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.max_queues",
+							"Queues held in memory, in all databases together.",
+							NULL,
+							&jobq_max_queues,
+							1024,
+							1,
+							MAX_QUEUES,
+							PGC_POSTMASTER,
+							0,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.max_databases",
+							"Databases that can have the extension.",
+							NULL,
+							&jobq_max_databases,
+							64,
+							1,
+							MAX_DATABASES,
+							PGC_POSTMASTER,
+							0,
+							NULL,
+							NULL,
+							NULL);
+	MarkGUCPrefixReserved("jobq");
+}

@@ -1,0 +1,163 @@
+/*
+ * acl.c: privileges on queues and acting as the extension's owner. Must not
+ * change anything: grants are grant.c's business.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+
+#include "errors.h"
+#include "security/security.h"
+
+#define JOBQ_ROLE_ADMIN		"jobq_admin"
+#define JOBQ_ROLE_MONITOR	"jobq_monitor"
+
+static const struct
+{
+	const char *name;
+	int			bit;
+}			privilege_names[] = {
+	{"enqueue", JOBQ_PRIV_ENQUEUE},
+	{"dequeue", JOBQ_PRIV_DEQUEUE},
+	{"read", JOBQ_PRIV_READ},
+	{"manage", JOBQ_PRIV_MANAGE},
+};
+
+static bool
+is_member_of(Oid role, const char *group)
+{
+	Oid			group_oid = get_role_oid(group, true);
+
+	return OidIsValid(group_oid) && has_privs_of_role(role, group_oid);
+}
+
+bool
+jobq_is_admin(Oid role)
+{
+	return superuser_arg(role) || is_member_of(role, JOBQ_ROLE_ADMIN);
+}
+
+bool
+jobq_is_monitor(Oid role)
+{
+	return jobq_is_admin(role) || is_member_of(role, JOBQ_ROLE_MONITOR);
+}
+
+/* has_privs_of_role() keeps its own cache, so nothing is kept here. */
+int
+jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
+					 const int *privileges, int n)
+{
+	int			found = 0;
+
+	if (has_privs_of_role(role, owner) || jobq_is_admin(role))
+		return JOBQ_PRIV_ALL;
+	for (int i = 0; i < n; i++)
+	{
+		if (has_privs_of_role(role, grantees[i]))
+			found |= privileges[i];
+	}
+	return found & JOBQ_PRIV_ALL;
+}
+
+int
+jobq_privilege_bit(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(privilege_names); i++)
+	{
+		if (strcmp(privilege_names[i].name, name) == 0)
+			return privilege_names[i].bit;
+	}
+	return 0;
+}
+
+char *
+jobq_privilege_list(int privileges)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < (int) lengthof(privilege_names); i++)
+	{
+		if ((privileges & privilege_names[i].bit) == 0)
+			continue;
+		if (list.len > 0)
+			appendStringInfoString(&list, ", ");
+		appendStringInfoString(&list, privilege_names[i].name);
+	}
+	return list.data;
+}
+
+void
+jobq_check_queue(const JobqQueue *queue, int privileges)
+{
+	int			missing = privileges & ~queue->my_privileges;
+
+	if (missing == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", queue->name),
+			 errdetail("Role \"%s\" lacks the privilege %s.",
+					   GetUserNameFromId(GetUserId(), false),
+					   jobq_privilege_list(missing)),
+			 errhint("Its owner can give it with jobq.grant_queue().")));
+}
+
+void
+jobq_require_queue(const char *name, int privileges, JobqQueue *queue)
+{
+	if (!jobq_queue_by_name(name, queue) || queue->my_privileges == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NO_QUEUE),
+				 errmsg("queue \"%s\" does not exist", name),
+				 errdetail("There is no queue of this name that role \"%s\" may use.",
+						   GetUserNameFromId(GetUserId(), false)),
+				 errhint("Make it with jobq.create_queue(), or have its owner call jobq.grant_queue().")));
+	jobq_check_queue(queue, privileges);
+}
+
+void
+jobq_require_admin(const char *what)
+{
+	if (jobq_is_admin(GetUserId()))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for %s", what),
+			 errdetail("Only superusers and members of role %s may do this.",
+					   JOBQ_ROLE_ADMIN),
+			 errhint("Run GRANT %s TO the role in question.",
+					 JOBQ_ROLE_ADMIN)));
+}
+
+/*
+ * Restricted, so that nothing that runs inside can leave the owner's identity
+ * or leave something behind that runs with it later.
+ */
+void
+jobq_become_owner(JobqOwnerContext *context)
+{
+	Oid			owner = jobq_extension_owner();
+
+	GetUserIdAndSecContext(&context->role, &context->sec_context);
+	SetUserIdAndSecContext(owner,
+						   context->sec_context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	context->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, jobq, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+jobq_leave_owner(JobqOwnerContext *context)
+{
+	AtEOXact_GUC(false, context->guc_level);
+	SetUserIdAndSecContext(context->role, context->sec_context);
+}

@@ -1,0 +1,9 @@
+
+-- Nothing for PUBLIC, and nothing that ALTER DEFAULT PRIVILEGES may have given
+-- to it. Every grant comes after this, from calls.tsv.
+
+REVOKE ALL ON SCHEMA jobq FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA jobq FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA jobq FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jobq FROM PUBLIC;
+

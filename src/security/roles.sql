@@ -1,0 +1,17 @@
+-- The roles that administer and watch every queue. Roles belong to the whole
+-- cluster: another database may have made them already, and DROP EXTENSION
+-- leaves them.
+
+DO $$
+DECLARE
+	wanted text;
+BEGIN
+	FOREACH wanted IN ARRAY ARRAY['jobq_admin', 'jobq_monitor'] LOOP
+		IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted)
+		THEN
+			EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+		END IF;
+	END LOOP;
+END
+$$;
+

@@ -1,0 +1,188 @@
+/*
+ * belt.c: opens and reads the tables of an epoch, and refuses everybody else
+ * who would write them. Rows of the belt are only ever inserted, so what is
+ * committed or our own is what SnapshotSelf sees; never updates or deletes.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "storage/bufmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "store/rows.h"
+
+PG_FUNCTION_INFO_V1(jobq_refuse_write);
+
+static const struct
+{
+	const char *prefix;
+	int			natts;
+}			belt_tables[] = {
+	[BELT_JOB] = {"job", JOB_NATTS},
+	[BELT_CLAIM] = {"claim", CLAIM_NATTS},
+	[BELT_OUTCOME] = {"outcome", OUT_NATTS},
+};
+
+/*
+ * Trigger of all belt tables. Our own writes go around triggers, so whoever
+ * gets here is not us.
+ */
+Datum
+jobq_refuse_write(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("jobq._refuse_write() is a trigger function")));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("table \"jobq.%s\" is written by pg_jobq only",
+					RelationGetRelationName(trigger->tg_relation)),
+			 errhint("Use functions such as jobq.enqueue(), jobq.complete(), jobq.cancel() or jobq.purge_queue().")));
+}
+
+Relation
+jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
+{
+	Oid			schema = get_rel_namespace(jobq_table_oid(JOBQ_TABLE_EPOCH));
+	char		name[NAMEDATALEN];
+	Relation	rel;
+	Oid			relid;
+
+	snprintf(name, sizeof(name), "%s_%d", belt_tables[kind].prefix, epoch);
+	relid = get_relname_relid(name, schema);
+	if (!OidIsValid(relid))
+		return NULL;
+	rel = try_relation_open(relid, lockmode);
+	if (rel != NULL)
+		jobq_check_columns(rel, belt_tables[kind].natts);
+	return rel;
+}
+
+/*
+ * The row at a TID that may be any number at all: a page that is not there
+ * must not be read.
+ */
+static bool
+fetch_at(Relation rel, ItemPointer tid, TupleTableSlot *slot)
+{
+	return tid != NULL && ItemPointerIsValid(tid) &&
+		ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(rel) &&
+		table_tuple_fetch_row_version(rel, tid, SnapshotSelf, slot);
+}
+
+static bool
+slot_has_int8(TupleTableSlot *slot, int column, int64 value)
+{
+	bool		isnull;
+	Datum		datum = slot_getattr(slot, column + 1, &isnull);
+
+	return !isnull && DatumGetInt64(datum) == value;
+}
+
+static void
+copy_job(TupleTableSlot *slot, JobqRow *row)
+{
+	jobq_copy_values(slot, row->values, row->nulls);
+	for (int i = JOB_NATTS; i < SHELF_NATTS; i++)
+	{
+		row->values[i] = (Datum) 0;
+		row->nulls[i] = true;
+	}
+}
+
+bool
+jobq_belt_read_ticket(Relation job_rel, ItemPointer hint, int64 id,
+					  int64 ticket, JobqRow *row)
+{
+	TupleTableSlot *slot = table_slot_create(job_rel, NULL);
+	bool		found;
+	JobqScan	scan;
+
+	found = fetch_at(job_rel, hint, slot) &&
+		slot_has_int8(slot, JOB_TICKET, ticket) &&
+		slot_has_int8(slot, JOB_ID, id);
+	if (found)
+		copy_job(slot, row);
+	ExecDropSingleTupleTableSlot(slot);
+	if (found)
+		return true;
+
+	jobq_scan_begin_int8(&scan, job_rel, SnapshotSelf, JOB_ID + 1, id);
+	while (!found && jobq_scan_next(&scan))
+		found = slot_has_int8(scan.slot, JOB_TICKET, ticket);
+	if (found)
+		copy_job(scan.slot, row);
+	jobq_scan_end(&scan);
+	return found;
+}
+
+static int
+compare_tickets(const void *a, const void *b)
+{
+	int64		ta = DatumGetInt64(((const JobqRow *) a)->values[JOB_TICKET]);
+	int64		tb = DatumGetInt64(((const JobqRow *) b)->values[JOB_TICKET]);
+
+	return (ta > tb) - (ta < tb);
+}
+
+int
+jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows)
+{
+	int			size = 4;
+	int			n = 0;
+	JobqScan	scan;
+
+	*rows = palloc(size * sizeof(JobqRow));
+	jobq_scan_begin_int8(&scan, job_rel, SnapshotSelf, JOB_ID + 1, id);
+	while (jobq_scan_next(&scan))
+	{
+		if (n == size)
+		{
+			size *= 2;
+			*rows = repalloc(*rows, size * sizeof(JobqRow));
+		}
+		copy_job(scan.slot, &(*rows)[n++]);
+	}
+	jobq_scan_end(&scan);
+	qsort(*rows, n, sizeof(JobqRow), compare_tickets);
+	return n;
+}
+
+bool
+jobq_belt_read_outcome(Relation outcome_rel, int64 ticket, JobqOutcomeRow *row)
+{
+	JobqScan	scan;
+	bool		found;
+
+	jobq_scan_begin_int8(&scan, outcome_rel, SnapshotSelf, OUT_TICKET + 1,
+						 ticket);
+	found = jobq_scan_next(&scan);
+	if (found)
+		jobq_copy_values(scan.slot, row->values, row->nulls);
+	jobq_scan_end(&scan);
+	return found;
+}
+
+bool
+jobq_belt_read_claim(Relation claim_rel, ItemPointer hint, int64 lease,
+					 Datum *values, bool *nulls)
+{
+	TupleTableSlot *slot = table_slot_create(claim_rel, NULL);
+	bool		found;
+
+	found = fetch_at(claim_rel, hint, slot) &&
+		slot_has_int8(slot, CLAIM_LEASE, lease);
+	if (found)
+		jobq_copy_values(slot, values, nulls);
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}

@@ -1,0 +1,167 @@
+/*
+ * catalog.c: which relations are ours in this database, and the gate that
+ * every entry point passes. Must not read rows of our own tables.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/extension.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "errors.h"
+#include "store/store.h"
+
+#define JOBQ_EXTENSION	"pg_jobq"
+#define JOBQ_SCHEMA		"jobq"
+
+static const char *const table_names[JOBQ_TABLE_COUNT] = {
+	[JOBQ_TABLE_QUEUE] = "queue",
+	[JOBQ_TABLE_QUEUE_ACL] = "queue_acl",
+	[JOBQ_TABLE_EPOCH] = "epoch",
+	[JOBQ_TABLE_SHELF] = "shelf",
+	[JOBQ_TABLE_NUMBER_BLOCK] = "number_block",
+};
+
+/* InvalidOid = look it up. Emptied by the callback, never anything else. */
+static Oid	table_oids[JOBQ_TABLE_COUNT];
+static uint64 messages;			/* how often the callback ran */
+static uint64 changes = 1;		/* of the catalog of queues */
+
+/*
+ * The one relcache callback of the process. May run whenever invalidations
+ * are accepted, also while we read the catalog: only notes what it is told.
+ */
+static void
+forget_relation(Datum arg, Oid relid)
+{
+	bool		ours = false;
+
+	messages++;
+	for (int i = 0; i < JOBQ_TABLE_COUNT; i++)
+	{
+		if (table_oids[i] == InvalidOid ||
+			(OidIsValid(relid) && relid != table_oids[i]))
+			continue;
+		if (i == JOBQ_TABLE_QUEUE || i == JOBQ_TABLE_QUEUE_ACL)
+			ours = true;
+		table_oids[i] = InvalidOid;
+	}
+	if (ours || !OidIsValid(relid))
+		changes++;
+}
+
+static void
+watch_relations(void)
+{
+	static bool watching = false;
+
+	if (watching)
+		return;
+	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	watching = true;
+}
+
+/*
+ * A relation of that name counts only if it belongs to the extension: the
+ * keeper acts as superuser, and anyone may make a schema "jobq" where the
+ * extension is not installed.
+ */
+static Oid
+look_up(const char *name)
+{
+	Oid			namespace_oid = get_namespace_oid(JOBQ_SCHEMA, true);
+	Oid			relid;
+	Oid			extension;
+
+	if (!OidIsValid(namespace_oid))
+		return InvalidOid;
+	relid = get_relname_relid(name, namespace_oid);
+	if (!OidIsValid(relid))
+		return InvalidOid;
+	extension = get_extension_oid(JOBQ_EXTENSION, true);
+	if (!OidIsValid(extension) ||
+		getExtensionOfObject(RelationRelationId, relid) != extension)
+		return InvalidOid;
+	return relid;
+}
+
+Oid
+jobq_table_oid_missing_ok(JobqTable table)
+{
+	Oid			relid = table_oids[table];
+
+	if (OidIsValid(relid))
+		return relid;
+	watch_relations();
+	for (;;)
+	{
+		uint64		seen = messages;
+
+		relid = look_up(table_names[table]);
+		if (seen == messages)
+			break;
+	}
+	table_oids[table] = relid;
+	return relid;
+}
+
+Oid
+jobq_table_oid(JobqTable table)
+{
+	Oid			relid = jobq_table_oid_missing_ok(table);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NOT_READY),
+				 errmsg("pg_jobq is not installed in this database"),
+				 errdetail("There is no table jobq.%s that belongs to the extension.",
+						   table_names[table]),
+				 errhint("Run CREATE EXTENSION pg_jobq as a superuser.")));
+	return relid;
+}
+
+Oid
+jobq_extension_owner(void)
+{
+	Oid			relid = jobq_table_oid(JOBQ_TABLE_QUEUE);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * The name is resolved again under the lock: DROP EXTENSION may have come
+ * first, even followed by another CREATE EXTENSION.
+ */
+Oid
+jobq_enter(void)
+{
+	for (;;)
+	{
+		Oid			relid = jobq_table_oid(JOBQ_TABLE_QUEUE);
+
+		LockRelationOid(relid, AccessShareLock);
+		/* a lock that we hold already does not bring news by itself */
+		AcceptInvalidationMessages();
+		if (jobq_table_oid_missing_ok(JOBQ_TABLE_QUEUE) == relid)
+			return relid;
+		UnlockRelationOid(relid, AccessShareLock);
+	}
+}
+
+uint64
+jobq_catalog_changes(void)
+{
+	return changes;
+}

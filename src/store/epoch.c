@@ -1,0 +1,329 @@
+/*
+ * epoch.c: which epochs there are, and making the tables of a new one.
+ *
+ * The tables are no members of the extension, so that pg_dump keeps them, but
+ * go with it. Never makes an epoch inside a user's transaction.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "security/security.h"
+#include "store/rows.h"
+#include "worker/worker.h"
+
+PG_FUNCTION_INFO_V1(jobq_open_first_epoch);
+
+/* Columns of jobq.epoch. */
+typedef enum EpochAttr
+{
+	EPOCH_EPOCH,
+	EPOCH_CLASS,
+	EPOCH_OPENED_AT,
+	EPOCH_SEALED_AT
+} EpochAttr;
+
+#define DAYS_2000_TO_2024	8766
+
+/* How each kind of table is made; %1$d stands for the epoch. */
+#define BELT_OPTIONS \
+	" USING heap" \
+	" WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
+#define REFUSE_WRITE(kind) \
+	"CREATE TRIGGER refuse_write" \
+	" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE" \
+	" ON jobq." kind "_%1$d EXECUTE FUNCTION jobq._refuse_write()"
+
+/* ALTER DEFAULT PRIVILEGES may have given them away. */
+#define REVOKE_ALL(kind) \
+	"REVOKE ALL ON TABLE jobq." kind "_%1$d FROM PUBLIC"
+
+static const char *const epoch_ddl[] = {
+	"CREATE TABLE jobq.job_%1$d ("
+	" ticket bigint NOT NULL,"
+	" id bigint NOT NULL,"
+	" run_at timestamptz NOT NULL,"
+	" enqueued_at timestamptz NOT NULL,"
+	" queue_id int NOT NULL,"
+	" attempt int NOT NULL,"
+	" max_attempts int NOT NULL,"
+	" enqueued_by oid NOT NULL,"
+	" priority int2 NOT NULL,"
+	" kind text,"
+	" group_key text,"
+	" unique_key text,"
+	" retry_of bigint,"
+	" expires_at timestamptz,"
+	" last_error text,"
+	" progress jsonb,"
+	" attempts jsonb,"
+	" headers jsonb,"
+	" payload jsonb NOT NULL)" BELT_OPTIONS,
+	"ALTER TABLE jobq.job_%1$d"
+	" ALTER last_error SET STATISTICS 0,"
+	" ALTER progress SET STATISTICS 0,"
+	" ALTER attempts SET STATISTICS 0,"
+	" ALTER headers SET STATISTICS 0,"
+	" ALTER payload SET STATISTICS 0",
+	"CREATE INDEX job_%1$d_order ON jobq.job_%1$d"
+	" (queue_id, priority, run_at, id)",
+	"CREATE INDEX job_%1$d_id ON jobq.job_%1$d (id)",
+	REFUSE_WRITE("job"),
+	REVOKE_ALL("job"),
+	"COMMENT ON TABLE jobq.job_%1$d IS 'One row per ticket, one stay of a job"
+	" on the belt. Written by the extension only, never changed; rows leave"
+	" when the whole epoch is dropped.'",
+
+	"CREATE TABLE jobq.claim_%1$d ("
+	" lease bigint NOT NULL,"
+	" claimed_at timestamptz NOT NULL,"
+	" expires_at timestamptz NOT NULL,"
+	" claimed_by oid NOT NULL,"
+	" flag \"char\" NOT NULL,"
+	" tickets bytea NOT NULL,"
+	" worker text,"
+	" progress jsonb)" BELT_OPTIONS,
+	"ALTER TABLE jobq.claim_%1$d"
+	" ALTER tickets SET STATISTICS 0,"
+	" ALTER progress SET STATISTICS 0",
+	REFUSE_WRITE("claim"),
+	REVOKE_ALL("claim"),
+	"COMMENT ON TABLE jobq.claim_%1$d IS 'One row per dequeue or extend call:"
+	" which tickets run under which lease. Written by the extension only,"
+	" never changed; rows leave when the whole epoch is dropped.'",
+
+	"CREATE TABLE jobq.outcome_%1$d ("
+	" ticket bigint NOT NULL,"
+	" lease bigint,"
+	" claimed_at timestamptz,"
+	" finished_at timestamptz NOT NULL,"
+	" next bigint,"
+	" moved_to bigint,"
+	" held_until timestamptz,"
+	" queue_id int NOT NULL,"
+	" finished_by oid NOT NULL,"
+	" claim_tid tid,"
+	" ended \"char\" NOT NULL,"
+	" attempt_outcome \"char\","
+	" worker text,"
+	" reason text,"
+	" error text,"
+	" result jsonb)" BELT_OPTIONS,
+	"ALTER TABLE jobq.outcome_%1$d"
+	" ALTER reason SET STATISTICS 0,"
+	" ALTER error SET STATISTICS 0,"
+	" ALTER result SET STATISTICS 0",
+	"CREATE UNIQUE INDEX outcome_%1$d_ticket ON jobq.outcome_%1$d (ticket)",
+	REFUSE_WRITE("outcome"),
+	REVOKE_ALL("outcome"),
+	"COMMENT ON TABLE jobq.outcome_%1$d IS 'One row per ended ticket. Written"
+	" by the extension only, never changed; rows leave when the whole epoch is"
+	" dropped.'",
+};
+
+/*
+ * Numbers are never used twice, also not by another CREATE EXTENSION: where
+ * the table of epochs knows no better, the seconds since 2024 are one.
+ */
+static int32
+next_number(void)
+{
+	int64		seconds = GetCurrentTimestamp() / USECS_PER_SEC -
+		(int64) DAYS_2000_TO_2024 * SECS_PER_DAY;
+	Datum		last;
+	bool		isnull;
+
+	if (SPI_execute("SELECT pg_catalog.max(epoch) FROM jobq.epoch",
+					false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the epochs");
+	last = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						 &isnull);
+	if (!isnull)
+		seconds = Max(seconds, (int64) DatumGetInt32(last) + 1);
+	return (int32) Max(seconds, 1);
+}
+
+static void
+make_tables(int32 epoch)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < (int) lengthof(epoch_ddl); i++)
+	{
+		resetStringInfo(&sql);
+		appendStringInfo(&sql, epoch_ddl[i], epoch);
+		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
+			elog(ERROR, "could not make the tables of an epoch");
+	}
+	pfree(sql.data);
+}
+
+static void
+enter_epoch(int32 epoch, int32 class_id)
+{
+	Oid			types[] = {INT4OID, INT4OID, TIMESTAMPTZOID};
+	Datum		values[] = {
+		Int32GetDatum(epoch),
+		Int32GetDatum(class_id),
+		TimestampTzGetDatum(GetCurrentTimestamp())
+	};
+
+	if (SPI_execute_with_args("INSERT INTO jobq.epoch (epoch, class, opened_at)"
+							  " VALUES ($1, $2, $3)",
+							  lengthof(types), types, values, NULL,
+							  false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not enter an epoch");
+}
+
+/* Not members, but gone with the extension. */
+static void
+tie_to_extension(int32 epoch)
+{
+	static const JobqBeltKind kinds[] = {BELT_JOB, BELT_CLAIM, BELT_OUTCOME};
+	ObjectAddress extension;
+
+	ObjectAddressSet(extension, ExtensionRelationId,
+					 get_extension_oid("pg_jobq", false));
+	for (int i = 0; i < (int) lengthof(kinds); i++)
+	{
+		Relation	rel = jobq_belt_open(epoch, kinds[i], AccessShareLock);
+		ObjectAddress table;
+
+		ObjectAddressSet(table, RelationRelationId, RelationGetRelid(rel));
+		recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
+		table_close(rel, NoLock);
+	}
+}
+
+int32
+jobq_epoch_create(int32 class_id)
+{
+	JobqOwnerContext context;
+	volatile int32 epoch = 0;
+	bool		was_creating = creating_extension;
+
+	jobq_become_owner(&context);
+	set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
+					  GUC_ACTION_SAVE, true, 0, false);
+	creating_extension = false;
+	PG_TRY();
+	{
+		SPI_connect();
+		epoch = next_number();
+		make_tables(epoch);
+		enter_epoch(epoch, class_id);
+		tie_to_extension(epoch);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		creating_extension = was_creating;
+	}
+	PG_END_TRY();
+	jobq_leave_owner(&context);
+	return epoch;
+}
+
+/* The last statement of the extension's script. */
+Datum
+jobq_open_first_epoch(PG_FUNCTION_ARGS)
+{
+	if (!creating_extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobq._open_first_epoch() is called by CREATE EXTENSION only")));
+
+	jobq_epoch_create(JOBQ_CLASS_DEFAULT);
+	jobq_database_changed();
+	PG_RETURN_VOID();
+}
+
+static int
+compare_epochs(const void *a, const void *b)
+{
+	int32		ea = *(const int32 *) a;
+	int32		eb = *(const int32 *) b;
+
+	return (ea > eb) - (ea < eb);
+}
+
+int32
+jobq_epoch_find_open(int32 class_id)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
+								 AccessShareLock);
+	Snapshot	snapshot = jobq_fresh_snapshot();
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int32		newest = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		slot_getallattrs(slot);
+		if (slot->tts_isnull[EPOCH_SEALED_AT] &&
+			DatumGetInt32(slot->tts_values[EPOCH_CLASS]) == class_id)
+			newest = Max(newest,
+						 DatumGetInt32(slot->tts_values[EPOCH_EPOCH]));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return newest;
+}
+
+/* The rows of dropped epochs stay: those without tables are left out. */
+int
+jobq_epoch_list(int32 **epochs)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
+								 AccessShareLock);
+	Oid			schema = RelationGetNamespace(rel);
+	Snapshot	snapshot = jobq_fresh_snapshot();
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			size = 16;
+	int			n = 0;
+
+	*epochs = palloc(size * sizeof(int32));
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		int32		epoch = DatumGetInt32(slot_getattr(slot, EPOCH_EPOCH + 1,
+													   &isnull));
+		char		name[NAMEDATALEN];
+
+		snprintf(name, sizeof(name), "job_%d", epoch);
+		if (!OidIsValid(get_relname_relid(name, schema)))
+			continue;
+		if (n == size)
+		{
+			size *= 2;
+			*epochs = repalloc(*epochs, size * sizeof(int32));
+		}
+		(*epochs)[n++] = epoch;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	qsort(*epochs, n, sizeof(int32), compare_epochs);
+	return n;
+}

@@ -1,0 +1,383 @@
+/*
+ * rows.c: writes and reads rows of belt and shelf through the table and index
+ * access methods, without the executor. Fires no trigger and checks no
+ * privilege or constraint; must never update a row.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/parallel.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/catalog.h"
+#include "catalog/index.h"
+#include "catalog/pg_am.h"
+#include "nodes/execnodes.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "store/rows.h"
+
+#define CHUNK_ROWS		1000	/* rows in one table_multi_insert */
+#define CHUNK_BYTES		(256 * 1024)	/* and about how much of their data */
+
+/* The indexes of a table that take entries. */
+typedef struct IndexSet
+{
+	int			n;
+	Relation   *rels;
+	IndexInfo **infos;
+} IndexSet;
+
+/*
+ * We fill in index entries ourselves, so an index somebody has added must be
+ * one that needs neither an executor nor an operator class's cooperation.
+ */
+static void
+check_index(Relation rel, Relation index, const IndexInfo *info)
+{
+	if (index->rd_rel->relam == BTREE_AM_OID &&
+		info->ii_Expressions == NIL && info->ii_Predicate == NIL &&
+		info->ii_ExclusionOps == NULL && index->rd_index->indimmediate)
+		return;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot write to table \"%s.%s\" because of index \"%s\"",
+					get_namespace_name(RelationGetNamespace(rel)),
+					RelationGetRelationName(rel),
+					RelationGetRelationName(index)),
+			 errdetail("Tables of pg_jobq may only have plain btree indexes, without expressions, predicates or deferred checks."),
+			 errhint("Drop the index.")));
+}
+
+/* Open all indexes that want entries; their locks stay to commit. */
+static void
+open_indexes(Relation rel, IndexSet *set)
+{
+	List	   *oids = RelationGetIndexList(rel);
+	ListCell   *cell;
+
+	set->n = 0;
+	set->rels = palloc(Max(list_length(oids), 1) * sizeof(Relation));
+	set->infos = palloc(Max(list_length(oids), 1) * sizeof(IndexInfo *));
+
+	foreach(cell, oids)
+	{
+		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		IndexInfo  *info;
+
+		if (!index->rd_index->indisready)
+		{
+			index_close(index, NoLock);
+			continue;
+		}
+		info = BuildIndexInfo(index);
+		check_index(rel, index, info);
+		set->rels[set->n] = index;
+		set->infos[set->n] = info;
+		set->n++;
+	}
+	list_free(oids);
+}
+
+static void
+close_indexes(IndexSet *set)
+{
+	for (int i = 0; i < set->n; i++)
+	{
+		index_close(set->rels[i], NoLock);
+		pfree(set->infos[i]);
+	}
+	pfree(set->rels);
+	pfree(set->infos);
+}
+
+static void
+insert_index_entry(Relation rel, Relation index, IndexInfo *info,
+				   TupleTableSlot *slot)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	FormIndexDatum(info, slot, NULL, values, nulls);
+	index_insert(index, values, nulls, &slot->tts_tid, rel,
+				 index->rd_index->indisunique ?
+				 UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+				 false, info);
+}
+
+/* Belt rows do not take part in logical replication; the shelf is ordinary. */
+static bool
+is_belt(Relation rel)
+{
+	return RelationGetRelid(rel) != jobq_table_oid(JOBQ_TABLE_SHELF);
+}
+
+static void
+fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls)
+{
+	int			natts = slot->tts_tupleDescriptor->natts;
+
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
+
+void
+jobq_insert(Relation rel, const Datum *values, const bool *nulls,
+			ItemPointer tid)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+													&TTSOpsVirtual);
+	IndexSet	indexes;
+
+	open_indexes(rel, &indexes);
+	fill_slot(slot, values, nulls);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true),
+					   is_belt(rel) ? TABLE_INSERT_NO_LOGICAL : 0, NULL);
+	for (int i = 0; i < indexes.n; i++)
+		insert_index_entry(rel, indexes.rels[i], indexes.infos[i], slot);
+	if (tid != NULL)
+		*tid = slot->tts_tid;
+	close_indexes(&indexes);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* About how much memory a row takes once it is formed into a tuple. */
+static Size
+row_bytes(TupleDesc desc, const JobqRow *row)
+{
+	Size		bytes = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attlen == -1 && !row->nulls[i])
+			bytes += toast_raw_datum_size(row->values[i]);
+	}
+	return bytes;
+}
+
+/*
+ * Write a chunk's rows. heap_multi_insert does not know NO_LOGICAL, so belt
+ * rows go one by one where they would be logged for logical decoding.
+ */
+static void
+insert_chunk(Relation rel, TupleTableSlot **slots, int n, CommandId cid)
+{
+	if (!is_belt(rel) || !RelationIsLogicallyLogged(rel))
+	{
+		table_multi_insert(rel, slots, n, cid, 0, NULL);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		table_tuple_insert(rel, slots[i], cid, TABLE_INSERT_NO_LOGICAL, NULL);
+}
+
+void
+jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
+				 ItemPointerData *tids)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			nslots = Min(nrows, CHUNK_ROWS);
+	CommandId	cid;
+	TupleTableSlot **slots;
+	MemoryContext chunk_context;
+	IndexSet	indexes;
+
+	if (nrows <= 0)
+		return;
+	if (nrows == 1)
+	{
+		jobq_insert(rel, rows[0].values, rows[0].nulls, tids);
+		return;
+	}
+
+	cid = GetCurrentCommandId(true);
+	open_indexes(rel, &indexes);
+	slots = palloc(nslots * sizeof(TupleTableSlot *));
+	for (int i = 0; i < nslots; i++)
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	/* tuples, and what the access methods leave behind */
+	chunk_context = AllocSetContextCreate(CurrentMemoryContext,
+										  "jobq insert",
+										  ALLOCSET_DEFAULT_SIZES);
+
+	for (int done = 0; done < nrows;)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(chunk_context);
+		Size		bytes = 0;
+		int			n = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		do
+		{
+			const JobqRow *row = &rows[done + n];
+
+			fill_slot(slots[n], row->values, row->nulls);
+			bytes += row_bytes(desc, row);
+			n++;
+		} while (n < nslots && done + n < nrows && bytes < CHUNK_BYTES);
+
+		insert_chunk(rel, slots, n, cid);
+		for (int i = 0; i < indexes.n; i++)
+		{
+			for (int j = 0; j < n; j++)
+				insert_index_entry(rel, indexes.rels[i], indexes.infos[i],
+								   slots[j]);
+		}
+		for (int j = 0; tids != NULL && j < n; j++)
+			tids[done + j] = slots[j]->tts_tid;
+
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(chunk_context);
+		done += n;
+	}
+
+	for (int i = 0; i < nslots; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	pfree(slots);
+	close_indexes(&indexes);
+	MemoryContextDelete(chunk_context);
+}
+
+/* May this index answer a scan on the column, in ascending order? */
+static bool
+index_serves(Relation index, AttrNumber column)
+{
+	return index->rd_index->indisvalid &&
+		index->rd_rel->relam == BTREE_AM_OID &&
+		IndexRelationGetNumberOfKeyAttributes(index) == 1 &&
+		index->rd_index->indkey.values[0] == column &&
+		index->rd_indoption[0] == 0 &&
+		RelationGetIndexPredicate(index) == NIL;
+}
+
+static Relation
+open_index_on(Relation rel, AttrNumber column)
+{
+	List	   *oids = RelationGetIndexList(rel);
+	Relation	found = NULL;
+	ListCell   *cell;
+
+	foreach(cell, oids)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (index_serves(index, column))
+		{
+			found = index;
+			break;
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(oids);
+	return found;
+}
+
+void
+jobq_scan_begin(JobqScan *scan, Relation rel, Snapshot snapshot,
+				AttrNumber column, StrategyNumber strategy,
+				RegProcedure compare, Datum value)
+{
+	ScanKeyData key;
+
+	scan->by_index = NULL;
+	scan->by_table = NULL;
+	scan->touched = false;
+	scan->slot = table_slot_create(rel, NULL);
+	scan->index = open_index_on(rel, column);
+	if (scan->index != NULL)
+	{
+		ScanKeyInit(&key, 1, strategy, compare, value);
+		scan->by_index = jobq_index_beginscan(rel, scan->index, snapshot, 1);
+		index_rescan(scan->by_index, &key, 1, NULL, 0);
+	}
+	else
+	{
+		ScanKeyInit(&key, column, strategy, compare, value);
+		scan->by_table = table_beginscan(rel, snapshot, 1, &key);
+		scan->touched = true;
+	}
+}
+
+void
+jobq_scan_begin_int8(JobqScan *scan, Relation rel, Snapshot snapshot,
+					 AttrNumber column, int64 value)
+{
+	jobq_scan_begin(scan, rel, snapshot, column, BTEqualStrategyNumber,
+					F_INT8EQ, Int64GetDatum(value));
+}
+
+bool
+jobq_scan_next(JobqScan *scan)
+{
+	if (scan->by_index == NULL)
+		return table_scan_getnextslot(scan->by_table, ForwardScanDirection,
+									  scan->slot);
+
+	while (index_getnext_tid(scan->by_index, ForwardScanDirection) != NULL)
+	{
+		scan->touched = true;
+		if (index_fetch_heap(scan->by_index, scan->slot))
+			return true;
+	}
+	return false;
+}
+
+/* The index lock stays to commit, like all of ours. */
+void
+jobq_scan_end(JobqScan *scan)
+{
+	ExecDropSingleTupleTableSlot(scan->slot);
+	if (scan->by_index != NULL)
+	{
+		index_endscan(scan->by_index);
+		index_close(scan->index, NoLock);
+	}
+	else
+		table_endscan(scan->by_table);
+}
+
+/* One allocation: the values point into a copy of the tuple. */
+void
+jobq_copy_values(TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+
+	heap_deform_tuple(tuple, slot->tts_tupleDescriptor, values, nulls);
+}
+
+void
+jobq_check_columns(Relation rel, int natts)
+{
+	if (RelationGetNumberOfAttributes(rel) == natts)
+		return;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s.%s\" does not have the columns it was made with",
+					get_namespace_name(RelationGetNamespace(rel)),
+					RelationGetRelationName(rel)),
+			 errdetail("Columns expected: %d, found: %d.",
+					   natts, RelationGetNumberOfAttributes(rel)),
+			 errhint("Do not alter the tables of pg_jobq.")));
+}
+
+Snapshot
+jobq_fresh_snapshot(void)
+{
+	if (IsInParallelMode())
+		return RegisterSnapshot(GetActiveSnapshot());
+
+	/* so that it sees what the current command has done */
+	CommandCounterIncrement();
+	return RegisterSnapshot(GetLatestSnapshot());
+}

@@ -1,0 +1,240 @@
+/*
+ * shelf.c: rows of jobq.shelf: put there, taken off, looked at.
+ *
+ * A row is never updated here: whoever changes one takes it and puts it back.
+ * Works alike at every isolation level; never looks at shared memory.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "store/rows.h"
+
+/* Which rows jobq_shelf_take and its like are after. */
+typedef enum TakeWhat
+{
+	TAKE_WAITING,				/* scheduled and retrying ones */
+	TAKE_ANY,
+	TAKE_NOT_RERUN				/* dead ones whose job was not made anew yet */
+} TakeWhat;
+
+static Relation
+open_shelf(LOCKMODE lockmode)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_SHELF), lockmode);
+
+	jobq_check_columns(rel, SHELF_NATTS);
+	return rel;
+}
+
+static bool
+is_waiting(Datum state)
+{
+	return DatumGetChar(state) == SHELF_SCHEDULED ||
+		DatumGetChar(state) == SHELF_RETRYABLE;
+}
+
+static bool
+row_fits(const JobqRow *row, TakeWhat what)
+{
+	switch (what)
+	{
+		case TAKE_WAITING:
+			return is_waiting(row->values[SHELF_STATE]);
+		case TAKE_ANY:
+			return true;
+		case TAKE_NOT_RERUN:
+			return row->nulls[SHELF_RERUN_AS] &&
+				DatumGetChar(row->values[SHELF_STATE]) == SHELF_DEAD;
+	}
+	return false;
+}
+
+/* One look for a job's row. */
+static bool
+find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
+		  ItemPointer tid, bool *touched)
+{
+	JobqScan	scan;
+	bool		found;
+
+	jobq_scan_begin_int8(&scan, rel, snapshot, JOB_ID + 1, id);
+	found = jobq_scan_next(&scan);
+	if (found)
+	{
+		jobq_copy_values(scan.slot, row->values, row->nulls);
+		*tid = scan.slot->tts_tid;
+	}
+	*touched = scan.touched;
+	jobq_scan_end(&scan);
+	return found;
+}
+
+/*
+ * A job's row, committed or our own. SnapshotSelf can miss a row that is
+ * replaced (deleted and put back) while we look: it sees the old version
+ * already gone and has passed the place of the new one. So where it met
+ * versions and none that counts, a real snapshot has the last word.
+ */
+static bool
+find_row(Relation rel, int64 id, JobqRow *row, ItemPointer tid)
+{
+	bool		touched;
+	bool		found;
+	Snapshot	snapshot;
+
+	if (find_with(rel, SnapshotSelf, id, row, tid, &touched))
+		return true;
+	if (!touched)
+		return false;
+
+	snapshot = jobq_fresh_snapshot();
+	found = find_with(rel, snapshot, id, row, tid, &touched);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/* CommandCounterIncrement: a row of our own current command may be deleted. */
+static TM_Result
+delete_row(Relation rel, ItemPointer tid, bool wait)
+{
+	TM_FailureData failure;
+
+	CommandCounterIncrement();
+	return table_tuple_delete(rel, tid, GetCurrentCommandId(true),
+							  InvalidSnapshot, InvalidSnapshot, wait,
+							  &failure, false);
+}
+
+static bool
+take_row(Relation rel, int64 id, TakeWhat what, JobqRow *row)
+{
+	for (;;)
+	{
+		ItemPointerData tid;
+		TM_Result	result;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!find_row(rel, id, row, &tid) || !row_fits(row, what))
+			return false;
+
+		result = delete_row(rel, &tid, true);
+		if (result == TM_Ok)
+			return true;
+		if (result != TM_Updated && result != TM_Deleted)
+			elog(ERROR, "unexpected result %d of deleting a shelf row",
+				 (int) result);
+		/* another transaction was first: see what it has left */
+	}
+}
+
+void
+jobq_shelf_insert(const JobqRow *row)
+{
+	Relation	rel = open_shelf(RowExclusiveLock);
+
+	jobq_insert(rel, row->values, row->nulls, NULL);
+	table_close(rel, NoLock);
+}
+
+bool
+jobq_shelf_take(int64 id, bool dead_too, JobqRow *row)
+{
+	Relation	rel = open_shelf(RowExclusiveLock);
+	bool		taken;
+
+	taken = take_row(rel, id, dead_too ? TAKE_ANY : TAKE_WAITING, row);
+	table_close(rel, NoLock);
+	return taken;
+}
+
+bool
+jobq_shelf_set_rerun(int64 id, int64 rerun_as)
+{
+	Relation	rel = open_shelf(RowExclusiveLock);
+	JobqRow		row;
+	bool		taken = take_row(rel, id, TAKE_NOT_RERUN, &row);
+
+	if (taken)
+	{
+		row.values[SHELF_RERUN_AS] = Int64GetDatum(rerun_as);
+		row.nulls[SHELF_RERUN_AS] = false;
+		jobq_insert(rel, row.values, row.nulls, NULL);
+	}
+	table_close(rel, NoLock);
+	return taken;
+}
+
+bool
+jobq_shelf_read(int64 id, JobqRow *row)
+{
+	Relation	rel = open_shelf(AccessShareLock);
+	ItemPointerData tid;
+	bool		found = find_row(rel, id, row, &tid);
+
+	table_close(rel, NoLock);
+	return found;
+}
+
+int
+jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows)
+{
+	Relation	rel = open_shelf(RowExclusiveLock);
+	int			n = 0;
+	JobqScan	scan;
+
+	jobq_scan_begin(&scan, rel, SnapshotSelf, JOB_RUN_AT + 1,
+					BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+					TimestampTzGetDatum(now));
+	while (n < max && jobq_scan_next(&scan))
+	{
+		JobqRow    *row = &rows[n];
+
+		CHECK_FOR_INTERRUPTS();
+		jobq_copy_values(scan.slot, row->values, row->nulls);
+		/* not ours to move: dead, or another transaction is at it */
+		if (!is_waiting(row->values[SHELF_STATE]) ||
+			delete_row(rel, &scan.slot->tts_tid, false) != TM_Ok)
+			continue;
+		n++;
+	}
+	jobq_scan_end(&scan);
+	table_close(rel, NoLock);
+	return n;
+}
+
+TimestampTz
+jobq_shelf_next_due(void)
+{
+	Relation	rel = open_shelf(AccessShareLock);
+	TimestampTz next = PG_INT64_MAX;
+	Snapshot	snapshot = jobq_fresh_snapshot();
+	JobqScan	scan;
+
+	jobq_scan_begin(&scan, rel, snapshot, JOB_RUN_AT + 1,
+					BTLessStrategyNumber, F_TIMESTAMPTZ_LT,
+					TimestampTzGetDatum(DT_NOEND));
+	while (jobq_scan_next(&scan))
+	{
+		Datum	   *values = scan.slot->tts_values;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(scan.slot);
+		if (!is_waiting(values[SHELF_STATE]))
+			continue;
+		next = Min(next, DatumGetTimestampTz(values[JOB_RUN_AT]));
+		if (scan.by_index != NULL)
+			break;				/* they come in order */
+	}
+	jobq_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return next;
+}

@@ -1,0 +1,237 @@
+#!/bin/bash
+# check.sh: runs the test suites on a throw-away build and server, and ends
+# with "N passed, N failed". Environment: SUITES (names, default all), TESTS
+# (names of single files), KEEP=1 (leave the directory). A suite without files
+# counts nothing, one that dies counts as failed.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=test/cluster.sh
+. "$here/cluster.sh"
+
+all_suites=(unit lint release regress isolation pgtap tap)
+read -r -a suites <<<"${SUITES:-${all_suites[*]}}"
+read -r -a wanted <<<"${TESTS:-}"
+for suite in "${suites[@]}"; do
+	case " ${all_suites[*]} " in
+	*" $suite "*) ;;
+	*)
+		echo "no suite \"$suite\"; there are: ${all_suites[*]}" >&2
+		exit 2
+		;;
+	esac
+done
+
+passed=0
+failed=0
+
+# files DIRECTORY EXTENSION: the suite's files, all or those asked for, as
+# paths below $home/src, one a line.
+files() {
+	local file name
+	for file in "$home/src/$1"/*"$2"; do
+		[ -e "$file" ] || continue
+		name=$(basename "$file" "$2")
+		case " ${wanted[*]} " in
+		"  " | *" $name "* | *" $name$2 "*) echo "$file" ;;
+		esac
+	done
+}
+
+# names: the same without directory and extension.
+names() {
+	local file
+	files "$1" "$2" | while read -r file; do
+		basename "$file" "$2"
+	done
+}
+
+# Everything that can be asked for by TESTS, else the suite is run as a whole.
+suite_files() {
+	case $1 in
+	unit) files test/unit _test.c ;;
+	regress) files sql .sql ;;
+	isolation) files test/isolation/specs .spec ;;
+	pgtap) files test/pgtap .sql ;;
+	tap) files test/tap .pl ;;
+	*) [ ${#wanted[@]} -gt 0 ] || echo "$1" ;;
+	esac
+}
+
+suite_unit() {
+	local file status=0
+	while read -r file; do
+		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
+			-fsanitize=address,undefined -fno-sanitize-recover \
+			-Isrc/src -o "out/$(basename "$file" .c)" \
+			"$file" src/src/dispatch/tree.c
+		as_server "out/$(basename "$file" .c)" || status=1
+	done < <(suite_files unit)
+	return "$status"
+}
+
+suite_lint() {
+	as_server build/test/lint.sh build "$system_pg_config"
+}
+
+# What is shipped has no test code in it and exports nothing unexpected.
+suite_release() {
+	local symbols
+	build release WERROR=1
+	symbols=$(as_server nm --defined-only release/pg_jobq.so | awk '{ print $3 }')
+	if grep -q '^jobq_pause' <<<"$symbols"; then
+		echo "not ok 1 - a release build has no pause points"
+	else
+		echo "ok 1 - a release build has no pause points"
+	fi
+	symbols=$(as_server nm -D --defined-only release/pg_jobq.so | awk '{ print $3 }' |
+		grep -vE '^(jobq_|pg_finfo_jobq_|Pg_magic_func$|_PG_init$)' || true)
+	if [ -n "$symbols" ]; then
+		echo "not ok 2 - exported names start with jobq_"
+		echo "$symbols"
+	else
+		echo "ok 2 - exported names start with jobq_"
+	fi
+}
+
+suite_regress() {
+	mapfile -t tests < <(names sql .sql)
+	as_server mkdir -p out/regress
+	as_server "$pgxs/src/test/regress/pg_regress" --bindir="$bindir" \
+		--host="$home/sock" --port=5432 --user=postgres \
+		--dbname=contrib_regression --load-extension=pg_jobq \
+		--inputdir=src --outputdir=out/regress "${tests[@]}"
+}
+
+suite_isolation() {
+	mapfile -t tests < <(names test/isolation/specs .spec)
+	as_server mkdir -p out/isolation
+	as_server env PGISOLATIONTIMEOUT=60 \
+		"$pgxs/src/test/isolation/pg_isolation_regress" --bindir="$bindir" \
+		--host="$home/sock" --port=5432 --user=postgres \
+		--dbname=isolation_regression --load-extension=pg_jobq \
+		--inputdir=src/test/isolation --outputdir=out/isolation "${tests[@]}"
+}
+
+suite_pgtap() {
+	mapfile -t tests < <(suite_files pgtap)
+	as_server createdb pgtap
+	as_server psql -X -q -d pgtap -v ON_ERROR_STOP=1 \
+		-c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION pg_jobq'
+	as_server pg_prove --verbose --psql-bin "$bindir/psql" -d pgtap "${tests[@]}"
+}
+
+suite_tap() {
+	mapfile -t tests < <(suite_files tap)
+	as_server mkdir -p out/tap
+	as_server env TESTDIR="$home/out/tap" \
+		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
+		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-120}" \
+		prove --verbose -I "$pgxs/src/test/perl" -I src/test/tap "${tests[@]}"
+}
+
+# The server that regress, isolation and pgtap used never crashed and stops.
+suite_server() {
+	local crashes
+	crashes=$(grep -E 'PANIC:|TRAP:|was terminated by signal|exited with exit code 2' \
+		"$home/out/postgresql.log" || true)
+	if [ -n "$crashes" ]; then
+		echo "not ok 1 - the server did not crash"
+		echo "$crashes"
+		tail -n 60 "$home/out/postgresql.log"
+	else
+		echo "ok 1 - the server did not crash"
+	fi
+	if stop_cluster; then
+		echo "ok 2 - the server stops"
+	else
+		echo "not ok 2 - the server stops"
+		tail -n 60 "$home/out/postgresql.log"
+	fi
+}
+
+# Passed and failed of a suite's log: pg_regress's own format or TAP.
+count() {
+	awk '
+	/^(test | {4,}).* \.\.\. ok / { ok++; next }
+	/^(test | {4,}).* \.\.\. FAILED/ { bad++; next }
+	/^ok [0-9]+/ { if (tolower($0) ~ /# skip/) skipped++; else ok++ }
+	/^not ok [0-9]+/ { if (tolower($0) !~ /# todo/) bad++ }
+	END { print ok + 0, bad + 0, skipped + 0 }' "$1"
+}
+
+# What a reader needs of a failed suite.
+show_failure() {
+	local name=$1 log=$2 file
+	grep -nE '^not ok |FAILED' "$log" | head -n 40 || true
+	echo "-- end of $name's output"
+	tail -n 60 "$log"
+	for file in "$home/out/$name/regression.diffs" \
+		"$home/out/$name/output_iso/regression.diffs"; do
+		if [ -s "$file" ]; then
+			echo "-- $(basename "$file")"
+			head -n 200 "$file"
+		fi
+	done
+	if [ "$name" = tap ]; then
+		for file in "$home"/out/tap/tmp_check/log/*; do
+			if grep -qE 'PANIC|TRAP:|terminated by signal' "$file" 2>/dev/null; then
+				echo "-- end of $(basename "$file")"
+				tail -n 40 "$file"
+			fi
+		done
+	fi
+}
+
+run_suite() {
+	local name=$1 log=$home/out/$1.log status=0 started=$SECONDS ok bad skipped
+	# In the background, so that a signal is answered at once.
+	(
+		set -e
+		"suite_$name"
+	) >"$log" 2>&1 </dev/null &
+	wait $! || status=$?
+	read -r ok bad skipped < <(count "$log")
+	if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; }; then
+		echo "suite $name died with status $status" >>"$log"
+		bad=1
+	fi
+	passed=$((passed + ok))
+	failed=$((failed + bad))
+	printf '%-10s %4d passed %4d failed %4d skipped %5d s\n' \
+		"$name" "$ok" "$bad" "$skipped" $((SECONDS - started))
+	if [ "$bad" -gt 0 ]; then
+		show_failure "$name" "$log"
+	fi
+}
+
+"$here/setup.sh" make gcc libc6-dev perl postgresql-15 \
+	postgresql-server-dev-15 libipc-run-perl libio-pty-perl \
+	postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl \
+	cppcheck shellcheck
+pgxs=$(dirname "$("$system_pg_config" --pgxs)")/../..
+
+make_home
+server=
+if build build WERROR=1 TEST_BUILD=1 && install_build build; then
+	for suite in "${suites[@]}"; do
+		[ -n "$(suite_files "$suite")" ] || continue
+		case $suite in
+		regress | isolation | pgtap)
+			if [ -z "$server" ]; then
+				server=started
+				start_cluster 'fsync = off' 'max_prepared_transactions = 10' \
+					'max_worker_processes = 16' 'log_min_messages = info' ||
+					server=dead
+			fi
+			;;
+		esac
+		run_suite "$suite"
+	done
+	[ -z "$server" ] || run_suite server
+else
+	failed=1
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,138 @@
+#!/bin/bash
+# lint.sh BUILD PG_CONFIG: checks of the source and of the generated script in
+# a built copy of the checkout. Prints TAP, one test a rule. Changes nothing.
+set -uo pipefail
+
+cd "$1" || exit 1
+include=$("$2" --includedir-server)
+shopt -s nullglob lastpipe
+c_files=(src/*.c src/*/*.c)
+h_files=(src/*.h src/*/*.h)
+script=(pg_jobq--*.sql)
+number=0
+bad=0
+
+# rule NAME: passes when nothing arrives on standard input.
+rule() {
+	local found
+	found=$(head -n 50)
+	number=$((number + 1))
+	if [ -n "$found" ]; then
+		bad=1
+		echo "not ok $number - $1"
+		echo "$found"
+	else
+		echo "ok $number - $1"
+	fi
+}
+
+# ---- the generated script ----
+
+grep -niE 'OR REPLACE|(CREATE|ALTER|DROP)[A-Z ]* IF (NOT )?EXISTS' "${script[@]}" |
+	rule 'script: plain CREATE only'
+
+awk '/^\\echo/ || /^--/ || /^[ \t]*$/ { next }
+	{ if ($0 != "SET LOCAL search_path TO pg_catalog, pg_temp;") print; exit }' \
+	"${script[@]}" | rule 'script: pins search_path first'
+
+awk '/^[ \t]*$/ { next } { last = $0 }
+	END { if (last !~ /^SELECT jobq\._open_first_epoch\(\);$/) print last }' \
+	"${script[@]}" | rule 'script: opens the first epoch last'
+
+# Statements, one a line, without comments and dollar-quoted bodies.
+statements=$(awk '
+	{ sub(/^[ \t]*--.*/, "") }
+	/\$[a-z]*\$/ { n = gsub(/\$[a-z]*\$/, "&"); if (n % 2) body = !body }
+	{ text = text " " $0 }
+	!body && /;[ \t]*$/ { gsub(/[ \t]+/, " ", text); print text; text = "" }' \
+	"${script[@]}")
+
+grep -E '^ CREATE FUNCTION' <<<"$statements" |
+	grep -vE ' (VOLATILE|STABLE|IMMUTABLE)( |;)' |
+	rule 'script: every function says its volatility'
+
+grep -E '^ CREATE FUNCTION' <<<"$statements" | grep -vE ' PARALLEL ' |
+	rule 'script: every function says its parallel safety'
+
+grep -E '^ CREATE FUNCTION.* SECURITY DEFINER' <<<"$statements" |
+	grep -vE 'SET search_path (TO|=) pg_catalog, pg_temp' |
+	rule 'script: every security definer function pins search_path'
+
+grep -E '^ CREATE VIEW' <<<"$statements" | grep -v 'security_barrier' |
+	rule 'script: every view is a security barrier'
+
+# Objects made and objects commented on, by kind and name.
+objects() {
+	grep -oE "^ $1 (UNLOGGED )?$2 jobq\.[a-z_]+" <<<"$statements" |
+		sed -E 's/.* jobq\.//' | sort -u
+}
+for kind in FUNCTION TABLE VIEW SEQUENCE TYPE; do
+	comm -23 <(objects CREATE "$kind") <(objects 'COMMENT ON' "$kind") |
+		rule "script: a comment on every ${kind,,}"
+done
+
+# Functions and views for users, in the script and in calls.tsv.
+comm -3 <({ objects CREATE FUNCTION; objects CREATE VIEW; } | grep -v '^_' | sort -u) \
+	<(sed -E '/^(#|$)/d; s/^view //; s/[(\t].*//; /^_/d' src/security/calls.tsv | sort -u) |
+	rule 'calls.tsv lists every function and view, and no others'
+
+# ---- C ----
+
+grep -nE 'PG_VERSION_NUM' "${c_files[@]}" "${h_files[@]}" |
+	grep -v '^src/compat\.h:' | rule 'C: versions differ in compat.h only'
+
+awk '/ereport\((ERROR|FATAL|PANIC)/ { line = FNR; text = $0; has = 0 }
+	/errcode/ { has = 1 }
+	line && FNR == line + 3 { if (!has) print FILENAME ":" line ": " text; line = 0 }' \
+	"${c_files[@]}" | rule 'C: every error has an SQLSTATE'
+
+grep -nwE 'sprintf|vsprintf|strcpy|strcat|strncpy|gets|atoi|system|popen' \
+	"${c_files[@]}" | grep -vE ':[[:space:]]*(/?\*)' |
+	rule 'C: none of the dangerous functions'
+
+grep -nE 'Define[A-Z][a-z]+CustomVariable' "${c_files[@]}" | grep -v '^src/guc\.c:' |
+	grep -v '^src/pause\.c:' | rule 'C: settings are defined in guc.c only'
+
+for file in "${c_files[@]}" "${h_files[@]}"; do
+	head -n 2 "$file" | tail -n 1 | grep -q "^ \* ${file##*/}: " || echo "$file"
+done | rule 'C: every file begins with what it is responsible for'
+
+for file in "${c_files[@]}" "${h_files[@]}" test/unit/*.c; do
+	expand -t 4 "$file" | awk -v f="$file" 'length($0) > 90 && !/"/ { print f ":" NR ": " $0 }'
+done | rule 'C: no long lines (79 columns, 90 at the very most, texts apart)'
+
+# Rooms of the house that must not know others.
+grep -nE '#include "(engine|api|worker|security)/' src/dispatch/*.[ch] |
+	rule 'C: dispatch knows neither rules nor faces'
+grep -nE '#include "(engine|dispatch)/' src/store/*.[ch] |
+	rule 'C: store knows neither rules nor shared memory'
+
+unfinished='TO''DO|FIX''ME|XX''X'
+grep -rnwE "$unfinished" src sql test examples docs ./*.md |
+	rule 'nothing is left unfinished'
+
+# ---- tools ----
+
+# Without the server's headers cppcheck does not know that ereport(ERROR) never
+# returns; what is initialised, the compiler checks.
+if command -v cppcheck >/dev/null; then
+	cppcheck -q -j2 --enable=warning --inline-suppr --std=c11 -Isrc \
+		--suppress=missingInclude --suppress=unknownMacro \
+		--suppress=nullPointerRedundantCheck --suppress=uninitvar \
+		--template='{file}:{line}: {id}: {message}' "${c_files[@]}" 2>&1 |
+		rule 'cppcheck'
+fi
+
+if command -v clang-tidy >/dev/null; then
+	printf '%s\0' "${c_files[@]}" | xargs -0 -P2 -n4 clang-tidy --quiet \
+		--checks='-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-narrowing-conversions,-bugprone-branch-clone,-bugprone-assignment-in-if-condition,-bugprone-implicit-widening-of-multiplication-result,-bugprone-sizeof-expression,-bugprone-macro-parentheses' \
+		-- -std=gnu11 -isystem "$include" -Isrc 2>/dev/null |
+		grep -E 'warning:|error:' | sort -u | rule 'clang-tidy'
+fi
+
+if command -v shellcheck >/dev/null; then
+	shellcheck -f gcc -x test/*.sh examples/*.sh .ci/run | rule 'shellcheck'
+fi
+
+echo "1..$number"
+exit "$bad"

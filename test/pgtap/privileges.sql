@@ -1,0 +1,327 @@
+-- Who may do what: every call × every kind of caller, as jobq.call says; once
+-- with the EXECUTE that grants give, once with EXECUTE on everything, so that
+-- the checks in C decide alone. Then grants, revokes, and what nobody gets.
+BEGIN;
+SET client_min_messages = warning;
+SELECT no_plan();
+
+CREATE ROLE jt_super SUPERUSER;
+CREATE ROLE jt_admin IN ROLE jobq_admin;
+CREATE ROLE jt_monitor IN ROLE jobq_monitor;
+CREATE ROLE jt_owner;
+CREATE ROLE jt_enqueue;
+CREATE ROLE jt_dequeue;
+CREATE ROLE jt_read;
+CREATE ROLE jt_manage;
+CREATE ROLE jt_stranger;
+
+-- ---- the fixture ----
+
+-- a role that is no admin makes queues once it has been given EXECUTE
+GRANT USAGE ON SCHEMA jobq TO jt_owner;
+GRANT EXECUTE ON FUNCTION jobq.create_queue(text, jsonb, text) TO jt_owner;
+SET ROLE jt_owner;
+SELECT ok(jobq.create_queue('pt', '{"dead_letter": null}'),
+	'EXECUTE is what create_queue needs');
+SELECT lives_ok(format('SELECT jobq.grant_queue(%L, %L, %L)', 'pt', 'jt_' || p, ARRAY[p]),
+	'the owner grants ' || p)
+	FROM unnest(ARRAY['enqueue', 'dequeue', 'read', 'manage']) p;
+RESET ROLE;
+SELECT jobq.create_queue('other');
+
+SET ROLE jt_enqueue;
+SELECT set_config('jt.waiting', jobq.enqueue('pt', '1', priority => 10)::text, false);
+SELECT set_config('jt.leased', jobq.enqueue('pt', '2', priority => 0)::text, false);
+SELECT set_config('jt.dead', jobq.enqueue('pt', '3', priority => 1)::text, false);
+RESET ROLE;
+SELECT set_config('jt.lease', lease::text, false)
+	FROM jobq.dequeue('pt', 2) WHERE id = current_setting('jt.leased')::bigint;
+SELECT is(jobq.fail(current_setting('jt.dead')::bigint,
+	current_setting('jt.lease')::bigint, 'fixture', false), 'dead', 'fixture');
+
+-- One statement for each call; $w, $l, $d, $t stand for the waiting, the
+-- leased and the dead job, and the lease.
+CREATE TEMP TABLE sample (call text PRIMARY KEY, statement text);
+INSERT INTO sample VALUES
+	('create_queue(text, jsonb, text)', $$SELECT jobq.create_queue('new')$$),
+	('alter_queue(text, jsonb)', $$SELECT jobq.alter_queue('pt', '{"max_batch": 5}')$$),
+	('drop_queue(text, boolean)', $$SELECT jobq.drop_queue('pt', true)$$),
+	('pause_queue(text)', $$SELECT jobq.pause_queue('pt')$$),
+	('resume_queue(text)', $$SELECT jobq.resume_queue('pt')$$),
+	('purge_queue(text, text[])', $$SELECT jobq.purge_queue('pt')$$),
+	('grant_queue(text, text, text[])', $$SELECT jobq.grant_queue('pt', 'jt_super', '{read}')$$),
+	('revoke_queue(text, text, text[])', $$SELECT jobq.revoke_queue('pt', 'jt_super', '{read}')$$),
+	('enqueue(text, jsonb, text, int, timestamptz, interval, int, jsonb)', $$SELECT jobq.enqueue('pt')$$),
+	('enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, jsonb)', $$SELECT jobq.enqueue_many('pt', '{1,2}')$$),
+	('dequeue(text, bigint, interval, text)', $$SELECT jobq.dequeue('pt')$$),
+	('dequeue_any(text[], bigint, interval, text)', $$SELECT jobq.dequeue_any('{pt}')$$),
+	('complete(bigint, bigint, jsonb)', $$SELECT jobq.complete($l, $t)$$),
+	('complete_many(bigint[], bigint, text)', $$SELECT jobq.complete_many(ARRAY[$l], $t)$$),
+	('complete_and_dequeue(text, bigint[], bigint, bigint, interval, text)', $$SELECT jobq.complete_and_dequeue('pt', ARRAY[$l], $t)$$),
+	('fail(bigint, bigint, text, boolean, interval)', $$SELECT jobq.fail($l, $t)$$),
+	('release(bigint, bigint, interval)', $$SELECT jobq.release($l, $t)$$),
+	('extend(bigint, bigint, interval, jsonb)', $$SELECT jobq.extend($l, $t)$$),
+	('extend_many(bigint[], bigint, interval)', $$SELECT jobq.extend_many(ARRAY[$l], $t)$$),
+	('settle_jobs(jsonb)', $$SELECT jobq.settle_jobs('[{"id": $l, "lease": $t, "do": "complete"}]')$$),
+	('cancel(bigint, text, interval)', $$SELECT jobq.cancel($w)$$),
+	('reschedule(bigint, timestamptz, int)', $$SELECT jobq.reschedule($w)$$),
+	('retry(bigint)', $$SELECT jobq.retry($d)$$),
+	('redrive(text, bigint, text, text, timestamptz)', $$SELECT jobq.redrive('pt')$$),
+	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
+	('job(bigint)', $$SELECT jobq.job($w)$$),
+	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
+	('health()', $$SELECT jobq.health()$$);
+INSERT INTO sample
+	SELECT call, 'SELECT * FROM jobq.' || call
+	FROM jobq.call WHERE is_view OR call LIKE '\_%' GROUP BY call;
+
+SELECT set_eq('SELECT call FROM sample', 'SELECT DISTINCT call FROM jobq.call',
+	'the matrix has every call');
+
+-- What the caller gets: allowed, denied, or something that must not be.
+CREATE FUNCTION pg_temp.attempt(caller text, call text) RETURNS text
+	LANGUAGE plpgsql AS $$
+DECLARE
+	todo text := (SELECT statement FROM sample s WHERE s.call = attempt.call);
+BEGIN
+	todo := replace(todo, '$w', current_setting('jt.waiting'));
+	todo := replace(todo, '$l', current_setting('jt.leased'));
+	todo := replace(todo, '$d', current_setting('jt.dead'));
+	todo := replace(todo, '$t', current_setting('jt.lease'));
+	PERFORM set_config('role', caller, true);
+	EXECUTE todo;
+	RAISE EXCEPTION USING ERRCODE = 'JT000';
+EXCEPTION
+	WHEN SQLSTATE 'JT000' THEN RETURN 'allowed';
+	WHEN SQLSTATE '42501' THEN RETURN 'denied';
+	WHEN SQLSTATE 'JQ002' THEN RETURN 'does not exist';
+	WHEN SQLSTATE 'JQ020' THEN RETURN 'does not exist';
+	WHEN OTHERS THEN RETURN SQLSTATE || ': ' || SQLERRM;
+END
+$$;
+
+CREATE FUNCTION pg_temp.expected(caller text, call text) RETURNS boolean
+	LANGUAGE sql AS $$
+	SELECT caller IN ('super', 'admin')
+		OR (caller = 'owner' AND call LIKE 'create\_queue(%')
+		OR EXISTS (SELECT FROM jobq.call c WHERE c.call = expected.call
+			AND (c.privilege = caller OR caller = 'owner'
+				AND c.privilege IN ('enqueue', 'dequeue', 'read', 'manage')))
+$$;
+
+CREATE TEMP TABLE caller (caller text);
+INSERT INTO caller VALUES ('super'), ('admin'), ('monitor'), ('owner'),
+	('enqueue'), ('dequeue'), ('read'), ('manage'), ('stranger');
+
+-- ---- the matrix, as granted ----
+
+SELECT is(pg_temp.attempt('jt_' || caller, call),
+	CASE WHEN pg_temp.expected(caller, call) THEN 'allowed' ELSE 'denied' END,
+	caller || ' calls ' || call)
+	FROM caller, sample ORDER BY call, caller;
+
+-- ---- the matrix, when EXECUTE stops nobody ----
+
+SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}')
+	FROM caller WHERE caller NOT IN ('super', 'admin', 'owner');
+
+CREATE TEMP TABLE inner_call AS
+	SELECT call FROM sample
+	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}'
+	AND call !~ '^(job|attempts)\(';
+
+SELECT ok(CASE WHEN pg_temp.expected(caller, call) THEN got = 'allowed'
+		WHEN caller IN ('stranger', 'monitor') THEN got = 'does not exist'
+		ELSE got IN ('denied', 'does not exist') END,
+	caller || ' with another queue''s EXECUTE calls ' || call || ': ' || got)
+	FROM caller, inner_call,
+		pg_temp.attempt('jt_' || caller, call) AS got
+	ORDER BY call, caller;
+
+-- a stranger sees nothing of the queue
+SET ROLE jt_stranger;
+SELECT is_empty($$SELECT queue FROM jobq.queues WHERE queue = 'pt'$$, 'queues');
+SELECT is_empty($$SELECT queue FROM jobq.queue_stats WHERE queue = 'pt'$$, 'queue_stats');
+SELECT is_empty($$SELECT id FROM jobq.jobs WHERE queue = 'pt'$$, 'jobs');
+SELECT is_empty($$SELECT id FROM jobq.history WHERE queue = 'pt'$$, 'history');
+SELECT is_empty($$SELECT id FROM jobq.dead_jobs WHERE queue = 'pt'$$, 'dead_jobs');
+SELECT is_empty(format('SELECT id FROM jobq.job(%s)', current_setting('jt.' || j)), 'job ' || j)
+	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
+SELECT is_empty(format('SELECT attempt FROM jobq.attempts(%s)', current_setting('jt.' || j)), 'attempts ' || j)
+	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
+SELECT throws_ok($$SELECT jobq.health()$$, '42501');
+SELECT throws_ok($$SELECT jobq.create_queue('stranger')$$, '42501');
+RESET ROLE;
+
+-- nor can it pass dead jobs into a queue that it may not enqueue to
+SET ROLE jt_stranger;
+SELECT throws_ok($$SELECT jobq.alter_queue('other', '{"dead_letter": "pt"}')$$, '42501');
+RESET ROLE;
+SET ROLE jt_owner;
+SELECT throws_ok($$SELECT jobq.create_queue('mine', '{"dead_letter": "other"}')$$, '42501');
+SELECT throws_ok($$SELECT jobq.create_queue('other', if_exists => 'alter')$$, '42501');
+SELECT throws_ok($$SELECT jobq.create_queue('other')$$, 'JQ008');
+SELECT throws_ok($$SELECT jobq.create_queue('mine', if_exists => 'never')$$, 'JQ007');
+RESET ROLE;
+SELECT is_empty($$SELECT FROM jobq.queues WHERE queue = 'mine'$$, 'nothing was made');
+
+-- the owner made the dead-letter queue, whoever altered
+SET ROLE jt_manage;
+SELECT jobq.alter_queue('pt', '{"dead_letter": "pt dead"}');
+RESET ROLE;
+SELECT is(owner, 'jt_owner', 'a dead-letter queue has its queue''s owner')
+	FROM jobq.queues WHERE queue = 'pt dead';
+
+-- ---- grant and revoke: arguments ----
+
+SELECT throws_ok($$SELECT jobq.grant_queue(NULL, 'jt_read', '{read}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('nowhere', 'jt_read', '{read}')$$, 'JQ002');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', NULL, '{read}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', 'jt_nobody', '{read}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', 'public', '{read}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', 'jt_read', NULL)$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', 'jt_read', '{write}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', 'jt_read', '{read,NULL}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.grant_queue('pt', 'jt_read', '{{read}}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.revoke_queue('pt', 'jt_nobody', '{read}')$$, 'JQ007');
+SELECT throws_ok($$SELECT jobq.revoke_queue('pt', 'jt_read', '{all}')$$, 'JQ007');
+SELECT lives_ok($$SELECT jobq.grant_queue('pt', 'jt_read', '{}')$$);
+
+-- ---- the role counts, not its name ----
+
+CREATE ROLE "jt Odd ""name""";
+SELECT jobq.grant_queue('pt', 'jt Odd "name"', '{enqueue}');
+SET ROLE "jt Odd ""name""";
+SELECT ok(jobq.enqueue('pt') > 0, 'a name that needs quotes');
+RESET ROLE;
+ALTER ROLE "jt Odd ""name""" RENAME TO jt_even;
+SET ROLE jt_even;
+SELECT ok(jobq.enqueue('pt') > 0, 'renamed');
+RESET ROLE;
+
+CREATE ROLE jt_member;
+GRANT jt_even TO jt_member;
+SET ROLE jt_member;
+SELECT ok(jobq.enqueue('pt') > 0, 'a member has its group''s privileges');
+RESET ROLE;
+REVOKE jt_even FROM jt_member;
+SET ROLE jt_member;
+SELECT throws_ok($$SELECT jobq.enqueue('pt')$$, '42501', NULL, 'membership gone');
+RESET ROLE;
+
+GRANT jt_even TO jt_member;
+ALTER ROLE jt_member NOINHERIT;
+SET ROLE jt_member;
+SELECT throws_ok($$SELECT jobq.enqueue('pt')$$, '42501', NULL,
+	'privileges that are not inherited do not count');
+RESET ROLE;
+
+DROP OWNED BY jt_even;
+DROP ROLE jt_even;
+CREATE ROLE jt_even;
+SELECT jobq.grant_queue('other', 'jt_even', '{enqueue}');
+SET ROLE jt_even;
+SELECT throws_ok($$SELECT jobq.enqueue('pt')$$, 'JQ002', NULL,
+	'a new role of an old name starts with nothing');
+RESET ROLE;
+SELECT is_empty($$SELECT FROM jobq.queue_acl a WHERE NOT EXISTS
+	(SELECT FROM pg_roles r WHERE r.oid = a.grantee)$$,
+	'rows of dropped roles were cleaned');
+
+-- within a SECURITY DEFINER function its owner counts
+CREATE FUNCTION pg_temp.produce() RETURNS bigint LANGUAGE sql SECURITY DEFINER
+	AS $$SELECT jobq.enqueue('pt')$$;
+ALTER FUNCTION pg_temp.produce() OWNER TO jt_enqueue;
+SET ROLE jt_stranger;
+SELECT ok(pg_temp.produce() > 0, 'the effective role is asked');
+SELECT throws_ok($$SELECT jobq.enqueue('pt')$$, 'JQ002');
+RESET ROLE;
+
+-- ---- revoke ----
+
+CREATE ROLE jt_leaver;
+SELECT jobq.grant_queue('pt', 'jt_leaver', '{enqueue,read}');
+SELECT jobq.grant_queue('other', 'jt_leaver', '{dequeue}');
+SELECT jobq.revoke_queue('pt', 'jt_leaver', '{enqueue,manage}');
+SELECT is(privileges, 4, 'the others stay')
+	FROM jobq.queue_acl WHERE grantee = 'jt_leaver'::regrole;
+SELECT jobq.revoke_queue('pt', 'jt_leaver', '{read}');
+SELECT is(count(*), 1::bigint, 'a row without privileges goes')
+	FROM jobq.queue_acl WHERE grantee = 'jt_leaver'::regrole;
+SELECT ok(has_schema_privilege('jt_leaver', 'jobq', 'USAGE'), 'another queue needs USAGE');
+SELECT jobq.revoke_queue('other', 'jt_leaver', '{dequeue}');
+SELECT ok(NOT has_schema_privilege('jt_leaver', 'jobq', 'USAGE'), 'USAGE goes with the last');
+SELECT lives_ok('DROP ROLE jt_leaver', 'nothing is left of it');
+
+-- dropping the queue does the same
+CREATE ROLE jt_leaver;
+SELECT jobq.create_queue('short');
+SELECT jobq.grant_queue('short', 'jt_leaver', '{enqueue,dequeue,read,manage}');
+SELECT jobq.drop_queue('short');
+SELECT lives_ok('DROP ROLE jt_leaver', 'nor after drop_queue');
+
+-- but what was given by hand stays
+CREATE ROLE jt_leaver;
+GRANT USAGE ON SCHEMA jobq TO jt_leaver;
+GRANT EXECUTE ON FUNCTION jobq.create_queue(text, jsonb, text) TO jt_leaver;
+SELECT jobq.grant_queue('pt', 'jt_leaver', '{read}');
+SELECT jobq.revoke_queue('pt', 'jt_leaver', '{read}');
+SELECT ok(has_schema_privilege('jt_leaver', 'jobq', 'USAGE')
+	AND has_function_privilege('jt_leaver', 'jobq.create_queue(text, jsonb, text)', 'EXECUTE')
+	AND NOT has_function_privilege('jt_leaver', 'jobq.peek(text, bigint)', 'EXECUTE'),
+	'EXECUTE given by hand stays, and USAGE with it');
+
+-- revoking from our own roles takes nothing of theirs
+SELECT jobq.grant_queue('pt', 'jobq_monitor', '{read}');
+SELECT jobq.revoke_queue('pt', 'jobq_monitor', '{read}');
+SELECT is(pg_temp.attempt('jt_monitor', 'queue_stats'), 'allowed', 'jobq_monitor keeps its own');
+
+-- ---- what nobody gets ----
+
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(p.proacl) a
+		WHERE pronamespace = 'jobq'::regnamespace AND a.grantee = 0
+	$$, 'no EXECUTE for PUBLIC');
+SELECT is_empty($$
+	SELECT oid::regprocedure FROM pg_proc
+		WHERE pronamespace = 'jobq'::regnamespace AND proacl IS NULL
+	$$, 'no function with default privileges');
+SELECT is_empty($$
+	SELECT c.relname, a.grantee::regrole, a.privilege_type
+		FROM pg_class c, aclexplode(c.relacl) a
+		WHERE relnamespace = 'jobq'::regnamespace AND a.grantee <> c.relowner
+		AND NOT (c.relkind = 'v' AND a.privilege_type = 'SELECT' AND a.grantee <> 0)
+	$$, 'nothing on tables and sequences, only SELECT on views');
+SELECT is_empty($$
+	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
+		WHERE nspname = 'jobq' AND (a.grantee = 0
+			OR a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner)
+	$$, 'nothing on the schema for PUBLIC, no CREATE for anyone');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+		WHERE pronamespace = 'jobq'::regnamespace
+		AND p.oid <> ALL (SELECT to_regprocedure('jobq.' || call)
+			FROM jobq.call WHERE NOT is_view)
+		AND NOT (proname LIKE '\_%' AND NOT EXISTS
+			(SELECT FROM aclexplode(proacl) a WHERE a.grantee <> proowner))
+	$$, 'every function that somebody may call is listed in jobq.call');
+SELECT is_empty($$
+	SELECT oid::regclass FROM pg_class
+		WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'v'
+		AND relname <> ALL (SELECT call FROM jobq.call WHERE is_view)
+	$$, 'so is every view');
+SELECT is_empty($$
+	SELECT oid::regprocedure FROM pg_proc
+		WHERE pronamespace = 'jobq'::regnamespace
+		AND (proparallel <> 'u' OR prosecdef
+			OR obj_description(oid, 'pg_proc') IS NULL)
+	$$, 'every function is PARALLEL UNSAFE, SECURITY INVOKER and has a comment');
+SELECT is_empty($$
+	SELECT c.oid::regclass FROM pg_class c
+		WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'v'
+		AND NOT coalesce(reloptions @> '{security_barrier=true}'
+			OR reloptions @> '{security_barrier}', false)
+	$$, 'every view is a security barrier');
+
+SELECT * FROM finish();
+ROLLBACK;
