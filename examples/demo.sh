@@ -128,8 +128,8 @@ SELECT NOT EXISTS (SELECT FROM jobq.jobs WHERE queue = 'files')"
 for number in 1 2 3; do
 	if [ "worker-$number" != "$held_by" ]; then
 		kill -TERM "$(cat "$home/out/worker-$number.pid")"
+		cat "$home/out/worker-$number.log"
 	fi
-	cat "$home/out/worker-$number.log"
 done
 
 say "attempts of job $held_id, whose first worker was killed"

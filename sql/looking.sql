@@ -2,7 +2,6 @@
 -- show, and to whom. No ids and no times in the output.
 \set ON_ERROR_STOP 0
 SET client_min_messages = warning;
-CREATE ROLE look_owner;
 CREATE ROLE look_reader;
 CREATE ROLE look_producer;
 CREATE ROLE look_worker;
@@ -112,6 +111,19 @@ SELECT state, attempt, worker FROM jobq.job(:undone);
 ROLLBACK;
 SELECT state, attempt, worker FROM jobq.job(:undone);
 SELECT attempt, worker, outcome FROM jobq.attempts(:undone);
+-- the keeper puts it on the shelf
+DO $$
+BEGIN
+	FOR i IN 1..1000 LOOP
+		EXIT WHEN (SELECT bool_and(a.finished_at IS NOT NULL)
+			FROM jobq.jobs j, jobq.attempts(j.id) a
+			WHERE j.queue = 'looking' AND j.state = 'retryable');
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$;
+SELECT state, attempt, worker FROM jobq.job(:undone);
+SELECT attempt, worker, finished_at >= started_at AS finished, outcome
+FROM jobq.attempts(:undone);
 
 -- the present moment at every isolation level
 BEGIN ISOLATION LEVEL REPEATABLE READ;
@@ -181,8 +193,10 @@ SELECT count(*) FROM jobq.job(:first);
 RESET ROLE;
 
 -- ids that are none
+\set VERBOSITY sqlstate
 SELECT * FROM jobq.job(NULL);
 SELECT * FROM jobq.attempts(NULL);
+\set VERBOSITY default
 SELECT count(*) FROM jobq.job(0);
 SELECT count(*) FROM jobq.attempts(0);
 SELECT count(*) FROM jobq.job(-1);
@@ -210,7 +224,7 @@ SELECT jobq.drop_queue('looking ill', force => true);
 SELECT jobq.drop_queue('looking', force => true);
 SELECT count(*) FROM jobq.history WHERE queue LIKE 'looking%';
 REVOKE ALL ON SCHEMA jobq FROM look_stranger;
-DROP OWNED BY look_owner, look_reader, look_producer, look_worker,
+DROP OWNED BY look_reader, look_producer, look_worker,
 	look_monitor, look_admin, look_stranger;
-DROP ROLE look_owner, look_reader, look_producer, look_worker, look_monitor,
+DROP ROLE look_reader, look_producer, look_worker, look_monitor,
 	look_admin, look_stranger;

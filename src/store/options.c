@@ -1,6 +1,6 @@
 /*
  * options.c: the jsonb of a queue's options: which there are, their bounds and
- * defaults. Pure: does not know whether the queue exists, or what it points to.
+ * defaults. Pure: does not know whether a queue exists or what it points to.
  */
 #include "postgres.h"
 
