@@ -490,6 +490,8 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
 	jobq_queue_lock();
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
+	jobq_lock_queue_for_drop(&queue);
+	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
 	pointing = pointing_to(name);
 	if (force)
 		(void) jobq_purge(&session, &queue,

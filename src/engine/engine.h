@@ -69,6 +69,9 @@ extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
 
+/* Wait for transactions that have enqueued there and keep new ones out. */
+extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
+
 /* ---- claim.c ---- */
 
 typedef struct JobqDelivery

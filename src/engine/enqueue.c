@@ -4,11 +4,13 @@
  */
 #include "postgres.h"
 
+#include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
 #include "engine/belts.h"
 #include "engine/place.h"
 #include "engine/xact.h"
+#include "errors.h"
 
 #define ENQUEUE_CHUNK	1000
 
@@ -82,6 +84,32 @@ jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
 }
 
+/*
+ * Keep drop_queue away until we have ended, and be sure that it has not been
+ * there since the queue was looked up.
+ */
+static void
+lock_queue(const JobqQueue *queue)
+{
+	JobqQueue	again;
+
+	LockDatabaseObject(jobq_table_oid(JOBQ_TABLE_QUEUE), queue->queue_id, 0,
+					   RowExclusiveLock);
+	if (!jobq_queue_by_id(queue->queue_id, &again))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NO_QUEUE),
+				 errmsg("queue \"%s\" does not exist", queue->name),
+				 errdetail("It has just been dropped."),
+				 errhint("Create it with jobq.create_queue().")));
+}
+
+void
+jobq_lock_queue_for_drop(const JobqQueue *queue)
+{
+	LockDatabaseObject(jobq_table_oid(JOBQ_TABLE_QUEUE), queue->queue_id, 0,
+					   AccessExclusiveLock);
+}
+
 static void
 set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
 {
@@ -97,8 +125,10 @@ int64
 jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 				 JobqRow *row, TimestampTz now)
 {
-	int64		id = jobq_take_number(session->db);
+	int64		id;
 
+	lock_queue(queue);
+	id = jobq_take_number(session->db);
 	set_identity(row, queue, id);
 	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
 		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
@@ -114,6 +144,7 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 {
 	if (nrows == 0)
 		return;
+	lock_queue(queue);
 	jobq_take_numbers(session->db, nrows, ids);
 	for (int i = 0; i < nrows; i++)
 		set_identity(&rows[i], queue, ids[i]);

@@ -220,6 +220,9 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		hold_own(own, held);
 		return JOBQ_HELD;
 	}
+	/* no lease is smaller; 0 would stand for steering below */
+	if (lease <= 0)
+		return cause_on_disk(id, lease, queue);
 	for (;;)
 	{
 		TransactionId xid = GetCurrentTransactionId();
@@ -252,7 +255,8 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		{
 			if (slot.l.lease != lease)
 				return cause_on_disk(id, lease, queue);
-			return retake(&slot, &ref, held) ? JOBQ_HELD : JOBQ_LOST_SETTLED;
+			return retake(&slot, &ref, held) ? JOBQ_HELD :
+				cause_on_disk(id, lease, queue);
 		}
 		XactLockTableWait(busy, NULL, NULL, XLTW_None);
 	}

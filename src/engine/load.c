@@ -134,6 +134,22 @@ compare_live(const void *a, const void *b)
 	return x->t.id < y->t.id ? -1 : x->t.id > y->t.id;
 }
 
+/* A long load must not keep DROP DATABASE and its like waiting. */
+static void
+check_let_go(JobqDb *db)
+{
+	bool		go;
+
+	CHECK_FOR_INTERRUPTS();
+	SpinLockAcquire(&db->mutex);
+	go = db->holds > 0 || db->barred;
+	SpinLockRelease(&db->mutex);
+	if (go)
+		ereport(ERROR,
+				(errcode(ERRCODE_OPERATOR_INTERVENTION),
+				 errmsg("pg_jobq keeper stops loading: the database is needed without it")));
+}
+
 static void
 publish(const JobqSession *session, Live **live, long n)
 {
@@ -153,7 +169,7 @@ publish(const JobqSession *session, Live **live, long n)
 			(void) jobq_publish(session->db, session->gen, tickets, leases,
 								count, SLOT_FROM_SCAN);
 			count = 0;
-			CHECK_FOR_INTERRUPTS();
+			check_let_go(session->db);
 		}
 	}
 }
@@ -180,6 +196,7 @@ load_epoch(const JobqSession *session, int32 epoch, int64 from)
 							   " WHERE o.ticket = j.ticket)", epoch, epoch),
 					  1, types, values, take_ticket, &load);
 	JOBQ_PAUSE("after-load-snapshot");
+	check_let_go(session->db);
 	jobq_keeper_query(psprintf("SELECT c.lease, c.claimed_at, c.expires_at, c.claimed_by,"
 							   " c.flag, c.tickets, c.worker, c.ctid,"
 							   " c.progress IS NOT NULL"

@@ -323,22 +323,33 @@ shelf_timer(JobqDb *db)
 	return when;
 }
 
+static bool
+same_queue(const JobqRow *a, const JobqRow *b)
+{
+	return DatumGetInt32(a->values[JOB_QUEUE_ID]) ==
+		DatumGetInt32(b->values[JOB_QUEUE_ID]);
+}
+
+/* Runs of jobs of one queue; those of a dropped queue go. */
 static void
 to_belt(Round *round, JobqRow *rows, int n)
 {
-	for (int i = 0; i < n; i++)
+	int			to;
+
+	for (int from = 0; from < n; from = to)
 	{
-		JobqRow    *row = &rows[i];
-		int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+		int32		queue_id = DatumGetInt32(rows[from].values[JOB_QUEUE_ID]);
 		JobqQueue	queue;
 
-		jobq_xact_count(&round->session, queue_id,
-						DatumGetChar(row->values[SHELF_STATE]) == SHELF_SCHEDULED ?
-						COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
-		if (!jobq_queue_by_id(queue_id, &queue))
-			continue;
-		jobq_give_ticket(&round->session, row);
-		jobq_place_on_belt(&round->session, &queue, row, 1);
+		for (to = from; to < n && same_queue(&rows[to], &rows[from]); to++)
+		{
+			jobq_xact_count(&round->session, queue_id,
+							DatumGetChar(rows[to].values[SHELF_STATE]) == SHELF_SCHEDULED ?
+							COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+			jobq_give_ticket(&round->session, &rows[to]);
+		}
+		if (jobq_queue_by_id(queue_id, &queue))
+			jobq_place_on_belt(&round->session, &queue, &rows[from], to - from);
 	}
 }
 

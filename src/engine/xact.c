@@ -591,7 +591,8 @@ xact_callback(XactEvent event, void *arg)
 {
 	JobqDb	   *db = nops > 0 ? ops[nops - 1].db : NULL;
 
-	if (nops == 0 && claim_end == InvalidXLogRecPtr)
+	/* also when all of the log was undone: its memory goes all the same */
+	if (ops == NULL && own_jobs == NULL && claim_end == InvalidXLogRecPtr)
 		return;
 	switch (event)
 	{

@@ -1,0 +1,384 @@
+# JobqTest.pm: what the TAP tests share: a server with the extension, the
+# auditor that proves the tables and shared memory sound, and helpers that wait
+# for something to become true. Changes no job by itself.
+package JobqTest;
+
+use strict;
+use warnings;
+
+use Exporter qw(import);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep time);
+
+our @EXPORT = qw(start_node restart_crashed await await_keeper add_auditor
+  audit audit_ok sqlstate conflicts_logged test_functions wait_lock);
+
+my $TIMEOUT = $PostgreSQL::Test::Utils::timeout_default;
+
+# A server with the library preloaded; extra lines for postgresql.conf.
+sub start_node
+{
+	my ($name, $conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init;
+	$node->append_conf(
+		'postgresql.conf', qq{
+shared_preload_libraries = 'pg_jobq'
+shared_buffers = 16MB
+max_connections = 40
+max_prepared_transactions = 5
+fsync = on
+autovacuum = off
+jobq.max_live_jobs = 20000
+log_line_prefix = '%m [%p] %b '
+log_statement = none
+});
+	$node->append_conf('postgresql.conf', $conf) if defined $conf;
+	$node->start;
+	return $node;
+}
+
+# True as soon as the code returns true, false after the time is over.
+sub await
+{
+	my ($code, $seconds) = @_;
+	my $deadline = time() + ($seconds // $TIMEOUT);
+
+	until ($code->())
+	{
+		return 0 if time() > $deadline;
+		usleep(20_000);
+	}
+	return 1;
+}
+
+sub await_keeper
+{
+	my ($node, $database) = @_;
+
+	return await(
+		sub {
+			my ($rc, $out) = $node->psql(
+				$database // 'postgres',
+				q{SELECT count(*) FROM jobq.health()
+				  WHERE item = 'keeper' AND status = 'ok'});
+			return $rc == 0 && $out eq '1';
+		});
+}
+
+# Start again after kill9: its processes may take a moment to be gone.
+sub restart_crashed
+{
+	my ($node) = @_;
+
+	await(sub { $node->start(fail_ok => 1) }, 30)
+	  or die "the server does not start again";
+	return;
+}
+
+# SQLSTATE of a statement, 00000 when it works.
+sub sqlstate
+{
+	my ($node, $sql, $database) = @_;
+	my ($rc, $out, $err) =
+	  $node->psql($database // 'postgres', "\\set VERBOSITY sqlstate\n$sql");
+
+	return '00000' if $err !~ /(?:ERROR|FATAL)/;
+	return $err =~ /(?:ERROR|FATAL):\s+(\w{5})/ ? $1 : "unknown: $err";
+}
+
+# Wait until a background session's backend waits for a lock.
+sub wait_lock
+{
+	my ($node, $pid) = @_;
+
+	return $node->poll_query_until('postgres',
+		"SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid"
+	);
+}
+
+# The functions of test builds.
+sub test_functions
+{
+	my ($node, $database) = @_;
+
+	$node->safe_psql(
+		$database // 'postgres', q{
+CREATE FUNCTION public.pause_at(text) RETURNS void LANGUAGE c STRICT
+	AS 'pg_jobq', 'jobq_test_pause_at';
+CREATE FUNCTION public.paused() RETURNS int LANGUAGE c STRICT
+	AS 'pg_jobq', 'jobq_test_paused';
+});
+	return;
+}
+
+# Second ends of a job that only the unique index has refused, ever.
+sub conflicts_logged
+{
+	my ($node) = @_;
+	my @hits =
+	  slurp_file($node->logfile) =~ /unique index on the outcomes refused/g;
+
+	return scalar @hits;
+}
+
+# Make the auditor. Tables and columns have no protection against a
+# database's owner, so it reads them all by itself, trusting no function of
+# the extension but where it compares with one.
+sub add_auditor
+{
+	my ($node, $database) = @_;
+
+	$node->safe_psql($database // 'postgres', <<'SQL');
+CREATE SCHEMA audit;
+-- What clients enqueued, written in the same transaction.
+CREATE TABLE audit.ledger (id bigint);
+-- Effects of jobs done, in the transaction that completed them.
+CREATE TABLE audit.effect (id bigint);
+
+CREATE FUNCTION audit.check_dispatch() RETURNS text LANGUAGE c
+	AS 'pg_jobq', 'jobq_test_check_dispatch';
+
+-- A claim's tickets: LEB128 differences.
+CREATE FUNCTION audit.unpack(packed bytea) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+	tickets bigint[] := '{}';
+	last bigint := 0;
+	number bigint := 0;
+	shift int := 0;
+	byte int;
+BEGIN
+	FOR i IN 0 .. length(packed) - 1 LOOP
+		byte := get_byte(packed, i);
+		number := number | ((byte & 127)::bigint << shift);
+		shift := shift + 7;
+		CONTINUE WHEN byte >= 128;
+		last := last + number;
+		tickets := tickets || last;
+		number := 0;
+		shift := 0;
+	END LOOP;
+	RETURN tickets;
+END $$;
+
+-- Everything on disk, with one snapshot, past all indexes.
+CREATE FUNCTION audit.read_tables() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	n int;
+BEGIN
+	SET LOCAL enable_indexscan = off;
+	SET LOCAL enable_indexonlyscan = off;
+	SET LOCAL enable_bitmapscan = off;
+	SET LOCAL client_min_messages = error;
+	DROP TABLE IF EXISTS job, claim, outcome, shelf;
+	CREATE TEMP TABLE job (epoch int, ticket bigint, id bigint, queue_id int,
+		attempt int, max_attempts int, headers jsonb, retry_of bigint);
+	CREATE TEMP TABLE claim (epoch int, lease bigint, flag "char", ticket bigint);
+	CREATE TEMP TABLE outcome (epoch int, ticket bigint, lease bigint,
+		ended "char", attempt_outcome "char", next bigint, moved_to bigint,
+		queue_id int);
+	CREATE TEMP TABLE shelf AS SELECT * FROM jobq.shelf;
+	FOR n IN SELECT epoch FROM jobq.epoch LOOP
+		EXECUTE format('INSERT INTO job SELECT %1$s, ticket, id, queue_id,
+			attempt, max_attempts, headers, retry_of FROM jobq.job_%1$s', n);
+		EXECUTE format('INSERT INTO claim SELECT %1$s, lease, flag,
+			unnest(audit.unpack(tickets)) FROM jobq.claim_%1$s', n);
+		EXECUTE format('INSERT INTO outcome SELECT %1$s, ticket, lease, ended,
+			attempt_outcome, next, moved_to, queue_id FROM jobq.outcome_%1$s', n);
+	END LOOP;
+	ANALYZE job, claim, outcome, shelf;
+	SET LOCAL enable_indexscan = on;
+	SET LOCAL enable_bitmapscan = on;
+END $$;
+
+-- One row for each thing that is wrong.
+CREATE FUNCTION audit.problems() RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM audit.read_tables();
+
+	-- tickets
+	RETURN QUERY SELECT format('ticket %s exists %s times', ticket, count(*))
+		FROM job GROUP BY ticket HAVING count(*) > 1;
+	RETURN QUERY SELECT format('ticket %s has %s outcomes', ticket, count(*))
+		FROM outcome GROUP BY ticket HAVING count(*) > 1;
+	RETURN QUERY SELECT format('outcome of ticket %s without its job row', o.ticket)
+		FROM outcome o LEFT JOIN job j USING (epoch, ticket)
+		WHERE j.ticket IS NULL OR j.queue_id <> o.queue_id;
+	RETURN QUERY SELECT format('ticket %s was dequeued %s times', ticket, count(*))
+		FROM claim WHERE flag IN ('d', 'c') GROUP BY ticket HAVING count(*) > 1;
+	RETURN QUERY SELECT format('claim of ticket %s without its job row', c.ticket)
+		FROM claim c LEFT JOIN job j USING (epoch, ticket)
+		WHERE j.ticket IS NULL;
+	RETURN QUERY SELECT format('ticket %s ended under lease %s, but was claimed under %s',
+			ticket, o.lease, c.lease)
+		FROM outcome o JOIN claim c USING (epoch, ticket)
+		WHERE c.flag IN ('d', 'c') AND o.lease IS DISTINCT FROM c.lease;
+
+	-- each job is at exactly one place
+	RETURN QUERY
+		SELECT format('job %s is at %s places', id, sum(places))
+		FROM (SELECT j.id, count(*) FILTER (WHERE o.ticket IS NULL)
+					+ count(*) FILTER (WHERE o.ended <> 'm') AS places
+				FROM job j LEFT JOIN outcome o USING (epoch, ticket)
+				GROUP BY j.id
+			UNION ALL
+			SELECT s.id, 1 FROM shelf s WHERE state IN ('s', 'r')) p
+		GROUP BY id HAVING sum(places) <> 1;
+	RETURN QUERY SELECT format('dead job %s: %s outcomes, %s dead rows', id,
+			coalesce(o.n, 0), coalesce(s.n, 0))
+		FROM (SELECT j.id, count(*) AS n FROM job j
+				JOIN outcome o USING (epoch, ticket)
+				WHERE o.ended = 'd' GROUP BY 1) o
+			FULL JOIN (SELECT id, count(*) AS n FROM shelf
+				WHERE state = 'd' GROUP BY 1) s USING (id)
+		WHERE (o.n, s.n) IS DISTINCT FROM (1::bigint, 1::bigint);
+
+	-- its way there
+	RETURN QUERY
+		SELECT format('job %s: ticket %s (%s of %s) ended %s, goes on with %s, next is %s',
+			id, ticket, nth, n, ended, next, following)
+		FROM (SELECT j.id, j.ticket, o.ended, o.next,
+				row_number() OVER w AS nth,
+				count(*) OVER (PARTITION BY j.id) AS n,
+				lead(j.ticket) OVER w AS following,
+				first_value(j.ticket) OVER w AS first
+			FROM job j LEFT JOIN outcome o USING (epoch, ticket)
+			WINDOW w AS (PARTITION BY j.id ORDER BY j.ticket)) t
+		WHERE (nth < n AND ended IS DISTINCT FROM 'm')
+			OR (next IS NOT NULL AND next IS DISTINCT FROM following)
+			OR (nth = n AND next IS NOT NULL)
+			OR first <> id;
+	RETURN QUERY
+		SELECT format('job %s: attempt goes from %s to %s', id, before, attempt)
+		FROM (SELECT j.id, j.attempt,
+				lag(j.attempt) OVER (PARTITION BY j.id ORDER BY j.ticket) AS before
+			FROM job j) t
+		WHERE attempt < before;
+	RETURN QUERY
+		SELECT format('ticket %s: attempt %s after all of %s', ticket, attempt,
+			max_attempts)
+		FROM job WHERE attempt >= max_attempts;
+
+	-- dead-letter copies
+	RETURN QUERY SELECT format('dead job %s has %s copies', o.ticket, count(c.id))
+		FROM (SELECT j.id, o.ticket, o.moved_to FROM outcome o
+				JOIN job j USING (epoch, ticket) WHERE o.moved_to IS NOT NULL) o
+			LEFT JOIN (SELECT id, headers FROM job
+				WHERE ticket = id
+				UNION SELECT id, headers FROM shelf) c
+			ON c.id = o.moved_to AND (c.headers->'dead_letter'->>'id')::bigint = o.id
+		GROUP BY o.ticket HAVING count(c.id) <> 1;
+	RETURN QUERY SELECT format('job %s was dead-lettered %s times',
+			headers->'dead_letter'->>'id', count(*))
+		FROM (SELECT DISTINCT id, headers FROM job WHERE headers ? 'dead_letter') c
+		GROUP BY headers->'dead_letter'->>'id' HAVING count(*) > 1;
+
+	-- what clients know
+	RETURN QUERY SELECT format('job %s was enqueued and is nowhere', id)
+		FROM (SELECT id FROM audit.ledger
+			EXCEPT (SELECT id FROM job UNION SELECT id FROM shelf)) l;
+	RETURN QUERY SELECT format('nobody has enqueued job %s', id)
+		FROM ((SELECT id FROM job UNION SELECT id FROM shelf)
+			EXCEPT (SELECT id FROM audit.ledger
+				UNION SELECT moved_to FROM outcome
+				UNION SELECT id FROM job WHERE retry_of IS NOT NULL)) l;
+	RETURN QUERY SELECT format('job %s was handed out as new twice', id)
+		FROM audit.ledger GROUP BY id HAVING count(*) > 1;
+	RETURN QUERY SELECT format('effect of job %s: %s times, completed %s times',
+			id, e.n, coalesce(c.n, 0))
+		FROM (SELECT id, count(*) AS n FROM audit.effect GROUP BY 1) e
+			LEFT JOIN (SELECT j.id, count(*) AS n FROM job j
+				JOIN outcome o USING (epoch, ticket)
+				WHERE o.ended = 'c' GROUP BY 1) c USING (id)
+		WHERE (e.n, c.n) IS DISTINCT FROM (1::bigint, 1::bigint);
+END $$;
+
+-- The same for shared memory, to be called when all is quiet.
+CREATE FUNCTION audit.memory_problems() RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM audit.read_tables();
+	RETURN QUERY SELECT 'shared memory: ' || c FROM audit.check_dispatch() c
+		WHERE c IS NOT NULL;
+	RETURN QUERY SELECT format('health: %s: %s', h.item, h.detail)
+		FROM jobq.health() h
+		WHERE h.item = 'index_conflicts' AND h.status <> 'ok';
+
+	RETURN QUERY
+		SELECT format('queue %s: stats say %s, tables say %s', q.queue,
+			s.have, t.want)
+		FROM jobq.queue q,
+			LATERAL (SELECT jsonb_build_object(
+				'live', s.available + s.running + s.retryable,
+				'scheduled', s.scheduled,
+				'completed', s.completed_total, 'failed', s.failed_total,
+				'dead', s.dead_total, 'cancelled', s.cancelled_total) AS have
+				FROM jobq.queue_stats s WHERE s.queue = q.queue) s,
+			LATERAL (SELECT jsonb_build_object(
+				'live', (SELECT count(*) FROM job j
+						WHERE j.queue_id = q.queue_id AND NOT EXISTS
+						(SELECT FROM outcome o WHERE o.ticket = j.ticket))
+					+ (SELECT count(*) FROM shelf
+						WHERE queue_id = q.queue_id AND state = 'r'),
+				'scheduled', (SELECT count(*) FROM shelf
+					WHERE queue_id = q.queue_id AND state = 's'),
+				'completed', count(*) FILTER (WHERE o.ended = 'c'),
+				'failed', count(*) FILTER (WHERE o.attempt_outcome IN ('f', 'l', 'b')),
+				'dead', count(*) FILTER (WHERE o.ended = 'd'),
+				'cancelled', count(*) FILTER (WHERE o.ended = 'x')) AS want
+				FROM outcome o WHERE o.queue_id = q.queue_id) t
+		WHERE s.have <> t.want;
+
+	-- what is on the belt is in memory, in the state that the tables say
+	RETURN QUERY
+		SELECT format('job %s: tables say %s, memory says %s', id,
+			d.state, m.state)
+		FROM (SELECT j.id, CASE WHEN EXISTS (SELECT FROM claim c
+					WHERE c.ticket = j.ticket AND c.flag IN ('d', 'c'))
+				THEN 'running' ELSE 'available' END AS state
+				FROM job j WHERE NOT EXISTS
+				(SELECT FROM outcome o WHERE o.ticket = j.ticket)) d
+			FULL JOIN (SELECT j.id, 'running' AS state FROM jobq.jobs j
+				WHERE j.state = 'running'
+				UNION ALL
+				SELECT p.id, 'available' FROM jobq.queue q,
+					LATERAL jobq.peek(q.queue, 1000000) p) m USING (id)
+		WHERE d.state IS DISTINCT FROM m.state;
+END $$;
+SQL
+	return;
+}
+
+# All that is wrong, as lines; '' when nothing is. While the keeper is still
+# at work memory and tables may differ, so they get some seconds to agree.
+sub audit
+{
+	my ($node, $database) = @_;
+	my $found = $node->safe_psql($database // 'postgres',
+		'SELECT * FROM audit.problems() LIMIT 20');
+	my $memory = '';
+
+	return $found if $found ne '';
+	await(
+		sub {
+			$memory = $node->safe_psql($database // 'postgres',
+				'SELECT * FROM audit.memory_problems() LIMIT 20');
+			return $memory eq '';
+		},
+		10);
+	return $memory;
+}
+
+sub audit_ok
+{
+	my ($node, $name, $database) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is(audit($node, $database), '', "audit: $name");
+}
+
+1;
