@@ -299,6 +299,7 @@ jobq_sql_complete_many(PG_FUNCTION_ARGS)
 	bool		skip = false;
 	JobqHeld   *held;
 	int			nheld;
+	bool	   *listed;
 	Datum	   *settled;
 	int			nsettled = 0;
 
@@ -316,10 +317,15 @@ jobq_sql_complete_many(PG_FUNCTION_ARGS)
 
 	qsort(held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
 	settled = palloc(sizeof(Datum) * n);
+	listed = palloc0(sizeof(bool) * n);
 	for (int i = 0; i < n; i++)
 	{
-		if (find_held(held, nheld, ids[i]) != NULL)
-			settled[nsettled++] = Int64GetDatum(ids[i]);
+		const JobqHeld *found = find_held(held, nheld, ids[i]);
+
+		if (found == NULL || listed[found - held])
+			continue;
+		listed[found - held] = true;
+		settled[nsettled++] = Int64GetDatum(ids[i]);
 	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(settled, nsettled, INT8OID,
 										  sizeof(int64), FLOAT8PASSBYVAL,

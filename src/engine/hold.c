@@ -57,6 +57,7 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 		return false;
 	jobq_xact_at_commit(ref, AT_COMMIT_END, 0);
 	hold_slot(slot, ref, slot->mark, held);
+	jobq_xact_claim_tid(ref, &held->l.claim_tid);
 	held->retaken = true;
 	return true;
 }
@@ -177,6 +178,9 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 				!jobq_belt_read_outcome(outcome,
 										DatumGetInt64(rows[i].values[JOB_TICKET]),
 										&ended))
+				continue;
+			/* settled under this very lease says more than what came later */
+			if (lost == JOBQ_LOST_SETTLED)
 				continue;
 			if (DatumGetChar(ended.values[OUT_ENDED]) == ENDED_CANCELLED &&
 				(ended.nulls[OUT_LEASE] ||

@@ -110,10 +110,7 @@ extended(JobqHeld *held, TimestampTz expires_at, bool has_progress)
 		jobq_xact_extended(&held->ref, expires_at,
 						   has_progress ? &held->l.claim_tid : NULL);
 	else
-	{
-		jobq_own_extend(held->own, expires_at);
-		jobq_own(held->own)->l.claim_tid = held->l.claim_tid;
-	}
+		jobq_own_extend(held->own, expires_at, &held->l.claim_tid);
 }
 
 /* All are held under one lease; expires_at is an array, in order of held. */

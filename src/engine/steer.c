@@ -123,8 +123,8 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 				cancel_held(session, &held, reason, grace);
 				return JOBQ_STEER_DONE;
 			case HOLD_GRACE:
-			case HOLD_MINE:
 				return JOBQ_STEER_FINAL;
+			case HOLD_MINE:		/* it may go on elsewhere */
 			case HOLD_BUSY:
 			case HOLD_NO_SLOT:
 				break;
@@ -222,8 +222,8 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 				pause_briefly(attempt);
 				continue;
 			case HOLD_GRACE:
-			case HOLD_MINE:
 				return JOBQ_STEER_FINAL;
+			case HOLD_MINE:		/* it may go on elsewhere */
 			case HOLD_BUSY:
 			case HOLD_NO_SLOT:
 				break;

@@ -65,6 +65,8 @@ is_spilled(JobqDb *db, int64 id)
 {
 	bool		spilled;
 
+	if (jobq_xact_spilled(id))
+		return true;
 	SpinLockAcquire(&db->mutex);
 	spilled = db->reload_from != JOBQ_NEVER && id >= db->reload_from;
 	SpinLockRelease(&db->mutex);

@@ -27,7 +27,7 @@ typedef enum OpKind
 	OP_AMEND,					/* undo: entry `own` had at_commit, when */
 	OP_OWN_CLAIM,
 	OP_OWN_END,					/* undo: own job had state `own_state` */
-	OP_OWN_EXTEND,				/* undo: own job's lease ended at `when` */
+	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
 	OP_COUNT,
 	OP_SHELVED,
 	OP_QUEUE_DROPPED
@@ -42,7 +42,7 @@ typedef struct Op
 	TransactionId xid;			/* OP_MARK */
 	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
 	TimestampTz when;
-	ItemPointerData claim_tid;	/* OP_MARK, OP_AMEND; invalid = unchanged */
+	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
 	int			own;
 	JobqOwnState own_state;
 	int32		queue_id;
@@ -239,6 +239,26 @@ jobq_xact_ends(const JobqSlotRef *ref)
 }
 
 void
+jobq_xact_claim_tid(const JobqSlotRef *ref, ItemPointer claim_tid)
+{
+	int			mark = find_mark(ref);
+
+	if (mark >= 0 && ItemPointerIsValid(&ops[mark].claim_tid))
+		*claim_tid = ops[mark].claim_tid;
+}
+
+bool
+jobq_xact_spilled(int64 id)
+{
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_SPILL && id >= ops[i].ref.id)
+			return true;
+	}
+	return false;
+}
+
+void
 jobq_xact_count(const JobqSession *session, int32 queue_id,
 				JobqCounter counter, int64 delta)
 {
@@ -340,13 +360,15 @@ jobq_own_end(int own)
 }
 
 void
-jobq_own_extend(int own, TimestampTz expires_at)
+jobq_own_extend(int own, TimestampTz expires_at, const ItemPointerData *claim_tid)
 {
 	Op		   *op = push(OP_OWN_EXTEND, NULL);
 
 	op->own = own;
 	op->when = own_jobs[own].l.expires_at;
+	op->claim_tid = own_jobs[own].l.claim_tid;
 	own_jobs[own].l.expires_at = expires_at;
+	own_jobs[own].l.claim_tid = *claim_tid;
 }
 
 /* ---- undo and apply ---- */
@@ -386,6 +408,7 @@ undo(Op *op)
 			break;
 		case OP_OWN_EXTEND:
 			own->l.expires_at = op->when;
+			own->l.claim_tid = op->claim_tid;
 			break;
 		case OP_SPILL:
 		case OP_COUNT:

@@ -63,6 +63,12 @@ extern void jobq_xact_revert(const JobqSlotRef *ref);
 /* Is a slot we have marked going to end at commit (else: only extended)? */
 extern bool jobq_xact_ends(const JobqSlotRef *ref);
 
+/* Where a slot we have extended has its progress, if that has changed. */
+extern void jobq_xact_claim_tid(const JobqSlotRef *ref, ItemPointer claim_tid);
+
+/* May this be one of our own tickets beyond JOBQ_OWN_MAX? */
+extern bool jobq_xact_spilled(int64 id);
+
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
@@ -73,7 +79,8 @@ extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
 extern void jobq_own_claim(int own, const JobqLease *lease);
 extern void jobq_own_end(int own);
-extern void jobq_own_extend(int own, TimestampTz expires_at);
+extern void jobq_own_extend(int own, TimestampTz expires_at,
+							const ItemPointerData *claim_tid);
 
 /*
  * Claims may commit lazily (design: "Lazy claims"). Called around the writes

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw(start_node restart_crashed await await_keeper add_auditor
+our @EXPORT = qw(start_node kill_server kill_backend await await_keeper add_auditor
   audit audit_ok sqlstate conflicts_logged test_functions wait_lock);
 
 my $TIMEOUT = $PostgreSQL::Test::Utils::timeout_default;
@@ -32,6 +32,7 @@ max_connections = 40
 max_prepared_transactions = 5
 fsync = on
 autovacuum = off
+restart_after_crash = on
 jobq.max_live_jobs = 20000
 log_line_prefix = '%m [%p] %b '
 log_statement = none
@@ -69,14 +70,52 @@ sub await_keeper
 		});
 }
 
-# Start again after kill9: its processes may take a moment to be gone.
-sub restart_crashed
+# The postmaster's children, and theirs.
+sub children_of
+{
+	my ($pid) = @_;
+	my @children;
+
+	foreach my $stat (glob('/proc/[0-9]*/stat'))
+	{
+		open(my $file, '<', $stat) or next;
+		my $line = <$file>;
+		close($file);
+		next unless defined $line && $line =~ /^(\d+) \(.*\) \S (\d+) /;
+		push @children, $1 if $2 == $pid;
+	}
+	return @children;
+}
+
+# kill -9 of the postmaster; returns when its processes have noticed.
+sub kill_server
 {
 	my ($node) = @_;
+	my @children = children_of($node->{_pid});
 
-	await(sub { $node->start(fail_ok => 1) }, 30)
-	  or die "the server does not start again";
+	$node->kill9;
+	await(sub { !grep { kill(0, $_) } @children }, 60)
+	  or die "processes of a killed server go on";
 	return;
+}
+
+# kill -9 of one backend, chosen by a query for its pid; returns when the
+# server works again.
+sub kill_backend
+{
+	my ($node, $pid) = @_;
+	my $epoch = qq{SELECT pg_postmaster_start_time() || ' ' ||
+		min(backend_start) FROM pg_stat_activity
+		WHERE backend_type = 'checkpointer'};
+	my $before = $node->safe_psql('postgres', $epoch);
+
+	kill(9, $pid) or return 0;
+	await(
+		sub {
+			my ($rc, $out) = $node->psql('postgres', $epoch);
+			return $rc == 0 && $out ne $before;
+		}) or die "the server does not come back after a crash";
+	return 1;
 }
 
 # SQLSTATE of a statement, 00000 when it works.
@@ -138,6 +177,8 @@ CREATE SCHEMA audit;
 CREATE TABLE audit.ledger (id bigint);
 -- Effects of jobs done, in the transaction that completed them.
 CREATE TABLE audit.effect (id bigint);
+-- Completions whose commit the server has acknowledged.
+CREATE TABLE audit.acknowledged (id bigint);
 
 CREATE FUNCTION audit.check_dispatch() RETURNS text LANGUAGE c
 	AS 'pg_jobq', 'jobq_test_check_dispatch';
@@ -295,6 +336,13 @@ BEGIN
 				JOIN outcome o USING (epoch, ticket)
 				WHERE o.ended = 'c' GROUP BY 1) c USING (id)
 		WHERE (e.n, c.n) IS DISTINCT FROM (1::bigint, 1::bigint);
+	RETURN QUERY SELECT format('acknowledged completion of job %s: %s times', id,
+			count(*))
+		FROM audit.acknowledged GROUP BY id HAVING count(*) > 1;
+	RETURN QUERY SELECT format('acknowledged completion of job %s is lost', id)
+		FROM (SELECT id FROM audit.acknowledged
+			EXCEPT SELECT j.id FROM job j JOIN outcome o USING (epoch, ticket)
+			WHERE o.ended = 'c') l;
 END $$;
 
 -- The same for shared memory, to be called when all is quiet.
