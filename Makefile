@@ -21,7 +21,7 @@ PG_CPPFLAGS += -isystem $(includedir_server)
 PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
 endif
 ifdef TEST_BUILD
-PG_CPPFLAGS += -DJOBQ_TEST_BUILD
+PG_CPPFLAGS += -DJOBQ_TEST_BUILD -DUSE_ASSERT_CHECKING
 endif
 
 # The script, joined in this order: what comes later may use what is before.

@@ -32,6 +32,13 @@ jobq_random(void)
 #endif
 }
 
+/* Before the declaration of a function that does not return. */
+#if PG_VERSION_NUM >= 180000
+#define JOBQ_NORETURN pg_noreturn
+#else
+#define JOBQ_NORETURN pg_attribute_noreturn()
+#endif
+
 /* pgprocno: a backend's place among all PGPROCs, stable while it lives. */
 static inline int
 jobq_my_procno(void)

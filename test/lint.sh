@@ -124,9 +124,17 @@ if command -v cppcheck >/dev/null; then
 fi
 
 if command -v clang-tidy >/dev/null; then
-	printf '%s\0' "${c_files[@]}" | xargs -0 -P2 -n4 clang-tidy --quiet \
-		--checks='-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-narrowing-conversions,-bugprone-branch-clone,-bugprone-assignment-in-if-condition,-bugprone-implicit-widening-of-multiplication-result,-bugprone-sizeof-expression,-bugprone-macro-parentheses' \
-		-- -std=gnu11 -isystem "$include" -Isrc 2>/dev/null |
+	checks='-*,bugprone-*'
+	for noise in assignment-in-if-condition branch-clone \
+		easily-swappable-parameters implicit-widening-of-multiplication-result \
+		macro-parentheses narrowing-conversions reserved-identifier \
+		sizeof-expression; do
+		checks+=,-bugprone-$noise
+	done
+	# shellcheck disable=SC2016
+	printf '%s\0' "${c_files[@]}" | xargs -0 -P2 -n4 bash -c \
+		'clang-tidy --quiet --checks="$0" "${@:2}" -- -std=gnu11 -isystem "$1" -Isrc' \
+		"$checks" "$include" 2>/dev/null |
 		grep -E 'warning:|error:' | sort -u | rule 'clang-tidy'
 fi
 

@@ -12,9 +12,11 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
+
 /* JQ007: invalid value for "name"; detail is a full sentence. */
-extern void jobq_bad_argument(const char *name, const char *detail)
-			pg_attribute_noreturn();
+JOBQ_NORETURN extern void jobq_bad_argument(const char *name,
+											const char *detail);
 
 /* A required argument: JQ007 "argument "name" must not be null". */
 extern void jobq_arg_required(FunctionCallInfo fcinfo, int argno,

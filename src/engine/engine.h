@@ -10,6 +10,7 @@
 
 #include "nodes/pg_list.h"
 
+#include "compat.h"
 #include "dispatch/dispatch.h"
 #include "store/store.h"
 
@@ -128,8 +129,8 @@ typedef struct JobqHeld
 extern JobqLost jobq_hold_leased(const JobqSession *session, int64 id,
 								 int64 lease, JobqHeld *held,
 								 JobqQueue *queue);
-extern void jobq_raise_lost(JobqLost lost, int64 id, int64 lease)
-			pg_attribute_noreturn();
+JOBQ_NORETURN extern void jobq_raise_lost(JobqLost lost, int64 id,
+										  int64 lease);
 
 extern void jobq_complete(const JobqSession *session, JobqHeld *held,
 						  int nheld, Datum result, bool result_null);

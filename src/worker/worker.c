@@ -13,6 +13,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
+#include "common/int.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"

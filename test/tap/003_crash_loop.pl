@@ -311,7 +311,7 @@ foreach my $round (1 .. $ROUNDS)
 	my @done;
 
 	# At a random moment, not when something is true.
-	usleep(500_000 + rand(2_000_000));
+	usleep(300_000 + rand(1_200_000));
 	crash($how);
 	$_->{run}->finish for @sessions;
 	push @done, read_session($_->{file}) for @sessions;

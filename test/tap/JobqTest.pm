@@ -401,24 +401,37 @@ SQL
 	return;
 }
 
+# One function of the auditor, all in one snapshot.
+sub problems
+{
+	my ($node, $database, $function) = @_;
+
+	return $node->safe_psql($database // 'postgres',
+		"BEGIN ISOLATION LEVEL REPEATABLE READ;
+		SELECT * FROM audit.$function() LIMIT 20; COMMIT");
+}
+
 # All that is wrong, as lines; '' when nothing is. While the keeper is still
 # at work memory and tables may differ, so they get some seconds to agree.
 sub audit
 {
 	my ($node, $database) = @_;
-	my $found = $node->safe_psql($database // 'postgres',
-		'SELECT * FROM audit.problems() LIMIT 20');
-	my $memory = '';
+	my $start = time();
+	my $found = problems($node, $database, 'problems');
+	my $tries = 0;
 
+	note(sprintf('audit of the tables: %.1f s', time() - $start));
 	return $found if $found ne '';
 	await(
 		sub {
-			$memory = $node->safe_psql($database // 'postgres',
-				'SELECT * FROM audit.memory_problems() LIMIT 20');
-			return $memory eq '';
+			$tries++;
+			$found = problems($node, $database, 'memory_problems');
+			return $found eq '';
 		},
-		10);
-	return $memory;
+		15);
+	note(sprintf('memory agreed at attempt %d, after %.1f s', $tries,
+			time() - $start));
+	return $found;
 }
 
 sub audit_ok

@@ -1,0 +1,527 @@
+-- Wrong input for every argument of every function: its SQLSTATE and nothing
+-- changed. Then what is just right, parameters without types, smaller
+-- integers, and read-only transactions.
+\set QUIET 1
+SET client_min_messages = warning;
+CREATE ROLE inputs_reader;
+SELECT jobq.create_queue('inputs', '{"max_payload_bytes": 1000, "max_batch": 5,
+	"max_attempts": 1, "lease_for": "1 h"}') AS made \gset
+SELECT jobq.enqueue('inputs', '"dead"') AS dead \gset
+SELECT lease FROM jobq.dequeue('inputs') \gset
+SELECT jobq.fail(:dead, :lease) AS made \gset
+SELECT jobq.enqueue('inputs', '"done"') AS done \gset
+SELECT lease AS done_lease FROM jobq.dequeue('inputs') \gset
+SELECT jobq.complete(:done, :done_lease) AS made \gset
+SELECT jobq.enqueue('inputs', '"leased"') AS leased \gset
+SELECT lease FROM jobq.dequeue('inputs') \gset
+SELECT jobq.enqueue('inputs', '"waiting"') AS waiting \gset
+SELECT jobq.enqueue('inputs', '"later"', delay => '1 day') AS later \gset
+
+BEGIN;
+SELECT no_plan();
+
+-- ---- how it is tried ----
+
+-- $w, $l, $s, $d, $c stand for the waiting, leased, scheduled, dead and
+-- completed job, $t for the lease, $e for the completed job's.
+CREATE FUNCTION pg_temp.fill(call text) RETURNS text LANGUAGE sql STABLE AS $$
+	SELECT replace(replace(replace(replace(replace(replace(replace(call,
+		'$w', current_setting('inputs.waiting')),
+		'$l', current_setting('inputs.leased')),
+		'$s', current_setting('inputs.later')),
+		'$d', current_setting('inputs.dead')),
+		'$c', current_setting('inputs.done')),
+		'$t', current_setting('inputs.lease')),
+		'$e', current_setting('inputs.done_lease'))
+$$;
+SELECT set_config('inputs.waiting', :'waiting', true),
+	set_config('inputs.leased', :'leased', true),
+	set_config('inputs.later', :'later', true),
+	set_config('inputs.dead', :'dead', true),
+	set_config('inputs.done', :'done', true),
+	set_config('inputs.lease', :'lease', true),
+	set_config('inputs.done_lease', :'done_lease', true) \g /dev/null
+
+-- Everything that a call could have changed, in tables and in memory.
+CREATE FUNCTION pg_temp.world() RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ',
+		(SELECT md5(string_agg(j::text, '|' ORDER BY id)) FROM jobq.jobs j),
+		(SELECT md5(string_agg(j::text, '|' ORDER BY id)) FROM jobq.history j),
+		(SELECT md5(string_agg(j::text, '|' ORDER BY id)) FROM jobq.dead_jobs j),
+		(SELECT md5(string_agg(q::text, '|' ORDER BY id)) FROM jobq.queues q),
+		(SELECT md5(string_agg(s::text, '|' ORDER BY queue)) FROM jobq.queue_stats s),
+		(SELECT count(*) FROM jobq.queue_acl),
+		(SELECT md5(string_agg(p::text, '|')) FROM jobq.peek('inputs', 100) p))
+$$;
+
+-- 'ok', or the SQLSTATE, 'without detail' or 'changed something'.
+CREATE FUNCTION pg_temp.try(call text, read_only boolean DEFAULT false)
+	RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	before text := pg_temp.world();
+	result text;
+	detail text;
+	hint text;
+BEGIN
+	BEGIN
+		IF read_only THEN
+			SET LOCAL transaction_read_only = on;
+		END IF;
+		EXECUTE 'SELECT jobq.' || pg_temp.fill(call);
+		RAISE EXCEPTION 'ok' USING ERRCODE = 'JQ000';
+	EXCEPTION
+		WHEN SQLSTATE 'JQ000' THEN
+			result := 'ok';
+		WHEN OTHERS THEN
+			GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL,
+				hint = PG_EXCEPTION_HINT;
+			result := SQLSTATE;
+			IF SQLSTATE LIKE 'JQ%' AND (detail = '' OR hint = '') THEN
+				result := result || ' without detail and hint';
+			END IF;
+	END;
+	IF pg_temp.world() <> before THEN
+		result := result || ', but something has changed';
+	END IF;
+	RETURN result;
+END
+$$;
+
+CREATE TEMP TABLE wrong (
+	n int GENERATED ALWAYS AS IDENTITY,
+	call text,
+	state text DEFAULT 'JQ007'
+);
+
+-- ---- queues' names ----
+
+CREATE TEMP TABLE named (call text);
+INSERT INTO named VALUES
+	('create_queue(%s)'),
+	('create_queue(%s, NULL, ''keep'')'),
+	('alter_queue(%s, ''{}'')'),
+	('drop_queue(%s)'),
+	('drop_queue(%s, true)'),
+	('pause_queue(%s)'),
+	('resume_queue(%s)'),
+	('purge_queue(%s)'),
+	('grant_queue(%s, ''inputs_reader'', ''{read}'')'),
+	('revoke_queue(%s, ''inputs_reader'', ''{read}'')'),
+	('enqueue(%s)'),
+	('enqueue_many(%s, ''{1}'')'),
+	('dequeue(%s)'),
+	('dequeue_any(ARRAY[''inputs'', %s])'),
+	('complete_and_dequeue(%s, ''{}'', NULL)'),
+	('complete_and_dequeue(%s, ''{$l}'', $t)'),
+	('redrive(%s)'),
+	('peek(%s)');
+INSERT INTO wrong (call)
+	SELECT format(call, name) FROM named, unnest(ARRAY[
+		'NULL', '''''', quote_literal(repeat('x', 64)),
+		quote_literal(repeat(E'\u00e9', 32)), quote_literal(E'a\x01'),
+		quote_literal(E'two\nlines'), quote_literal(E'\x7f'),
+		quote_literal(E'c1 \u0085')]) name;
+INSERT INTO wrong (call, state)
+	SELECT format(call, quote_literal('nowhere')), 'JQ002' FROM named
+		WHERE call NOT LIKE 'create_queue%';
+INSERT INTO wrong (call, state) VALUES
+	('create_queue(''inputs'')', 'JQ008'),
+	('create_queue(''inputs'', NULL, NULL)', 'JQ008'),
+	('redrive(''inputs'', to_queue => '''')', DEFAULT),
+	('redrive(''inputs'', to_queue => E''\t'')', DEFAULT),
+	('redrive(''inputs'', to_queue => repeat(''x'', 64))', DEFAULT),
+	('redrive(''inputs'', to_queue => ''nowhere'')', 'JQ002');
+
+-- ---- ids and leases ----
+
+INSERT INTO wrong (call, state)
+	SELECT format(call, id), CASE id WHEN 'NULL' THEN 'JQ007' ELSE 'JQ020' END
+		FROM unnest(ARRAY['complete(%s, $t)', 'fail(%s, $t)',
+			'release(%s, $t)', 'extend(%s, $t)', 'cancel(%s)',
+			'reschedule(%s)', 'retry(%s)']) call,
+		unnest(ARRAY['NULL', '0', '-1', '9223372036854775807',
+			'-9223372036854775808']) id;
+INSERT INTO wrong (call, state)
+	SELECT format(call, lease), CASE lease WHEN 'NULL' THEN 'JQ007' ELSE 'JQ001' END
+		FROM unnest(ARRAY['complete($l, %s)', 'fail($l, %s)',
+			'release($l, %s)', 'extend($l, %s)',
+			'complete_many(''{$l}'', %s)',
+			'complete_and_dequeue(''inputs'', ''{$l}'', %s)']) call,
+		unnest(ARRAY['NULL', '0', '-1', '1', '$t - 1', '$t + 1',
+			'9223372036854775807', '-9223372036854775808']) lease;
+-- a lease of another job, a job without one, one that has ended
+INSERT INTO wrong (call, state)
+	SELECT format(call, job, lease), state
+		FROM unnest(ARRAY['complete(%s, %s)', 'fail(%s, %s)',
+			'release(%s, %s)', 'extend(%s, %s)',
+			'complete_many(ARRAY[%s], %s)']) call,
+		(VALUES ('$w', '$t', 'JQ001'), ('$w', '0', 'JQ001'),
+			('$s', '$t', 'JQ001'), ('$s', '0', 'JQ001'),
+			('$d', '$t', 'JQ001'), ('$d', '0', 'JQ001'),
+			('$c', '$t', 'JQ001'), ('$c', '0', 'JQ001'),
+			('$c', '$e', 'JQ015')) v (job, lease, state);
+INSERT INTO wrong (call, state) VALUES
+	('job(NULL)', 'JQ007'),
+	('attempts(NULL)', 'JQ007'),
+	('retry($w)', 'JQ007'),
+	('retry($l)', 'JQ007'),
+	('retry($s)', 'JQ007');
+
+-- ---- arrays ----
+
+INSERT INTO wrong (call)
+	SELECT format(call, ids)
+		FROM unnest(ARRAY['complete_many(%s, $t)', 'complete_many(%s, $t, ''skip'')',
+			'extend_many(%s, $t)',
+			'complete_and_dequeue(''inputs'', %s, $t)']) call,
+		unnest(ARRAY['ARRAY[$l, NULL]', 'ARRAY[NULL]::bigint[]',
+			'ARRAY[[$l], [$w]]', 'ARRAY[[$l]]']) ids;
+INSERT INTO wrong (call, state) VALUES
+	('extend_many(''{$l}'', NULL)', 'JQ007'),
+	('complete_many(''{$l}'', $t, ''maybe'')', 'JQ007'),
+	('complete_many(''{$l}'', $t, '''')', 'JQ007'),
+	('complete_many(''{$l}'', $t, ''SKIP'')', 'JQ007'),
+	('complete_many(''{}'', NULL, ''maybe'')', 'JQ007'),
+	('complete_many(''{$l, $w}'', $t)', 'JQ001'),
+	('complete_many(''{$l, 0}'', $t)', 'JQ020'),
+	('dequeue_any(NULL)', 'JQ007'),
+	('dequeue_any(ARRAY[NULL])', 'JQ007'),
+	('dequeue_any(ARRAY[''inputs'', NULL])', 'JQ007'),
+	('dequeue_any(''{{inputs}}'')', 'JQ007'),
+	('enqueue_many(''inputs'', NULL)', 'JQ007'),
+	('enqueue_many(''inputs'', ARRAY[''1'', NULL]::jsonb[])', 'JQ007'),
+	('enqueue_many(''inputs'', ''{{1}}'')', 'JQ007'),
+	('enqueue_many(''inputs'', ''{{1},{2}}'')', 'JQ007'),
+	('enqueue_many(''inputs'', ''{1,2,3,4,5,6}'')', 'JQ007'),
+	('purge_queue(''inputs'', ''{running}'')', 'JQ007'),
+	('purge_queue(''inputs'', ''{available,dead}'')', 'JQ007'),
+	('purge_queue(''inputs'', ''{Available}'')', 'JQ007'),
+	('purge_queue(''inputs'', ''{""}'')', 'JQ007'),
+	('purge_queue(''inputs'', ''{available,NULL}'')', 'JQ007'),
+	('purge_queue(''inputs'', ''{{available}}'')', 'JQ007'),
+	('grant_queue(''inputs'', NULL, ''{read}'')', 'JQ007'),
+	('grant_queue(''inputs'', '''', ''{read}'')', 'JQ007'),
+	('grant_queue(''inputs'', ''nobody at all'', ''{read}'')', 'JQ007'),
+	('grant_queue(''inputs'', ''inputs_reader'', NULL)', 'JQ007'),
+	('grant_queue(''inputs'', ''inputs_reader'', ''{read,write}'')', 'JQ007'),
+	('grant_queue(''inputs'', ''inputs_reader'', ''{read,NULL}'')', 'JQ007'),
+	('grant_queue(''inputs'', ''inputs_reader'', ''{{read}}'')', 'JQ007'),
+	('revoke_queue(''inputs'', NULL, ''{read}'')', 'JQ007'),
+	('revoke_queue(''inputs'', ''nobody at all'', ''{read}'')', 'JQ007'),
+	('revoke_queue(''inputs'', ''inputs_reader'', NULL)', 'JQ007'),
+	('revoke_queue(''inputs'', ''inputs_reader'', ''{READ}'')', 'JQ007'),
+	('revoke_queue(''inputs'', ''inputs_reader'', ''{{read}}'')', 'JQ007');
+
+-- ---- times, spans and numbers ----
+
+INSERT INTO wrong (call)
+	SELECT format(call, span)
+		FROM unnest(ARRAY['dequeue(''inputs'', 1, %s)',
+			'dequeue_any(''{inputs}'', 1, %s)', 'extend($l, $t, %s)',
+			'extend_many(''{$l}'', $t, %s)', 'extend_many(''{}'', NULL, %s)',
+			'complete_and_dequeue(''inputs'', ''{$l}'', $t, 1, %s)']) call,
+		unnest(ARRAY['''0''', '''-1 s''', '''0.999 s''', '''7 days 0.001 s''',
+			'''1 month''', '''-1 month''', '''178000000 years''',
+			'''-178000000 years''', '''2147483647 days''']) span;
+INSERT INTO wrong (call)
+	SELECT format(call, span)
+		FROM unnest(ARRAY['enqueue(''inputs'', delay => %s)',
+			'enqueue_many(''inputs'', ''{1}'', delay => %s)',
+			'enqueue_many(''inputs'', ''{}'', delay => %s)',
+			'fail($l, $t, retry_in => %s)', 'fail($l, $t, NULL, false, %s)',
+			'release($l, $t, %s)', 'cancel($l, grace => %s)',
+			'cancel($w, grace => %s)', 'cancel($c, grace => %s)']) call,
+		unnest(ARRAY['''-1 microsecond''', '''-1 month''',
+			'''178000000 years''', '''-178000000 years''']) span;
+INSERT INTO wrong (call)
+	SELECT format(call, t)
+		FROM unnest(ARRAY['enqueue(''inputs'', run_at => %s)',
+			'enqueue_many(''inputs'', ''{1}'', run_at => %s)',
+			'reschedule($w, %s)', 'reschedule($s, %s)', 'reschedule($l, %s)',
+			'redrive(''inputs'', died_after => %s)']) call,
+		unnest(ARRAY['''infinity''', '''-infinity''']) t;
+INSERT INTO wrong (call)
+	SELECT format(call, n)
+		FROM unnest(ARRAY['dequeue(''inputs'', %s)',
+			'dequeue_any(''{inputs}'', %s)', 'dequeue_any(''{}'', %s)',
+			'complete_and_dequeue(''inputs'', ''{$l}'', $t, %s)',
+			'peek(''inputs'', %s)', 'redrive(''inputs'', %s)']) call,
+		unnest(ARRAY['0', '-1', '-9223372036854775808']) n;
+INSERT INTO wrong (call)
+	SELECT format(call, n)
+		FROM unnest(ARRAY['enqueue(''inputs'', priority => %s)',
+			'enqueue_many(''inputs'', ''{1}'', priority => %s)',
+			'reschedule($w, priority => %s)',
+			'reschedule($s, NULL, %s)']) call,
+		unnest(ARRAY['101', '-101', '65536', '2147483647', '-2147483648']) n;
+INSERT INTO wrong (call)
+	SELECT format(call, n)
+		FROM unnest(ARRAY['enqueue(''inputs'', max_attempts => %s)',
+			'enqueue_many(''inputs'', ''{1}'', max_attempts => %s)']) call,
+		unnest(ARRAY['0', '-1', '1000001', '2147483647']) n;
+INSERT INTO wrong (call, state) VALUES
+	('enqueue(''inputs'', run_at => now(), delay => ''1 s'')', 'JQ007'),
+	('enqueue_many(''inputs'', ''{1}'', run_at => now(), delay => ''1 s'')', 'JQ007'),
+	('enqueue(''inputs'', run_at => ''294277-01-01'')', '22008'),
+	('dequeue(''inputs'', 9223372036854775808)', '42883');
+
+-- ---- words, texts and JSON ----
+
+INSERT INTO wrong (call)
+	SELECT format(call, headers)
+		FROM unnest(ARRAY['enqueue(''inputs'', headers => %s)',
+			'enqueue_many(''inputs'', ''{1}'', headers => %s)']) call,
+		unnest(ARRAY['''null''', '''1''', '''"x"''', '''true''', '''[]''',
+			'''[{}]''']) headers;
+INSERT INTO wrong (call)
+	SELECT format(call, options)
+		FROM unnest(ARRAY['create_queue(''new'', %s)',
+			'create_queue(''inputs'', %s, ''keep'')',
+			'create_queue(''inputs'', %s, ''alter'')',
+			'alter_queue(''inputs'', %s)']) call,
+		unnest(ARRAY['''null''', '''1''', '''[]''', '''[{}]''', '''"x"''',
+			'''{"unknown": 1}''', '''{"lease_for": "soon"}''',
+			'''{"max_attempts": "3"}''', '''{"backoff": {"base": -1}}''',
+			'''{"dead_letter": ""}''',
+			'''{"dead_letter": "a\u0007"}''']) options;
+INSERT INTO wrong (call, state) VALUES
+	('alter_queue(''inputs'', NULL)', 'JQ007'),
+	('alter_queue(''inputs'', ''{"dead_letter": "inputs"}'')', 'JQ007'),
+	('create_queue(''new'', ''{"dead_letter": "new"}'')', 'JQ007'),
+	('create_queue(''new'', if_exists => '''')', 'JQ007'),
+	('create_queue(''new'', if_exists => ''Keep'')', 'JQ007'),
+	('enqueue(''inputs'', kind => repeat(''k'', 256))', 'JQ007'),
+	('enqueue_many(''inputs'', ''{1}'', repeat(''k'', 256))', 'JQ007'),
+	('cancel($w, repeat(''r'', 1001))', 'JQ007'),
+	('enqueue(''inputs'', to_jsonb(repeat(''x'', 1000)))', 'JQ004'),
+	('enqueue(''inputs'', to_jsonb(repeat(''x'', 500)),'
+		|| ' headers => jsonb_build_object(''h'', repeat(''x'', 500)))', 'JQ004'),
+	('enqueue_many(''inputs'', ARRAY[''1'', to_jsonb(repeat(''x'', 1000))])', 'JQ004'),
+	('complete($l, $t, to_jsonb(repeat(''x'', 1000)))', 'JQ004'),
+	('extend($l, $t, NULL, to_jsonb(repeat(''x'', 1000)))', 'JQ004'),
+	('settle_jobs(jsonb_build_array(jsonb_build_object(''id'', $l, ''lease'', $t,'
+		|| ' ''do'', ''complete'', ''result'', repeat(''x'', 1000))))', 'JQ004'),
+	('drop_queue(''inputs'')', '2BP01'),
+	('drop_queue(''inputs'', NULL)', '2BP01');
+
+-- ---- settle_jobs ----
+
+INSERT INTO wrong (call)
+	SELECT format('settle_jobs(%L)', jobs) FROM unnest(ARRAY[
+		'null', '1', '"x"', 'true', '{}', '{"id": $l, "lease": $t, "do": "complete"}',
+		'[1]', '[null]', '["x"]', '[[]]', '[{}]',
+		'[{"lease": $t, "do": "complete"}]',
+		'[{"id": $l, "do": "complete"}]',
+		'[{"id": $l, "lease": $t}]',
+		'[{"id": null, "lease": $t, "do": "complete"}]',
+		'[{"id": $l, "lease": null, "do": "complete"}]',
+		'[{"id": $l, "lease": $t, "do": null}]',
+		'[{"id": "$l", "lease": $t, "do": "complete"}]',
+		'[{"id": $l.5, "lease": $t, "do": "complete"}]',
+		'[{"id": 1e30, "lease": $t, "do": "complete"}]',
+		'[{"id": 9223372036854775808, "lease": $t, "do": "complete"}]',
+		'[{"id": [$l], "lease": $t, "do": "complete"}]',
+		'[{"id": $l, "lease": "$t", "do": "complete"}]',
+		'[{"id": $l, "lease": 1e30, "do": "complete"}]',
+		'[{"id": $l, "lease": $t, "do": "Complete"}]',
+		'[{"id": $l, "lease": $t, "do": ""}]',
+		'[{"id": $l, "lease": $t, "do": 1}]',
+		'[{"id": $l, "lease": $t, "do": ["complete"]}]',
+		'[{"id": $l, "lease": $t, "do": "complete", "unknown": 1}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "error": 1}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "error": {}}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry": "yes"}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry": 1}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry_in": -1}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry_in": "-1 s"}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry_in": "soon"}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry_in": 1e30}]',
+		'[{"id": $l, "lease": $t, "do": "fail", "retry_in": true}]',
+		'[{"id": $l, "lease": $t, "do": "release", "delay": -0.1}]',
+		'[{"id": $l, "lease": $t, "do": "release", "delay": "1 parsec"}]',
+		'[{"id": $l, "lease": $t, "do": "release", "delay": []}]',
+		'[{"id": $l, "lease": $t, "do": "complete"}, {"id": $l}]',
+		'[{"id": $l, "lease": $t, "do": "complete"}, 1]'
+	]) jobs;
+INSERT INTO wrong (call, state) VALUES
+	('settle_jobs(NULL)', 'JQ007'),
+	('settle_jobs(''[{"id": 4503599627370495, "lease": 1, "do": "complete"}]'')', 'JQ020'),
+	('settle_jobs(''[{"id": $w, "lease": $t, "do": "complete"}]'')', 'JQ001'),
+	('settle_jobs(''[{"id": $c, "lease": $e, "do": "fail"}]'')', 'JQ015'),
+	('settle_jobs(''[{"id": $l, "lease": $t, "do": "release"},'
+		|| ' {"id": $w, "lease": $t, "do": "release"}]'')', 'JQ001'),
+	('settle_jobs(''[{"id": $l, "lease": $t, "do": "complete"},'
+		|| ' {"id": $l, "lease": $t, "do": "complete"}]'')', 'JQ015'),
+	('settle_jobs(''[{"id": $l, "lease": $t, "do": "release"},'
+		|| ' {"id": $l, "lease": $t, "do": "complete"}]'')', 'JQ015');
+
+SELECT is(pg_temp.try(call), state, call) FROM wrong ORDER BY n;
+
+SELECT is_empty($$
+	SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace
+		AND proname NOT LIKE '\_%' AND proname <> 'health'
+		AND NOT EXISTS (SELECT FROM wrong WHERE call LIKE proname || '(%')
+	$$, 'every function was given something wrong');
+
+-- ---- nothing to do is not wrong ----
+
+SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
+	'complete_many(NULL, NULL)', 'complete_many(''{}'', $t)',
+	'complete_many(''{}'', NULL, NULL)', 'extend_many(NULL, NULL)',
+	'extend_many(''{}'', $t)', 'settle_jobs(''[]'')',
+	'complete_many(''{$w, 0, -1}'', $t, ''skip'')',
+	'extend_many(''{$w, 0}'', $t)',
+	'enqueue_many(''inputs'', ''{}'')', 'dequeue_any(''{}'')',
+	'purge_queue(''inputs'', ''{}'')', 'purge_queue(''inputs'', ''{blocked}'')',
+	'grant_queue(''inputs'', ''inputs_reader'', ''{}'')',
+	'alter_queue(''inputs'', ''{}'')', 'job(0)', 'job(-1)', 'attempts(0)',
+	'cancel($c)', 'reschedule($c)', 'reschedule($l)']) call;
+SELECT is_empty('SELECT FROM jobq.job(0)', 'no job, no row');
+SELECT is_empty('SELECT FROM jobq.attempts(0)', 'no job, no attempts');
+SELECT ok(NOT jobq.cancel(:done), 'false: it has ended');
+SELECT ok(NOT jobq.cancel(:dead), 'false: it is dead');
+SELECT ok(NOT jobq.reschedule(:leased), 'false: it runs');
+SELECT ok(NOT jobq.reschedule(:dead), 'false: it is dead');
+SELECT is(jobq.complete_many(NULL, NULL), '{}', 'no ids: none settled');
+SELECT is(jobq.enqueue_many('inputs', '{}'), '{}', 'no payloads: no ids');
+
+-- ---- NULL means the default, and the outermost values are right ----
+
+SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
+	'create_queue(''new'', NULL, NULL)',
+	'purge_queue(''inputs'', NULL)',
+	'enqueue(''inputs'', NULL, NULL, NULL, NULL, NULL, NULL, NULL)',
+	'enqueue_many(''inputs'', ''{null}'', NULL, NULL, NULL, NULL, NULL, NULL)',
+	'dequeue(''inputs'', NULL, NULL, NULL)',
+	'dequeue_any(''{inputs,inputs}'', NULL, NULL, NULL)',
+	'complete($l, $t, NULL)',
+	'complete_many(''{$l}'', $t, NULL)',
+	'complete_many(''[0:0]={$l}'', $t)',
+	'fail($l, $t, NULL, NULL, NULL)',
+	'release($l, $t, NULL)',
+	'extend($l, $t, NULL, NULL)',
+	'extend_many(''{$l}'', $t, NULL)',
+	'complete_and_dequeue(''inputs'', NULL, NULL, NULL, NULL, NULL)',
+	'cancel($l, NULL, NULL)',
+	'reschedule($w, NULL, NULL)',
+	'redrive(''inputs'', NULL, NULL, NULL, NULL)',
+	'peek(''inputs'', NULL)',
+	'enqueue(''inputs'', ''null'', headers => ''{}'')',
+	'enqueue(''inputs'', priority => 100, max_attempts => 1000000, delay => ''0'')',
+	'enqueue(''inputs'', priority => -100, max_attempts => 1, delay => ''100 years'')',
+	'enqueue(''inputs'', run_at => ''4713-01-01 BC'')',
+	'enqueue(''inputs'', run_at => ''294276-12-31'')',
+	'enqueue(''inputs'', kind => repeat(''k'', 255))',
+	'enqueue(''inputs'', kind => '''')',
+	'enqueue_many(''inputs'', ''{1,2,3,4,5}'')',
+	'dequeue(''inputs'', 9223372036854775807, ''1 s'', repeat(''w'', 100000))',
+	'dequeue(''inputs'', 1, ''7 days'', '''')',
+	'extend($l, $t, ''7 days'', ''null'')',
+	'fail($l, $t, repeat(''e'', 100000), retry_in => ''0'')',
+	'fail($l, $t, '''', retry => false)',
+	'cancel($w, repeat(''r'', 1000), ''7 days'')',
+	'reschedule($s, ''4713-01-01 BC'', -100)',
+	'reschedule($w, ''294276-12-31'', 100)',
+	'redrive(''inputs'', 9223372036854775807, ''default'', '''', ''4713-01-01 BC'')',
+	'peek(''inputs'', 9223372036854775807)',
+	'create_queue('' '')', 'create_queue(repeat(''x'', 63))',
+	'settle_jobs(''[{"id": $l, "lease": $t, "do": "fail", "error": null,'
+		|| ' "retry": null, "retry_in": null, "delay": null, "result": null}]'')',
+	'settle_jobs(''[{"id": $l.0, "lease": $t, "do": "fail", "retry_in": "1 min"}]'')',
+	'settle_jobs(''[{"id": $l, "lease": $t, "do": "release", "delay": 0.5}]'')'
+]) call;
+
+-- ---- one signature a name; parameters without types resolve ----
+
+SELECT is_empty($$
+	SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace
+		GROUP BY proname HAVING count(*) > 1
+	$$, 'no name is overloaded');
+
+-- Prepared with `given` parameters; the types they get.
+CREATE FUNCTION pg_temp.prepared(function regproc, given int, named boolean)
+	RETURNS regtype[] LANGUAGE plpgsql AS $$
+DECLARE
+	names text[] := (SELECT proargnames FROM pg_proc WHERE oid = function);
+	types regtype[];
+BEGIN
+	EXECUTE format('PREPARE untyped AS SELECT * FROM %s(%s)', function,
+		(SELECT string_agg(CASE WHEN named THEN quote_ident(names[i]) || ' => '
+				ELSE '' END || '$' || i, ', ' ORDER BY i)
+			FROM generate_series(1, given) i));
+	types := (SELECT parameter_types FROM pg_prepared_statements
+		WHERE name = 'untyped');
+	DEALLOCATE untyped;
+	RETURN types;
+END
+$$;
+SELECT is(pg_temp.prepared(p.oid, given, named),
+		(proargtypes::regtype[])[0:given - 1]::text::regtype[],
+		format('%s with %s untyped parameters%s', proname, given,
+			CASE WHEN named THEN ', named' ELSE '' END))
+	FROM pg_proc p, generate_series(pronargs - pronargdefaults, pronargs) given,
+		unnest(ARRAY[false, true]) named
+	WHERE pronamespace = 'jobq'::regnamespace AND proname NOT LIKE '\_%'
+		AND proname NOT LIKE 'test%'
+	ORDER BY proname, given, named;
+
+PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8);
+EXECUTE untyped_enqueue('inputs', '{"a": 1}', 'k', '5', NULL, '0 s', '3', '{"h": 1}') \gset
+SELECT results_eq(format('SELECT payload, kind, priority, max_attempts, headers
+	FROM jobq.job(%s)', :enqueue),
+	$$VALUES ('{"a": 1}'::jsonb, 'k', 5, 3, '{"h": 1}'::jsonb)$$,
+	'strings arrive as what they stand for');
+PREPARE untyped_complete AS SELECT jobq.complete($1, $2);
+EXECUTE untyped_complete(:'leased', :'lease');
+SELECT is(state, 'completed', 'a driver''s strings complete a job')
+	FROM jobq.job(:leased);
+
+-- smallint and int where bigint stands; arrays too
+SELECT is(pg_temp.try(call), state, call) FROM (VALUES
+	('dequeue(''inputs'', 1::smallint)', 'ok'),
+	('dequeue(''inputs'', 1::int)', 'ok'),
+	('dequeue_any(''{inputs}'', 1::smallint)', 'ok'),
+	('complete(1::smallint, 1::int)', 'JQ020'),
+	('complete(0::int, 1::smallint)', 'JQ020'),
+	('complete_many(ARRAY[0]::int[], 1::smallint)', 'JQ020'),
+	('complete_many(ARRAY[0]::smallint[], 1)', 'JQ020'),
+	('fail(0::smallint, 1::int)', 'JQ020'),
+	('release(0::int, 1::smallint)', 'JQ020'),
+	('extend(0::smallint, 1::int)', 'JQ020'),
+	('extend_many(ARRAY[0]::int[], 1::smallint)', 'ok'),
+	('complete_and_dequeue(''inputs'', ARRAY[0]::int[], 1::smallint, 1::int)', 'JQ020'),
+	('cancel(0::smallint)', 'JQ020'),
+	('cancel(0::int)', 'JQ020'),
+	('reschedule(0::smallint, NULL, 1::smallint)', 'JQ020'),
+	('retry(0::smallint)', 'JQ020'),
+	('redrive(''inputs'', 1::smallint)', 'ok'),
+	('peek(''inputs'', 1::smallint)', 'ok'),
+	('job(0::smallint)', 'ok'),
+	('attempts(0::int)', 'ok'),
+	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
+	('enqueue(''inputs''::name, kind => ''k''::varchar, run_at => current_date)', 'ok')
+) v (call, state);
+
+-- ---- read-only transactions ----
+
+SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
+	FROM unnest(ARRAY['create_queue(''new'')', 'alter_queue(''inputs'', ''{}'')',
+		'drop_queue(''inputs'', true)', 'pause_queue(''inputs'')',
+		'resume_queue(''inputs'')', 'purge_queue(''inputs'')',
+		'grant_queue(''inputs'', ''inputs_reader'', ''{read}'')',
+		'revoke_queue(''inputs'', ''inputs_reader'', ''{read}'')',
+		'enqueue(''inputs'')', 'enqueue_many(''inputs'', ''{1}'')',
+		'dequeue(''inputs'')', 'dequeue_any(''{inputs}'')',
+		'complete($l, $t)', 'complete_many(''{$l}'', $t)', 'fail($l, $t)',
+		'release($l, $t)', 'extend($l, $t)', 'extend_many(''{$l}'', $t)',
+		'settle_jobs(''[{"id": $l, "lease": $t, "do": "complete"}]'')',
+		'complete_and_dequeue(''inputs'', ''{}'', NULL)', 'cancel($w)',
+		'reschedule($w)', 'retry($c)', 'redrive(''inputs'')']) call;
+SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
+	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)',
+		'health()']) call;
+
+SELECT * FROM finish();
+ROLLBACK;
+SELECT jobq.drop_queue('inputs', true) \g /dev/null
+DROP ROLE inputs_reader;
