@@ -163,7 +163,7 @@ count() {
 # What a reader needs of a failed suite.
 show_failure() {
 	local name=$1 log=$2 file
-	grep -nE '^not ok |FAILED' "$log" | head -n 40 || true
+	grep -nE -A 8 '^not ok |FAILED' "$log" | head -n 100 || true
 	echo "-- end of $name's output"
 	tail -n 60 "$log"
 	for file in "$home/out/$name/regression.diffs" \
@@ -175,7 +175,8 @@ show_failure() {
 	done
 	if [ "$name" = tap ]; then
 		for file in "$home"/out/tap/tmp_check/log/*; do
-			if grep -qE 'PANIC|TRAP:|terminated by signal' "$file" 2>/dev/null; then
+			# Signal 9 is what crash tests send themselves.
+			if grep -qE 'PANIC:|TRAP:|terminated by signal ([0-8]|1[0-9]):' "$file"; then
 				echo "-- end of $(basename "$file")"
 				tail -n 40 "$file"
 			fi

@@ -63,6 +63,13 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 	pfree(tids);
 }
 
+JobqCounter
+jobq_shelf_counter(const JobqRow *row)
+{
+	return DatumGetChar(row->values[SHELF_STATE]) == SHELF_SCHEDULED ?
+		COUNT_SCHEDULED : COUNT_RETRYABLE;
+}
+
 void
 jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 {
@@ -79,8 +86,7 @@ jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 	jobq_shelf_insert(row);
 	if (state == SHELF_DEAD)
 		return;
-	jobq_xact_count(session, queue_id,
-					state == SHELF_SCHEDULED ? COUNT_SCHEDULED : COUNT_RETRYABLE, 1);
+	jobq_xact_count(session, queue_id, jobq_shelf_counter(row), 1);
 	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
 }
 

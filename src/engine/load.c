@@ -37,6 +37,13 @@ typedef struct Load
 	HTAB	   *live;
 } Load;
 
+/* Both queries give the row's ctid as their eighth column. */
+static ItemPointerData
+row_tid(HeapTuple tuple, TupleDesc desc)
+{
+	return *(ItemPointer) DatumGetPointer(jobq_row_value(tuple, desc, 8, NULL));
+}
+
 static void
 take_ticket(HeapTuple tuple, TupleDesc desc, void *state)
 {
@@ -52,7 +59,7 @@ take_ticket(HeapTuple tuple, TupleDesc desc, void *state)
 	live->t.run_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 5, NULL));
 	live->t.attempt = DatumGetInt32(jobq_row_value(tuple, desc, 6, NULL));
 	live->t.max_attempts = DatumGetInt32(jobq_row_value(tuple, desc, 7, NULL));
-	live->t.tid = *(ItemPointer) DatumGetPointer(jobq_row_value(tuple, desc, 8, NULL));
+	live->t.tid = row_tid(tuple, desc);
 	live->t.epoch = load->epoch;
 }
 
@@ -71,7 +78,7 @@ apply_claim(Live *live, HeapTuple tuple, TupleDesc desc)
 	if (!no_worker)
 		text_to_cstring_buffer(DatumGetTextPP(worker), live->l.worker,
 							   sizeof(live->l.worker));
-	live->l.claim_tid = *(ItemPointer) DatumGetPointer(jobq_row_value(tuple, desc, 8, NULL));
+	live->l.claim_tid = row_tid(tuple, desc);
 	live->extended_at = live->l.claimed_at;
 }
 
@@ -89,7 +96,7 @@ apply_extension(Live *live, HeapTuple tuple, TupleDesc desc)
 		live->l.expires_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 3, NULL));
 	}
 	if (DatumGetBool(jobq_row_value(tuple, desc, 9, NULL)))
-		live->l.claim_tid = *(ItemPointer) DatumGetPointer(jobq_row_value(tuple, desc, 8, NULL));
+		live->l.claim_tid = row_tid(tuple, desc);
 }
 
 /* Rows come dequeues and carries first, then extensions by claimed_at. */

@@ -17,6 +17,10 @@ extern void jobq_give_ticket(const JobqSession *session, JobqRow *row);
 extern void jobq_place_on_belt(const JobqSession *session,
 							   const JobqQueue *queue, JobqRow *rows,
 							   int nrows);
+
+/* Which counter a waiting row on the shelf is in. */
+extern JobqCounter jobq_shelf_counter(const JobqRow *row);
+
 extern void jobq_place_on_shelf(const JobqSession *session, JobqRow *row,
 								char state);
 

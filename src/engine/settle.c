@@ -48,7 +48,8 @@ jobq_fail(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 		  char attempt_outcome, const char *error, bool retry, int64 retry_in)
 {
 	int32		attempts = held->t.attempt + 1;
-	JobqMove	move = {.attempt_outcome = attempt_outcome,.error = error,.counted = true};
+	JobqMove	move = {.attempt_outcome = attempt_outcome,.error = error,
+	.counted = true};
 
 	if (!retry || attempts >= held->t.max_attempts)
 	{

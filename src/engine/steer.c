@@ -78,9 +78,7 @@ cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
 	int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
 	int32		epoch;
 
-	jobq_xact_count(session, queue_id,
-					DatumGetChar(row->values[SHELF_STATE]) == SHELF_SCHEDULED ?
-					COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+	jobq_xact_count(session, queue_id, jobq_shelf_counter(row), -1);
 	if (!jobq_queue_by_id(queue_id, &queue))
 		return;
 	epoch = jobq_belts_current(session, &belts, queue.class_id);
@@ -163,8 +161,7 @@ reschedule_shelved(const JobqSession *session, JobqRow *row,
 	row->values[JOB_RUN_AT] = TimestampTzGetDatum(run_at);
 	if (set_priority)
 		row->values[JOB_PRIORITY] = Int16GetDatum(priority);
-	jobq_xact_count(session, queue_id, state == SHELF_SCHEDULED ?
-					COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+	jobq_xact_count(session, queue_id, jobq_shelf_counter(row), -1);
 	if (run_at > jobq_now() || !jobq_queue_by_id(queue_id, &queue))
 	{
 		jobq_place_on_shelf(session, row, state);

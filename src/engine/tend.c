@@ -344,8 +344,7 @@ to_belt(Round *round, JobqRow *rows, int n)
 		for (to = from; to < n && same_queue(&rows[to], &rows[from]); to++)
 		{
 			jobq_xact_count(&round->session, queue_id,
-							DatumGetChar(rows[to].values[SHELF_STATE]) == SHELF_SCHEDULED ?
-							COUNT_SCHEDULED : COUNT_RETRYABLE, -1);
+							jobq_shelf_counter(&rows[to]), -1);
 			jobq_give_ticket(&round->session, &rows[to]);
 		}
 		if (jobq_queue_by_id(queue_id, &queue))
@@ -489,7 +488,8 @@ tend_prepared(Round *round)
 TimestampTz
 jobq_tend(JobqDb *db, uint32 gen)
 {
-	Round		round = {.session = {.db = db,.gen = gen},.now = jobq_now(),.next = JOBQ_NEVER};
+	Round		round = {.session = {.db = db,.gen = gen},.now = jobq_now(),
+	.next = JOBQ_NEVER};
 	JobqPart   *part;
 
 	tend_reservations(&round);

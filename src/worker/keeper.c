@@ -279,9 +279,8 @@ work_or_retry(int *failures)
 		return next;
 	}
 	(*failures)++;
-	return TimestampTzPlusMilliseconds(jobq_now(),
-									   1000L * jobq_worker_backoff(*failures,
-																   ERROR_BACKOFF_CAP_SECONDS));
+	return jobq_now() + USECS_PER_SEC *
+		jobq_worker_backoff(*failures, ERROR_BACKOFF_CAP_SECONDS);
 }
 
 void
