@@ -14,6 +14,10 @@
 
 #include "compat.h"
 
+#define JOBQ_PRIORITY_MIN	(-100)
+#define JOBQ_PRIORITY_MAX	100
+#define JOBQ_DELAY_MAX		(INT64CONST(36525) * USECS_PER_DAY) /* 100 years */
+
 /* JQ007: invalid value for "name"; detail is a full sentence. */
 JOBQ_NORETURN extern void jobq_bad_argument(const char *name,
 											const char *detail);

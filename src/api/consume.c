@@ -63,7 +63,7 @@ get_dequeue_args(FunctionCallInfo fcinfo, int first, DequeueArgs *args)
 		jobq_arg_int(PG_GETARG_INT64(first), "max_jobs", 1, PG_INT64_MAX);
 	args->lease_for = PG_ARGISNULL(first + 1) ? 0 :
 		jobq_arg_interval(PG_GETARG_INTERVAL_P(first + 1), "lease_for",
-						  JOBQ_LEASE_MIN, JOBQ_LEASE_MAX);
+						  JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX);
 	args->worker = worker_name(fcinfo, first + 2);
 }
 
@@ -229,7 +229,7 @@ jobq_sql_extend(PG_FUNCTION_ARGS)
 	hold(fcinfo, "jobq.extend()", &session, &held, &queue);
 	if (!PG_ARGISNULL(2))
 		lease_for = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "lease_for",
-									  JOBQ_LEASE_MIN, JOBQ_LEASE_MAX);
+									  JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX);
 	if (!PG_ARGISNULL(3))
 		jobq_check_result_size(&queue, PG_GETARG_DATUM(3));
 	jobq_extend(&session, &held, 1, lease_for,
@@ -348,7 +348,7 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 	n = jobq_arg_ids(fcinfo, 0, "ids", &ids);
 	if (!PG_ARGISNULL(2))
 		lease_for = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "lease_for",
-									  JOBQ_LEASE_MIN, JOBQ_LEASE_MAX);
+									  JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX);
 	held = palloc_extended(sizeof(JobqHeld) * Max(n, 1), MCXT_ALLOC_HUGE);
 	expires_at = palloc(sizeof(TimestampTz) * Max(n, 1));
 	if (n > 0)

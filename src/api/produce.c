@@ -20,10 +20,6 @@
 #include "security/security.h"
 
 #define KIND_MAX		255		/* bytes */
-#define PRIORITY_MIN	(-100)
-#define PRIORITY_MAX	100
-#define ATTEMPTS_MAX	1000000
-#define DELAY_MAX		(INT64CONST(36525) * USECS_PER_DAY) /* 100 years */
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue);
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_many);
@@ -81,7 +77,7 @@ get_run_at(FunctionCallInfo fcinfo, TimestampTz now)
 	else if (!PG_ARGISNULL(ARG_DELAY))
 	{
 		(void) jobq_arg_interval(PG_GETARG_INTERVAL_P(ARG_DELAY), "delay", 0,
-								 DELAY_MAX);
+								 JOBQ_DELAY_MAX);
 		run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														 TimestampTzGetDatum(now),
 														 PG_GETARG_DATUM(ARG_DELAY)));
@@ -106,10 +102,10 @@ fill_row(FunctionCallInfo fcinfo, const JobqQueue *queue, TimestampTz now,
 	}
 	if (!PG_ARGISNULL(ARG_PRIORITY))
 		priority = jobq_arg_int(PG_GETARG_INT32(ARG_PRIORITY), "priority",
-								PRIORITY_MIN, PRIORITY_MAX);
+								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
 	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
 		max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
-									"max_attempts", 1, ATTEMPTS_MAX);
+									"max_attempts", 1, JOBQ_ATTEMPTS_MAX);
 	if (!PG_ARGISNULL(ARG_HEADERS))
 	{
 		jobq_arg_object(PG_GETARG_JSONB_P(ARG_HEADERS), "headers");

@@ -6,10 +6,6 @@
 
 #include "engine/engine.h"
 
-#define JOBQ_LEASE_MIN		USECS_PER_SEC
-#define JOBQ_LEASE_MAX		(7 * USECS_PER_DAY)
-#define JOBQ_DELAY_MAX		(INT64CONST(36525) * USECS_PER_DAY) /* 100 years */
-
 /* JQ004 when a result or progress is larger than the queue takes. */
 extern void jobq_check_result_size(const JobqQueue *queue, Datum result);
 

@@ -19,8 +19,6 @@
 
 #define REASON_MAX		1000	/* bytes */
 #define GRACE_MAX		(7 * USECS_PER_DAY)
-#define PRIORITY_MIN	(-100)
-#define PRIORITY_MAX	100
 
 PG_FUNCTION_INFO_V1(jobq_sql_cancel);
 PG_FUNCTION_INFO_V1(jobq_sql_reschedule);
@@ -96,8 +94,8 @@ jobq_sql_reschedule(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		run_at = Max(run_at, jobq_arg_time(PG_GETARG_TIMESTAMPTZ(1), "run_at"));
 	if (!PG_ARGISNULL(2))
-		priority = jobq_arg_int(PG_GETARG_INT32(2), "priority", PRIORITY_MIN,
-								PRIORITY_MAX);
+		priority = jobq_arg_int(PG_GETARG_INT32(2), "priority",
+								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
 	PG_RETURN_BOOL(steered(jobq_reschedule(&session, id, run_at,
 										   !PG_ARGISNULL(2), (int16) priority),
 						   id));

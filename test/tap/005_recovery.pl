@@ -264,6 +264,8 @@ while ($crashes < 6)
 	my $pid = $victim->query_safe('SELECT pg_backend_pid()');
 	my $id;
 
+	# ROLLBACK warns when there is nothing to roll back.
+	$victim->query_safe('SET client_min_messages = error');
 	await(
 		sub {
 			$id = $victim->query_safe(

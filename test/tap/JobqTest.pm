@@ -87,13 +87,15 @@ sub children_of
 	return @children;
 }
 
-# kill -9 of the postmaster; returns when its processes have noticed.
+# kill -9 of the postmaster; returns when its processes have noticed. One that
+# is stopped at a pause point does not, so they can be killed, too.
 sub kill_server
 {
-	my ($node) = @_;
+	my ($node, %options) = @_;
 	my @children = children_of($node->{_pid});
 
 	$node->kill9;
+	kill(9, @children) if $options{children};
 	await(sub { !grep { kill(0, $_) } @children }, 60)
 	  or die "processes of a killed server go on";
 	return;
