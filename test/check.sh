@@ -127,7 +127,7 @@ suite_tap() {
 	as_server env TESTDIR="$home/out/tap" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-120}" \
-		prove --verbose -I "$pgxs/src/test/perl" -I src/test/tap "${tests[@]}"
+		prove --verbose --merge -I "$pgxs/src/test/perl" -I src/test/tap "${tests[@]}"
 }
 
 # The server that regress, isolation and pgtap used never crashed and stops.

@@ -27,7 +27,9 @@ made_directory=
 if [ ! -d "${no_cluster%/*}" ]; then
 	made_directory=${no_cluster%/*}
 fi
+log=$(mktemp /tmp/pg_jobq-apt.XXXXXX)
 restore() {
+	rm -f "$log"
 	"${root[@]}" rm -f "$no_cluster"
 	if [ -n "$made_directory" ]; then
 		"${root[@]}" rmdir --ignore-fail-on-non-empty "$made_directory" || true
@@ -39,15 +41,12 @@ trap 'exit 130' INT TERM HUP
 echo 'create_main_cluster = false' | "${root[@]}" tee "$no_cluster" >/dev/null
 
 echo "== installing ${missing[*]}"
-log=$(mktemp /tmp/pg_jobq-apt.XXXXXX)
 apt() {
 	if ! "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get \
 		-q -y -o DPkg::Lock::Timeout=600 "$@" >"$log" 2>&1 </dev/null; then
 		tail -n 30 "$log" >&2
-		rm -f "$log"
 		return 1
 	fi
 }
 apt update
 apt install --no-install-recommends --no-upgrade "${missing[@]}"
-rm -f "$log"

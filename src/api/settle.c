@@ -18,6 +18,7 @@
 #include "errors.h"
 
 #define ERROR_MAX_CHARS		5000
+#define NUMBER_MAX			(INT64CONST(1) << 53)	/* of ids and leases */
 
 PG_FUNCTION_INFO_V1(jobq_sql_settle_jobs);
 
@@ -139,7 +140,7 @@ get_number(Jsonb *object, const char *key)
 
 	if (get(object, key, &value) == NULL)
 		jobq_bad_argument(key, "Each element must have it.");
-	return jobq_jsonb_int(&value, key, 1, PG_INT64_MAX);
+	return jobq_jsonb_int(&value, key, 1, NUMBER_MAX);
 }
 
 static void

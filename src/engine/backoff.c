@@ -11,6 +11,9 @@
 
 #include "compat.h"
 #include "engine/engine.h"
+#ifdef JOBQ_TEST_BUILD
+#include "fmgr.h"
+#endif
 
 #define BACKOFF_FLOOR	USECS_PER_SEC
 
@@ -29,3 +32,23 @@ jobq_backoff_delay(const JobqBackoff *backoff, int32 attempt)
 	delay = Max(delay, (double) BACKOFF_FLOOR);
 	return (int64) Min(delay, (double) backoff->cap);
 }
+
+#ifdef JOBQ_TEST_BUILD
+
+PG_FUNCTION_INFO_V1(jobq_test_backoff);
+
+/* (base, factor, cap, jitter, attempt): the delay; times in us. */
+Datum
+jobq_test_backoff(PG_FUNCTION_ARGS)
+{
+	JobqBackoff backoff = {
+		.base = PG_GETARG_INT64(0),
+		.factor = PG_GETARG_FLOAT8(1),
+		.cap = PG_GETARG_INT64(2),
+		.jitter = PG_GETARG_FLOAT8(3)
+	};
+
+	PG_RETURN_INT64(jobq_backoff_delay(&backoff, PG_GETARG_INT32(4)));
+}
+
+#endif							/* JOBQ_TEST_BUILD */

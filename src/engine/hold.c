@@ -55,9 +55,9 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 {
 	if (jobq_xact_ends(ref))
 		return false;
-	jobq_xact_at_commit(ref, AT_COMMIT_END, 0);
 	hold_slot(slot, ref, slot->mark, held);
-	jobq_xact_claim_tid(ref, &held->l.claim_tid);
+	jobq_xact_see_extended(ref, &held->l);
+	jobq_xact_at_commit(ref, AT_COMMIT_END, 0);
 	held->retaken = true;
 	return true;
 }
@@ -220,7 +220,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		check_dequeue(jobq_own(own)->t.queue_id, id, queue);
 		if (jobq_own(own)->state != OWN_RUNNING ||
 			jobq_own(own)->l.lease != lease)
-			return JOBQ_LOST_LEASE;
+			return cause_on_disk(id, lease, queue);
 		hold_own(own, held);
 		return JOBQ_HELD;
 	}

@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -155,6 +156,13 @@ jobq_look_holder(JobqLook *look, int64 id, int64 ticket, JobqHolder *holder)
 		return HOLDER_UNKNOWN;
 	holder->rolled_back = slot.state == SLOT_ROLLED_BACK;
 	holder->l = slot.l;
+	if (TransactionIdIsCurrentTransactionId(slot.mark))
+	{
+		JobqSlotRef ref;
+
+		jobq_ref_of(&slot, &ref);
+		jobq_xact_see_extended(&ref, &holder->l);
+	}
 	return slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE ||
 		slot.state == SLOT_ROLLED_BACK ? HOLDER_WORKER : HOLDER_NONE;
 }

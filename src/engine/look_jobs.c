@@ -163,10 +163,18 @@ look_add_lease(JobqBelts *belts, JobqHolder *holder, Datum *values,
 		set_value(values, nulls, INFO_PROGRESS, claim[CLAIM_PROGRESS]);
 }
 
+static bool
+was_rolled_back(const JobqOutcomeRow *outcome)
+{
+	return !outcome->nulls[OUT_ATTEMPT_OUTCOME] &&
+		DatumGetChar(outcome->values[OUT_ATTEMPT_OUTCOME]) ==
+		ATTEMPT_ROLLED_BACK;
+}
+
 /*
  * A ticket without an outcome is available, unless shared memory knows it
  * as running, or as claimed and rolled back. When it is not in memory it may
- * have ended since the snapshot; then it was running if it had a lease.
+ * have ended since the snapshot; then its outcome tells what it was.
  */
 static void
 look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
@@ -192,7 +200,9 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 				outcome.nulls[OUT_LEASE])
 				return;
 			set_value(values, nulls, INFO_STATE,
-					  CStringGetTextDatum("running"));
+					  CStringGetTextDatum(was_rolled_back(&outcome) ?
+										  state_word(SHELF_RETRYABLE) :
+										  "running"));
 			break;
 	}
 	values[INFO_ATTEMPT] =

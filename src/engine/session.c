@@ -23,10 +23,8 @@ jobq_now(void)
 }
 
 static void
-begin(JobqSession *session)
+begin(JobqSession *session, Oid install)
 {
-	Oid			install = jobq_enter();
-
 	session->db = jobq_db_attach(MyDatabaseId, install);
 	session->gen = session->db->gen;
 }
@@ -36,13 +34,13 @@ jobq_begin_write(const char *what, JobqSession *session)
 {
 	PreventCommandIfReadOnly(what);
 	PreventCommandIfParallelMode(what);
-	begin(session);
+	begin(session, jobq_enter());
 }
 
 void
 jobq_begin_read(JobqSession *session)
 {
-	begin(session);
+	begin(session, jobq_enter_by_view());
 }
 
 /*

@@ -104,6 +104,8 @@ JobqSteered
 jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 			int64 grace)
 {
+	int64		awaited = 0;	/* spilled ticket that is ours alone */
+
 	for (int attempt = 0;; attempt++)
 	{
 		JobqHeld	held;
@@ -139,6 +141,12 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 			case WHERE_FINAL:
 				return JOBQ_STEER_FINAL;
 			case WHERE_SPILLED:
+				if (awaited != where.t.ticket)
+				{
+					awaited = where.t.ticket;
+					jobq_await_spilled(session, &where);
+					break;
+				}
 				cancel_spilled(session, &where, reason);
 				return JOBQ_STEER_DONE;
 			case WHERE_ELSEWHERE:
@@ -189,6 +197,8 @@ JobqSteered
 jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 				bool set_priority, int16 priority)
 {
+	int64		awaited = 0;	/* spilled ticket that is ours alone */
+
 	for (int attempt = 0;; attempt++)
 	{
 		int			own = jobq_own_find(id);
@@ -237,6 +247,12 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 			case WHERE_FINAL:
 				return JOBQ_STEER_FINAL;
 			case WHERE_SPILLED:
+				if (awaited != where.t.ticket)
+				{
+					awaited = where.t.ticket;
+					jobq_await_spilled(session, &where);
+					break;
+				}
 				held = (JobqHeld) {.own = -1,.t = where.t};
 				return reschedule_held(session, &held, run_at, set_priority,
 									   priority);

@@ -16,6 +16,7 @@
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
 #include "engine/place.h"
+#include "engine/whereis.h"
 #include "engine/xact.h"
 #include "pause.h"
 
@@ -410,6 +411,12 @@ tend_reload(Round *round)
 		return;
 	if (jobq_free_slots() > 0 && round->now >= next_reload && begin(round))
 	{
+		if (!jobq_may_load_spilled(&round->session))
+		{
+			jobq_keeper_commit();
+			come_again(round, round->now + BUSY_RETRY);
+			return;
+		}
 		jobq_load(&round->session, from);
 		jobq_keeper_commit();
 		SpinLockAcquire(&db->mutex);

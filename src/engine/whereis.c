@@ -4,9 +4,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "engine/belts.h"
@@ -14,6 +17,9 @@
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "security/security.h"
+
+/* Sub-object of jobq.queue that stands for all spilled tickets in locks. */
+#define SPILL_LOCK		1
 
 static void
 take_newest_ticket(Relation job, Relation outcome, int32 epoch, int64 id,
@@ -85,6 +91,43 @@ jobq_where_is(const JobqSession *session, int64 id, JobqWhere *where)
 		return DatumGetChar(where->outcome.values[OUT_ENDED]) == ENDED_MOVED ?
 			WHERE_ELSEWHERE : WHERE_FINAL;
 	return is_spilled(session->db, id) ? WHERE_SPILLED : WHERE_ELSEWHERE;
+}
+
+static void
+spill_tag(const JobqSession *session, LOCKTAG *tag)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
+					   session->db->install, SPILL_LOCK);
+}
+
+void
+jobq_await_spilled(const JobqSession *session, const JobqWhere *where)
+{
+	JobqBelts	belts = {0};
+	Relation	job;
+	TransactionId writer = InvalidTransactionId;
+	LOCKTAG		tag;
+
+	spill_tag(session, &tag);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	job = jobq_belts_read(&belts, where->t.epoch, BELT_JOB);
+	if (job != NULL)
+		writer = jobq_belt_writer(job, where->t.id, where->t.ticket);
+	jobq_belts_close(&belts);
+	/* the lock on its xid goes after its commit callback has run */
+	if (TransactionIdIsValid(writer) &&
+		!TransactionIdIsCurrentTransactionId(writer))
+		XactLockTableWait(writer, NULL, NULL, XLTW_None);
+}
+
+bool
+jobq_may_load_spilled(const JobqSession *session)
+{
+	LOCKTAG		tag;
+
+	spill_tag(session, &tag);
+	return LockAcquire(&tag, ExclusiveLock, false, true) !=
+		LOCKACQUIRE_NOT_AVAIL;
 }
 
 bool

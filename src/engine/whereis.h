@@ -29,6 +29,17 @@ extern JobqWhereResult jobq_where_is(const JobqSession *session, int64 id,
 									 JobqWhere *where);
 
 /*
+ * A spilled ticket has no slot to mark. Instead: until the end of the
+ * transaction nobody but us steers spilled tickets and the keeper loads none;
+ * and whoever has written this one is done with publishing. Look again then.
+ */
+extern void jobq_await_spilled(const JobqSession *session,
+							   const JobqWhere *where);
+
+/* The keeper's part: may it load now, until the end of its transaction? */
+extern bool jobq_may_load_spilled(const JobqSession *session);
+
+/*
  * Shelf row, else newest ticket with its outcome; false when there is neither.
  */
 extern bool jobq_newest(int64 id, JobqWhere *where);

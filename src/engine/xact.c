@@ -167,8 +167,8 @@ find_mark(const JobqSlotRef *ref)
 {
 	for (int i = nops - 1; i >= 0; i--)
 	{
-		if (ops[i].kind == OP_MARK && ops[i].ref.slot == ref->slot &&
-			ops[i].ref.gen == ref->gen && ops[i].ref.ticket == ref->ticket)
+		if (ops[i].kind == OP_MARK && ops[i].ref.gen == ref->gen &&
+			ops[i].ref.ticket == ref->ticket)
 			return i;
 	}
 	return -1;
@@ -239,12 +239,15 @@ jobq_xact_ends(const JobqSlotRef *ref)
 }
 
 void
-jobq_xact_claim_tid(const JobqSlotRef *ref, ItemPointer claim_tid)
+jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease)
 {
 	int			mark = find_mark(ref);
 
-	if (mark >= 0 && ItemPointerIsValid(&ops[mark].claim_tid))
-		*claim_tid = ops[mark].claim_tid;
+	if (mark < 0 || ops[mark].at_commit != AT_COMMIT_EXTEND)
+		return;
+	lease->expires_at = ops[mark].when;
+	if (ItemPointerIsValid(&ops[mark].claim_tid))
+		lease->claim_tid = ops[mark].claim_tid;
 }
 
 bool

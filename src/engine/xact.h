@@ -63,8 +63,8 @@ extern void jobq_xact_revert(const JobqSlotRef *ref);
 /* Is a slot we have marked going to end at commit (else: only extended)? */
 extern bool jobq_xact_ends(const JobqSlotRef *ref);
 
-/* Where a slot we have extended has its progress, if that has changed. */
-extern void jobq_xact_claim_tid(const JobqSlotRef *ref, ItemPointer claim_tid);
+/* The lease of a slot we have marked, as we have extended it. */
+extern void jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease);
 
 /* May this be one of our own tickets beyond JOBQ_OWN_MAX? */
 extern bool jobq_xact_spilled(int64 id);

@@ -9,6 +9,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -19,6 +20,10 @@
 
 #define JOBQ_EXTENSION	"pg_jobq"
 #define JOBQ_SCHEMA		"jobq"
+
+/* Half a second in all: less than a deadlock takes to be noticed. */
+#define GATE_TRIES		50
+#define GATE_WAIT_US	10000L
 
 static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_QUEUE] = "queue",
@@ -144,6 +149,14 @@ jobq_extension_owner(void)
  * The name is resolved again under the lock: DROP EXTENSION may have come
  * first, even followed by another CREATE EXTENSION.
  */
+static bool
+is_still_ours(Oid relid)
+{
+	/* a lock that we hold already does not bring news by itself */
+	AcceptInvalidationMessages();
+	return jobq_table_oid_missing_ok(JOBQ_TABLE_QUEUE) == relid;
+}
+
 Oid
 jobq_enter(void)
 {
@@ -152,9 +165,38 @@ jobq_enter(void)
 		Oid			relid = jobq_table_oid(JOBQ_TABLE_QUEUE);
 
 		LockRelationOid(relid, AccessShareLock);
-		/* a lock that we hold already does not bring news by itself */
-		AcceptInvalidationMessages();
-		if (jobq_table_oid_missing_ok(JOBQ_TABLE_QUEUE) == relid)
+		if (is_still_ours(relid))
+			return relid;
+		UnlockRelationOid(relid, AccessShareLock);
+	}
+}
+
+static void
+lock_soon(Oid relid)
+{
+	for (int i = 0; i < GATE_TRIES; i++)
+	{
+		if (ConditionalLockRelationOid(relid, AccessShareLock))
+			return;
+		pg_usleep(GATE_WAIT_US);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("pg_jobq is locked by another session"),
+			 errdetail("Most likely the extension is being dropped or altered."),
+			 errhint("Try again when that is done.")));
+}
+
+Oid
+jobq_enter_by_view(void)
+{
+	for (;;)
+	{
+		Oid			relid = jobq_table_oid(JOBQ_TABLE_QUEUE);
+
+		lock_soon(relid);
+		if (is_still_ours(relid))
 			return relid;
 		UnlockRelationOid(relid, AccessShareLock);
 	}

@@ -45,6 +45,13 @@ extern Oid	jobq_extension_owner(void);
 extern Oid	jobq_enter(void);
 
 /*
+ * The same for what may be called through a view, which is locked already:
+ * DROP EXTENSION may have passed the gate and wait for the view, so this gives
+ * up after half a second rather than wait for it in turn. ERROR 55P03 then.
+ */
+extern Oid	jobq_enter_by_view(void);
+
+/*
  * Grows whenever the catalog of queues may have changed. What was read from
  * it is good as long as this number, taken before reading, stays.
  */
@@ -259,6 +266,10 @@ extern void jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
  */
 extern bool jobq_belt_read_ticket(Relation job_rel, ItemPointer hint,
 								  int64 id, int64 ticket, JobqRow *row);
+
+/* Which (sub)transaction has written a ticket; Invalid when it is not there. */
+extern TransactionId jobq_belt_writer(Relation job_rel, int64 id,
+									  int64 ticket);
 
 /* All tickets of a job in one epoch, ascending; returns their number. */
 extern int	jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows);

@@ -68,9 +68,9 @@ BEGIN
 			SET LOCAL transaction_read_only = on;
 		END IF;
 		EXECUTE 'SELECT jobq.' || pg_temp.fill(call);
-		RAISE EXCEPTION 'ok' USING ERRCODE = 'JQ000';
+		RAISE EXCEPTION 'ok' USING ERRCODE = 'YES01';
 	EXCEPTION
-		WHEN SQLSTATE 'JQ000' THEN
+		WHEN SQLSTATE 'YES01' THEN
 			result := 'ok';
 		WHEN OTHERS THEN
 			GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL,
@@ -355,7 +355,8 @@ INSERT INTO wrong (call, state) VALUES
 	('settle_jobs(''[{"id": $l, "lease": $t, "do": "release"},'
 		|| ' {"id": $l, "lease": $t, "do": "complete"}]'')', 'JQ015');
 
-SELECT is(pg_temp.try(call), state, call) FROM wrong ORDER BY n;
+SELECT is(pg_temp.try(call), state, replace(call, E'\n', '\n'))
+	FROM wrong ORDER BY n;
 
 SELECT is_empty($$
 	SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace
@@ -387,13 +388,16 @@ SELECT is(jobq.enqueue_many('inputs', '{}'), '{}', 'no payloads: no ids');
 
 -- ---- NULL means the default, and the outermost values are right ----
 
+-- a committed job would come back from a claim undone only after its backoff
+SELECT ok(jobq.create_queue('inputs own'), 'a queue of this transaction');
+SELECT ok(jobq.enqueue('inputs own') > 0, 'and a job');
 SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'create_queue(''new'', NULL, NULL)',
 	'purge_queue(''inputs'', NULL)',
 	'enqueue(''inputs'', NULL, NULL, NULL, NULL, NULL, NULL, NULL)',
-	'enqueue_many(''inputs'', ''{null}'', NULL, NULL, NULL, NULL, NULL, NULL)',
-	'dequeue(''inputs'', NULL, NULL, NULL)',
-	'dequeue_any(''{inputs,inputs}'', NULL, NULL, NULL)',
+	'enqueue_many(''inputs'', ''{"null"}'', NULL, NULL, NULL, NULL, NULL, NULL)',
+	'dequeue(''inputs own'', NULL, NULL, NULL)',
+	'dequeue_any(''{inputs own,inputs own}'', NULL, NULL, NULL)',
 	'complete($l, $t, NULL)',
 	'complete_many(''{$l}'', $t, NULL)',
 	'complete_many(''[0:0]={$l}'', $t)',
@@ -401,7 +405,7 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'release($l, $t, NULL)',
 	'extend($l, $t, NULL, NULL)',
 	'extend_many(''{$l}'', $t, NULL)',
-	'complete_and_dequeue(''inputs'', NULL, NULL, NULL, NULL, NULL)',
+	'complete_and_dequeue(''inputs own'', NULL, NULL, NULL, NULL, NULL)',
 	'cancel($l, NULL, NULL)',
 	'reschedule($w, NULL, NULL)',
 	'redrive(''inputs'', NULL, NULL, NULL, NULL)',
@@ -414,8 +418,8 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'enqueue(''inputs'', kind => repeat(''k'', 255))',
 	'enqueue(''inputs'', kind => '''')',
 	'enqueue_many(''inputs'', ''{1,2,3,4,5}'')',
-	'dequeue(''inputs'', 9223372036854775807, ''1 s'', repeat(''w'', 100000))',
-	'dequeue(''inputs'', 1, ''7 days'', '''')',
+	'dequeue(''inputs own'', 9223372036854775807, ''1 s'', repeat(''w'', 100000))',
+	'dequeue(''inputs own'', 1, ''7 days'', '''')',
 	'extend($l, $t, ''7 days'', ''null'')',
 	'fail($l, $t, repeat(''e'', 100000), retry_in => ''0'')',
 	'fail($l, $t, '''', retry => false)',
@@ -459,10 +463,10 @@ SELECT is(pg_temp.prepared(p.oid, given, named),
 		(proargtypes::regtype[])[0:given - 1]::text::regtype[],
 		format('%s with %s untyped parameters%s', proname, given,
 			CASE WHEN named THEN ', named' ELSE '' END))
-	FROM pg_proc p, generate_series(pronargs - pronargdefaults, pronargs) given,
+	FROM pg_proc p,
+		generate_series(pronargs - pronargdefaults, pronargs::int) given,
 		unnest(ARRAY[false, true]) named
 	WHERE pronamespace = 'jobq'::regnamespace AND proname NOT LIKE '\_%'
-		AND proname NOT LIKE 'test%'
 	ORDER BY proname, given, named;
 
 PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8);
@@ -478,10 +482,10 @@ SELECT is(state, 'completed', 'a driver''s strings complete a job')
 
 -- smallint and int where bigint stands; arrays too
 SELECT is(pg_temp.try(call), state, call) FROM (VALUES
-	('dequeue(''inputs'', 1::smallint)', 'ok'),
-	('dequeue(''inputs'', 1::int)', 'ok'),
-	('dequeue_any(''{inputs}'', 1::smallint)', 'ok'),
-	('complete(1::smallint, 1::int)', 'JQ020'),
+	('dequeue(''inputs own'', 1::smallint)', 'ok'),
+	('dequeue(''inputs own'', 1::int)', 'ok'),
+	('dequeue_any(''{inputs own}'', 1::smallint)', 'ok'),
+	('complete(0::smallint, 1::int)', 'JQ020'),
 	('complete(0::int, 1::smallint)', 'JQ020'),
 	('complete_many(ARRAY[0]::int[], 1::smallint)', 'JQ020'),
 	('complete_many(ARRAY[0]::smallint[], 1)', 'JQ020'),

@@ -19,11 +19,12 @@ my $seed = $ENV{JOBQ_SEED} || time() ^ $$;
 srand($seed);
 note("JOBQ_SEED=$seed");
 
-my $node = start_node('crash');
+my $node = start_node('crash', 'max_prepared_transactions = 50');
 $node->safe_psql(
 	'postgres', q{
 CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5}');
+SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5,
+	"lease_for": "2 s"}');
 SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
 	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
 });
@@ -37,6 +38,8 @@ sub queue
 }
 
 my $INTO_LEDGER = 'INSERT INTO audit.ledger SELECT';
+# What fails must not say again what the last one has said.
+my $NOTHING_YET = "\\unset id\n\\unset ids\n";
 
 # Nothing to dequeue: no ids and lease 0, which settles nothing.
 sub dequeue
@@ -63,12 +66,12 @@ my $FORGET = "\\set done '{}'\n";
 my %steps = (
 	enqueue => sub {
 		my $queue = queue();
-		return "$INTO_LEDGER jobq.enqueue('$queue', '{\"a\": 1}') RETURNING id \\gset\n"
+		return "$NOTHING_YET$INTO_LEDGER jobq.enqueue('$queue', '{\"a\": 1}') RETURNING id \\gset\n"
 		  . "\\echo enqueued {:id}\n";
 	},
 	enqueue_many => sub {
 		my $queue = queue();
-		return qq{WITH many AS ($INTO_LEDGER unnest(jobq.enqueue_many('$queue',
+		return qq{${NOTHING_YET}WITH many AS ($INTO_LEDGER unnest(jobq.enqueue_many('$queue',
 	array_fill('{}'::jsonb, ARRAY[20]))) RETURNING id)
 SELECT array_agg(id)::text AS ids FROM many \\gset
 \\echo enqueued :ids
@@ -77,7 +80,7 @@ SELECT array_agg(id)::text AS ids FROM many \\gset
 	enqueue_later => sub {
 		my $queue = queue();
 		my $delay = rand(3);
-		return "$INTO_LEDGER jobq.enqueue('$queue', delay => '$delay s') RETURNING id \\gset\n"
+		return "$NOTHING_YET$INTO_LEDGER jobq.enqueue('$queue', delay => '$delay s') RETURNING id \\gset\n"
 		  . "\\echo enqueued {:id}\n";
 	},
 	enqueue_rolled_back => sub {
@@ -176,6 +179,28 @@ FROM jobq.complete_and_dequeue('$queue', :'ids', nullif(:lease, 0), 3) \\gset
 		  . $COMPLETE
 		  . "COMMIT;\n";
 	},
+	enqueue_prepared => sub {
+		my $queue = queue();
+		my $name = 'p' . int(rand(1_000_000_000));
+		return qq{BEGIN;
+$INTO_LEDGER jobq.enqueue('$queue') FROM generate_series(1, 2);
+$INTO_LEDGER jobq.enqueue('$queue', delay => '0.2 s');
+PREPARE TRANSACTION '$name';
+COMMIT PREPARED '$name';
+};
+	},
+	redrive => sub {
+		return "SELECT jobq.redrive('graves', 3);\nSELECT jobq.redrive('fast', 3);\n";
+	},
+	retry => sub {
+		return qq{\\set id 0
+SELECT id FROM jobq.dead_jobs ORDER BY random() LIMIT 1 \\gset
+SELECT jobq.retry(:id) WHERE :id > 0;
+};
+	},
+	purge => sub {
+		return "SELECT jobq.purge_queue('slow', '{retryable}');\n";
+	},
 	steer => sub {
 		return qq{\\set id 0
 SELECT id FROM jobq.jobs ORDER BY random() LIMIT 1 \\gset
@@ -190,8 +215,8 @@ SELECT jobq.reschedule(:id) WHERE :id > 0;
 	},);
 my @often = (
 	(qw(enqueue enqueue_many work work_in_one_transaction)) x 4,
-	(grep { !/^(?:steer|reschedule)$/ } sort keys %steps) x 2,
-	qw(steer reschedule));
+	(grep { !/^(?:steer|reschedule|retry|redrive|purge)$/ } sort keys %steps) x 2,
+	qw(steer reschedule retry redrive purge));
 
 sub script
 {
@@ -209,7 +234,7 @@ sub script
 
 # What a client may be told; anything else is a bug.
 my %expected = map { $_ => 1 }
-  qw(JQ001 JQ014 JQ015 JQ009 JQ020 25P02 57P01 57P02 57P03);
+  qw(JQ001 JQ008 JQ009 JQ014 JQ015 JQ020 25P02 57P01 57P02 57P03);
 my (%leases, %ids, %count, @strange);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
@@ -329,6 +354,33 @@ foreach my $round (1 .. $ROUNDS)
 	$node->restart if $round % 2 == 0;
 	await_keeper($node);
 }
+
+# Transactions that a crash found prepared.
+foreach my $name (
+	split(/\n/, $node->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts')))
+{
+	$node->safe_psql('postgres', "COMMIT PREPARED '$name'");
+	note("$name was left prepared");
+}
+
+# Whatever is left can be delivered and completed.
+ok( await(
+		sub {
+			$node->safe_psql(
+				'postgres', qq{
+SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('$_', 1000);})
+			  for qw(fast slow graves);
+			return $node->safe_psql('postgres', 'SELECT count(*) FROM jobq.jobs')
+			  eq '0';
+		}),
+	'the queues can be emptied')
+  or diag($node->safe_psql('postgres',
+		'SELECT id, queue, state, run_at FROM jobq.jobs LIMIT 20'));
+audit_ok($node, 'all done');
+is( $node->safe_psql('postgres',
+		'SELECT count(*) FROM audit.ledger l WHERE NOT EXISTS
+		(SELECT FROM jobq.history h WHERE h.id = l.id)'),
+	'0', 'every job that was ever committed is final');
 
 is(join("\n", @strange), '', 'nobody was told anything strange');
 is(conflicts_logged($node), 0, 'the unique index has saved nobody');

@@ -88,7 +88,7 @@ my $WORKER_COMPLAINT = qr/pg_jobq (?:keeper|launcher) (?:WARNING|ERROR|FATAL|PAN
 # ---- DROP EXTENSION, and CREATE again, several times in one server ----
 
 $node->safe_psql('postgres', 'CREATE DATABASE busy');
-foreach my $round (1 .. 4)
+foreach my $round (1 .. 6)
 {
 	$node->safe_psql('busy', 'CREATE EXTENSION pg_jobq');
 	$node->safe_psql('busy', 'CREATE FUNCTION check_dispatch() RETURNS text

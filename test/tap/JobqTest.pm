@@ -17,7 +17,8 @@ our @EXPORT = qw(start_node kill_server kill_backend await await_keeper add_audi
 
 my $TIMEOUT = $PostgreSQL::Test::Utils::timeout_default;
 
-# A server with the library preloaded; extra lines for postgresql.conf.
+# A server with the library preloaded; extra lines for postgresql.conf, to which
+# JOBQ_CONF adds, such as "jobq.max_live_jobs = 100".
 sub start_node
 {
 	my ($name, $conf) = @_;
@@ -38,6 +39,8 @@ log_line_prefix = '%m [%p] %b '
 log_statement = none
 });
 	$node->append_conf('postgresql.conf', $conf) if defined $conf;
+	$node->append_conf('postgresql.conf', $ENV{JOBQ_CONF})
+	  if defined $ENV{JOBQ_CONF};
 	$node->start;
 	return $node;
 }
@@ -328,7 +331,15 @@ BEGIN
 		FROM ((SELECT id FROM job UNION SELECT id FROM shelf)
 			EXCEPT (SELECT id FROM audit.ledger
 				UNION SELECT moved_to FROM outcome
-				UNION SELECT id FROM job WHERE retry_of IS NOT NULL)) l;
+				UNION SELECT id FROM job WHERE retry_of IS NOT NULL
+				UNION SELECT id FROM shelf WHERE retry_of IS NOT NULL)) l;
+	RETURN QUERY SELECT format('dead job %s was run again %s times', r.retry_of,
+			count(*))
+		FROM (SELECT DISTINCT id, retry_of FROM job
+			UNION SELECT id, retry_of FROM shelf) r
+		WHERE EXISTS (SELECT FROM job j JOIN outcome o USING (epoch, ticket)
+			WHERE j.id = r.retry_of AND o.ended = 'd')
+		GROUP BY r.retry_of HAVING count(*) > 1;
 	RETURN QUERY SELECT format('job %s was handed out as new twice', id)
 		FROM audit.ledger GROUP BY id HAVING count(*) > 1;
 	RETURN QUERY SELECT format('effect of job %s: %s times, completed %s times',
@@ -357,6 +368,12 @@ BEGIN
 	RETURN QUERY SELECT format('health: %s: %s', h.item, h.detail)
 		FROM jobq.health() h
 		WHERE h.item = 'index_conflicts' AND h.status <> 'ok';
+	-- where memory is too small it does not hold all there is
+	IF current_setting('jobq.max_live_jobs')::int < (SELECT count(*) FROM job j
+		WHERE NOT EXISTS (SELECT FROM outcome o WHERE o.ticket = j.ticket))
+	THEN
+		RETURN;
+	END IF;
 
 	RETURN QUERY
 		SELECT format('queue %s: stats say %s, tables say %s', q.queue,
