@@ -224,7 +224,6 @@ jobq_sql_extend(PG_FUNCTION_ARGS)
 	JobqHeld	held;
 	JobqQueue	queue;
 	int64		lease_for = 0;
-	TimestampTz expires_at;
 
 	hold(fcinfo, "jobq.extend()", &session, &held, &queue);
 	if (!PG_ARGISNULL(2))
@@ -234,8 +233,8 @@ jobq_sql_extend(PG_FUNCTION_ARGS)
 		jobq_check_result_size(&queue, PG_GETARG_DATUM(3));
 	jobq_extend(&session, &held, 1, lease_for,
 				PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3),
-				PG_ARGISNULL(3), &expires_at);
-	PG_RETURN_TIMESTAMPTZ(expires_at);
+				PG_ARGISNULL(3));
+	PG_RETURN_TIMESTAMPTZ(held.l.expires_at);
 }
 
 /* ---- settling many jobs of one lease ---- */
@@ -340,7 +339,6 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 	int			n;
 	int64		lease_for = 0;
 	JobqHeld   *held;
-	TimestampTz *expires_at;
 	int			nheld = 0;
 	ReturnSetInfo *rsinfo;
 
@@ -350,14 +348,13 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 		lease_for = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "lease_for",
 									  JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX);
 	held = palloc_extended(sizeof(JobqHeld) * Max(n, 1), MCXT_ALLOC_HUGE);
-	expires_at = palloc(sizeof(TimestampTz) * Max(n, 1));
 	if (n > 0)
 	{
 		jobq_arg_required(fcinfo, 1, "lease");
 		jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
 		nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), true, held);
-		jobq_extend(&session, held, nheld, lease_for, (Datum) 0, true,
-					expires_at);
+		jobq_extend(&session, held, nheld, lease_for, (Datum) 0, true);
+		qsort(held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
 	}
 	InitMaterializedSRF(fcinfo, 0);
 	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
@@ -365,14 +362,13 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 	{
 		Datum		values[2] = {Int64GetDatum(ids[i])};
 		bool		nulls[2] = {false, true};
+		const JobqHeld *found;
 
-		for (int j = 0; j < nheld && nulls[1]; j++)
+		found = find_held(held, nheld, ids[i]);
+		if (found != NULL)
 		{
-			if (held[j].t.id == ids[i])
-			{
-				values[1] = TimestampTzGetDatum(expires_at[j]);
-				nulls[1] = false;
-			}
+			values[1] = TimestampTzGetDatum(found->l.expires_at);
+			nulls[1] = false;
 		}
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

@@ -85,6 +85,19 @@ get_run_at(FunctionCallInfo fcinfo, TimestampTz now)
 	return Max(run_at, now);
 }
 
+/* An object, without what pg_jobq itself says of a job's origin. */
+static void
+check_headers(Jsonb *headers)
+{
+	JsonbValue	value;
+
+	jobq_arg_object(headers, "headers");
+	if (getKeyJsonValueFromContainer(&headers->root, JOBQ_DEAD_LETTER_KEY,
+									 strlen(JOBQ_DEAD_LETTER_KEY),
+									 &value) != NULL)
+		jobq_bad_argument("headers", "The key \"" JOBQ_DEAD_LETTER_KEY "\" is reserved for dead-letter queues.");
+}
+
 /* All columns but payload, ticket, id and queue. */
 static void
 fill_row(FunctionCallInfo fcinfo, const JobqQueue *queue, TimestampTz now,
@@ -108,7 +121,7 @@ fill_row(FunctionCallInfo fcinfo, const JobqQueue *queue, TimestampTz now,
 									"max_attempts", 1, JOBQ_ATTEMPTS_MAX);
 	if (!PG_ARGISNULL(ARG_HEADERS))
 	{
-		jobq_arg_object(PG_GETARG_JSONB_P(ARG_HEADERS), "headers");
+		check_headers(PG_GETARG_JSONB_P(ARG_HEADERS));
 		row->values[JOB_HEADERS] = PG_GETARG_DATUM(ARG_HEADERS);
 		row->nulls[JOB_HEADERS] = false;
 	}

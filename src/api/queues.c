@@ -302,7 +302,10 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 	wanted = queue;
 	jobq_options_apply(options, &wanted);
 
-	jobq_queue_lock();
+	/* a dead-letter queue must not be dropped or lead back meanwhile */
+	if (strcmp(queue.dead_letter, wanted.dead_letter) != 0)
+		jobq_queue_lock();
+	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
 	wanted = queue;
 	jobq_options_apply(options, &wanted);
@@ -322,7 +325,7 @@ set_paused(FunctionCallInfo fcinfo, const char *what, bool paused)
 
 	jobq_begin_write(what, &session);
 	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
-	jobq_queue_lock();
+	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
 	if (queue.paused == paused)
 		return;
@@ -488,9 +491,11 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 
 	jobq_begin_write("jobq.drop_queue()", &session);
 	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
-	jobq_queue_lock();
-	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
+	/* whoever has enqueued there is waited for with no other lock in hand */
 	jobq_lock_queue_for_drop(&queue);
+	jobq_queue_lock();
+	jobq_queue_lock_settings(queue.queue_id);
+	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
 	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
 	pointing = pointing_to(name);
 	if (force)

@@ -240,7 +240,6 @@ settle(const JobqSession *session, Settlement *s)
 {
 	JobqHeld	held;
 	JobqQueue	queue;
-	TimestampTz expires_at;
 	JobqLost	lost = jobq_hold_leased(session, s->id, s->lease, &held, &queue);
 
 	if (lost != JOBQ_HELD)
@@ -264,7 +263,7 @@ settle(const JobqSession *session, Settlement *s)
 			s->outcome = "released";
 			break;
 		case DO_EXTEND:
-			jobq_extend(session, &held, 1, 0, (Datum) 0, true, &expires_at);
+			jobq_extend(session, &held, 1, 0, (Datum) 0, true);
 			s->outcome = "extended";
 			break;
 	}

@@ -190,6 +190,42 @@ jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref)
 }
 
 void
+jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
+{
+	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+
+	if (slot == NULL)
+		return;
+	if (slot->state == SLOT_RUNNING && (slot->flags & SLOT_CLAIM_OPEN) &&
+		!(slot->flags & SLOT_START_DONE) && !TransactionIdIsValid(slot->mark))
+	{
+		jobq_slot_unlink(slot);
+		slot->flags &= ~(SLOT_CLAIM_OPEN | SLOT_START_WANTED);
+		memset(&slot->l, 0, sizeof(slot->l));
+		jobq_slot_set_state(slot, SLOT_READY);
+		jobq_slot_link(slot);
+	}
+	jobq_slot_unlock(slot);
+}
+
+void
+jobq_postpone(JobqDb *db, const JobqSlotRef *ref, TimestampTz until)
+{
+	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+
+	if (slot == NULL)
+		return;
+	if (!TransactionIdIsValid(slot->mark) &&
+		(slot->state == SLOT_RUNNING || slot->state == SLOT_ROLLED_BACK))
+	{
+		jobq_slot_unlink(slot);
+		slot->l.expires_at = until;
+		jobq_slot_link(slot);
+	}
+	jobq_slot_unlock(slot);
+}
+
+void
 jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);

@@ -382,6 +382,13 @@ extern int	jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after,
  */
 extern void jobq_close_claim(JobqDb *db, const JobqSlotRef *ref);
 extern void jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref);
+
+/* A claim that was never handed out: available again, as if not taken. */
+extern void jobq_unclaim(JobqDb *db, const JobqSlotRef *ref);
+
+/* Keeper: look at this due lease again at `until`. */
+extern void jobq_postpone(JobqDb *db, const JobqSlotRef *ref,
+						  TimestampTz until);
 extern void jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref,
 							   ItemPointer tid);
 

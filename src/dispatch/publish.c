@@ -167,7 +167,9 @@ report_spilled(Publish *p)
 {
 	if (p->nspilled == 0)
 		return;
-	jobq_note_reload(p->db, p->gen, p->min_spilled, p->nspilled);
+	/* what is loaded from disk and has to stay there was counted before */
+	jobq_note_reload(p->db, p->gen, p->min_spilled,
+					 (p->flags & SLOT_FROM_SCAN) ? 0 : p->nspilled);
 
 	/*
 	 * Slots may have become free in plenty just before it was noted. Without

@@ -183,28 +183,31 @@ write_claims(ClaimCall *call, Taken *taken, int n)
 	pfree(tickets);
 }
 
-/*
- * After a crash: the keeper commits a start record for each delivery before
- * it is handed out, so that a job that kills the server is counted too.
- */
+/* ---- start records ---- */
+
+/* Is the keeper still to commit this delivery's start? */
+static bool
+start_is_open(ClaimCall *call, const Taken *taken, JobqSlot *slot)
+{
+	return taken->own < 0 &&
+		jobq_find(call->session->db, call->session->gen, taken->ref.id, slot) &&
+		slot->t.ticket == taken->ticket &&
+		slot->l.lease == call->lease.lease &&
+		slot->state == SLOT_RUNNING && !(slot->flags & SLOT_START_DONE);
+}
+
 static void
-await_start_records(ClaimCall *call, Taken *taken, int n)
+await_starts(ClaimCall *call, const Taken *taken, int n)
 {
 	TimestampTz deadline;
+	JobqSlot	slot;
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   JOBQ_DEQUEUE_WAIT_MS);
 	jobq_wake_keeper(call->session->db);
 	for (int i = 0; i < n; i++)
 	{
-		JobqSlot	slot;
-
-		while (taken[i].own < 0 &&
-			   jobq_find(call->session->db, call->session->gen,
-						 taken[i].ref.id, &slot) &&
-			   slot.t.ticket == taken[i].ticket &&
-			   slot.l.lease == call->lease.lease &&
-			   !(slot.flags & SLOT_START_DONE))
+		while (start_is_open(call, &taken[i], &slot))
 		{
 			if (GetCurrentTimestamp() >= deadline)
 				ereport(ERROR,
@@ -219,6 +222,58 @@ await_start_records(ClaimCall *call, Taken *taken, int n)
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
+}
+
+/* Jobs that were cancelled while we waited are not handed out. */
+static void
+leave_out_lost(ClaimCall *call, const Taken *taken, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		JobqSlot	slot;
+		ListCell   *cell;
+
+		if (taken[i].own >= 0 ||
+			(jobq_find(call->session->db, call->session->gen, taken[i].ref.id,
+					   &slot) &&
+			 slot.l.lease == call->lease.lease && slot.state == SLOT_RUNNING))
+			continue;
+		foreach(cell, call->deliveries)
+		{
+			const JobqDelivery *delivery = lfirst(cell);
+
+			if (DatumGetInt64(delivery->row.values[JOB_ID]) == taken[i].ref.id)
+			{
+				call->deliveries = foreach_delete_current(call->deliveries, cell);
+				break;
+			}
+		}
+	}
+}
+
+/*
+ * After a crash: the keeper commits a start record for each delivery before
+ * it is handed out, so that a job that kills the server is counted too. Jobs
+ * that are not handed out after all must not lose an attempt by it.
+ */
+static void
+await_start_records(ClaimCall *call, Taken *taken, int n)
+{
+	PG_TRY();
+	{
+		await_starts(call, taken, n);
+	}
+	PG_CATCH();
+	{
+		for (int i = 0; i < n; i++)
+		{
+			if (taken[i].own < 0)
+				jobq_unclaim(call->session->db, &taken[i].ref);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	leave_out_lost(call, taken, n);
 }
 
 static void

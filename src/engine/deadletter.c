@@ -14,8 +14,6 @@
 
 #include "engine/deadletter.h"
 
-#define DEAD_LETTER_KEY		"dead_letter"
-
 static void
 push_key(JsonbParseState **state, const char *key)
 {
@@ -70,9 +68,9 @@ push_other_headers(JsonbParseState **state, const JobqRow *row)
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
 	{
 		if (token == WJB_KEY)
-			skip = value.val.string.len == (int) strlen(DEAD_LETTER_KEY) &&
-				memcmp(value.val.string.val, DEAD_LETTER_KEY,
-					   strlen(DEAD_LETTER_KEY)) == 0;
+			skip = value.val.string.len == (int) strlen(JOBQ_DEAD_LETTER_KEY) &&
+				memcmp(value.val.string.val, JOBQ_DEAD_LETTER_KEY,
+					   strlen(JOBQ_DEAD_LETTER_KEY)) == 0;
 		if (!skip)
 			(void) pushJsonbValue(state, token, &value);
 	}
@@ -87,7 +85,7 @@ headers_of_copy(const JobqQueue *queue, const JobqRow *row,
 	char		died_at[MAXDATELEN + 1];
 
 	push_other_headers(&state, row);
-	push_key(&state, DEAD_LETTER_KEY);
+	push_key(&state, JOBQ_DEAD_LETTER_KEY);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "queue", queue->name);
 	push_int64(&state, "id", DatumGetInt64(row->values[JOB_ID]));
@@ -124,6 +122,18 @@ jobq_dead_letter(const JobqSession *session, const JobqQueue *queue,
 	return jobq_enqueue_row(session, &target, &copy, now);
 }
 
+/* Headers may be anything: false for a number that is no bigint. */
+static bool
+to_int64(Numeric number, int64 *result)
+{
+	char	   *text = numeric_normalize(number);
+	char	   *end;
+
+	errno = 0;
+	*result = strtoi64(text, &end, 10);
+	return errno == 0 && *end == '\0' && end != text;
+}
+
 bool
 jobq_dead_letter_origin(const JobqRow *copy, int64 *id, char **queue)
 {
@@ -134,8 +144,8 @@ jobq_dead_letter_origin(const JobqRow *copy, int64 *id, char **queue)
 	if (copy->nulls[JOB_HEADERS])
 		return false;
 	value = getKeyJsonValueFromContainer(&DatumGetJsonbP(copy->values[JOB_HEADERS])->root,
-										 DEAD_LETTER_KEY,
-										 strlen(DEAD_LETTER_KEY), &found);
+										 JOBQ_DEAD_LETTER_KEY,
+										 strlen(JOBQ_DEAD_LETTER_KEY), &found);
 	if (value == NULL || value->type != jbvBinary ||
 		!JsonContainerIsObject(value->val.binary.data))
 		return false;
@@ -143,8 +153,8 @@ jobq_dead_letter_origin(const JobqRow *copy, int64 *id, char **queue)
 	value = getKeyJsonValueFromContainer(entry, "id", 2, &found);
 	if (value == NULL || value->type != jbvNumeric)
 		return false;
-	*id = DatumGetInt64(DirectFunctionCall1(numeric_int8,
-											NumericGetDatum(value->val.numeric)));
+	if (!to_int64(value->val.numeric, id))
+		return false;
 	value = getKeyJsonValueFromContainer(entry, "queue", 5, &found);
 	if (value == NULL || value->type != jbvString)
 		return false;

@@ -14,6 +14,9 @@
 #include "dispatch/dispatch.h"
 #include "store/store.h"
 
+/* Header of a copy in a dead-letter queue: where it came from. */
+#define JOBQ_DEAD_LETTER_KEY	"dead_letter"
+
 /* ---- clock ---- */
 
 /* The one clock of leases, delays and timers. */
@@ -37,6 +40,12 @@ extern void jobq_begin_read(JobqSession *session);
 
 /* Wait until the keeper has recovered; JQ009 after timeout_ms. */
 extern void jobq_await_ready(const JobqSession *session, int timeout_ms);
+
+/*
+ * Sleep about 2 ms while somebody else works; false once deadline has passed.
+ */
+extern bool jobq_wait_a_moment(TimestampTz deadline);
+JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
 
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
@@ -142,10 +151,9 @@ extern bool jobq_fail(const JobqSession *session, JobqHeld *held,
 extern void jobq_release(const JobqSession *session, JobqHeld *held,
 						 const JobqQueue *queue, int64 delay);
 
-/* lease_for 0 = as taken. */
+/* lease_for 0 = as taken. held[].l.expires_at is the new end. */
 extern void jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,
-						int64 lease_for, Datum progress, bool progress_null,
-						TimestampTz *expires_at);
+						int64 lease_for, Datum progress, bool progress_null);
 
 /* ---- steer.c ---- */
 
@@ -214,6 +222,9 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
  * work per call. Returns when to call again (JOBQ_NEVER: when woken).
  */
 extern TimestampTz jobq_tend(JobqDb *db, uint32 gen);
+
+/* Is this process a keeper? It never waits for anybody's lock. */
+extern bool jobq_in_keeper;
 
 /*
  * Begin a keeper transaction: snapshot pushed and the gate taken without

@@ -99,8 +99,15 @@ lock_queue(const JobqQueue *queue)
 {
 	JobqQueue	again;
 
-	LockDatabaseObject(jobq_table_oid(JOBQ_TABLE_QUEUE), queue->queue_id, 0,
-					   RowExclusiveLock);
+	Oid			relid = jobq_table_oid(JOBQ_TABLE_QUEUE);
+
+	if (!jobq_in_keeper)
+		LockDatabaseObject(relid, queue->queue_id, 0, RowExclusiveLock);
+	else if (!ConditionalLockDatabaseObject(relid, queue->queue_id, 0,
+											RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("queue \"%s\" is being dropped", queue->name)));
 	if (!jobq_queue_by_id(queue->queue_id, &again))
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_NO_QUEUE),

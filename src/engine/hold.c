@@ -12,9 +12,12 @@
 #include "compat.h"
 #include "engine/belts.h"
 #include "engine/hold.h"
+#include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
 #include "security/security.h"
+
+#define SPILLED_WAIT_MS		2000
 
 static void
 hold_own(int own, JobqHeld *held)
@@ -76,6 +79,32 @@ check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
 				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
 }
 
+/*
+ * A slot that came from a scan may be of a ticket that has ended meanwhile:
+ * then it goes, and the job is to be looked for elsewhere.
+ */
+static bool
+drop_if_stale(const JobqSession *session, JobqHeld *held)
+{
+	JobqBelts	belts = {0};
+	JobqOutcomeRow row;
+	Relation	outcome;
+	bool		stale;
+
+	if (!(held->flags & SLOT_FROM_SCAN))
+		return false;
+	outcome = jobq_belts_read(&belts, held->t.epoch, BELT_OUTCOME);
+	stale = outcome == NULL ||
+		jobq_belt_read_outcome(outcome, held->t.ticket, &row);
+	jobq_belts_close(&belts);
+	if (stale)
+	{
+		jobq_let_go(session, held);
+		jobq_drop_stale(session->db, &held->ref);
+	}
+	return stale;
+}
+
 JobqHoldResult
 jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			  JobqHeld *held)
@@ -101,6 +130,8 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			case MARK_OK:
 				jobq_xact_marked(session, &ref, xid);
 				hold_slot(&slot, &ref, xid, held);
+				if (drop_if_stale(session, held))
+					continue;
 				return HOLD_OK;
 			case MARK_NO_SLOT:
 				return HOLD_NO_SLOT;
@@ -209,11 +240,28 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 	return lost;
 }
 
+/*
+ * The job may be running under this lease without a slot, for lack of one.
+ * Running ones come first when the keeper loads.
+ */
+static void
+await_slot(const JobqSession *session, TimestampTz *deadline)
+{
+	if (*deadline == 0)
+		*deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												SPILLED_WAIT_MS);
+	jobq_wake_keeper(session->db);
+	if (!jobq_wait_a_moment(*deadline))
+		jobq_raise_not_ready();
+}
+
 JobqLost
 jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 				 JobqHeld *held, JobqQueue *queue)
 {
 	int			own = jobq_own_find(id);
+	TimestampTz deadline = 0;
+	JobqLost	lost;
 
 	if (own >= 0)
 	{
@@ -229,23 +277,34 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		return cause_on_disk(id, lease, queue);
 	for (;;)
 	{
-		TransactionId xid = GetCurrentTransactionId();
+		TransactionId xid;
 		TransactionId busy = InvalidTransactionId;
 		JobqSlot	slot;
 		JobqSlotRef ref;
 		JobqMarkResult result;
 
+		if (jobq_find(session->db, session->gen, id, &slot))
+			check_dequeue(slot.t.queue_id, id, queue);
+		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
 		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
 						   &ref, &busy);
 		if (result == MARK_NO_SLOT)
-			return cause_on_disk(id, lease, queue);
+		{
+			lost = cause_on_disk(id, lease, queue);
+			if (lost != JOBQ_LOST_LEASE || !jobq_is_spilled(session->db, id))
+				return lost;
+			await_slot(session, &deadline);
+			continue;
+		}
 		if (result == MARK_OK)
 			jobq_xact_marked(session, &ref, xid);
 		check_dequeue(slot.t.queue_id, id, queue);
 		if (result == MARK_OK)
 		{
 			hold_slot(&slot, &ref, xid, held);
+			if (drop_if_stale(session, held))
+				continue;
 			return JOBQ_HELD;
 		}
 		if (result == MARK_GRACE)

@@ -12,9 +12,12 @@
 
 #include "engine/keeperxact.h"
 
+bool		jobq_in_keeper = false;
+
 bool
 jobq_keeper_begin(Oid install)
 {
+	jobq_in_keeper = true;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (!ConditionalLockRelationOid(install, AccessShareLock) ||

@@ -157,8 +157,30 @@ check_let_go(JobqDb *db)
 				 errmsg("pg_jobq keeper stops loading: the database is needed without it")));
 }
 
+/*
+ * The snapshot may be old: a ticket that has ended since then, and whose slot
+ * had gone before we made one again, is not to stay as running. (Available
+ * ones are verified when they are claimed.)
+ */
 static void
-publish(const JobqSession *session, Live **live, long n)
+drop_ended(const JobqSession *session, Relation outcome,
+		   const JobqTicket *tickets, const JobqLease *leases, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		JobqSlotRef ref = {.slot = JOBQ_NIL,.gen = session->gen,
+			.id = tickets[i].id,.ticket = tickets[i].ticket,
+		.lease = leases[i].lease};
+		JobqOutcomeRow row;
+
+		if (leases[i].lease != 0 &&
+			jobq_belt_read_outcome(outcome, tickets[i].ticket, &row))
+			jobq_drop_stale(session->db, &ref);
+	}
+}
+
+static void
+publish(const JobqSession *session, Relation outcome, Live **live, long n)
 {
 	JobqTicket	tickets[JOBQ_CHUNK];
 	JobqLease	leases[JOBQ_CHUNK];
@@ -175,6 +197,7 @@ publish(const JobqSession *session, Live **live, long n)
 		{
 			(void) jobq_publish(session->db, session->gen, tickets, leases,
 								count, SLOT_FROM_SCAN);
+			drop_ended(session, outcome, tickets, leases, count);
 			count = 0;
 			check_let_go(session->db);
 		}
@@ -182,7 +205,8 @@ publish(const JobqSession *session, Live **live, long n)
 }
 
 static void
-load_epoch(const JobqSession *session, int32 epoch, int64 from)
+load_epoch(const JobqSession *session, JobqBelts *belts, int32 epoch,
+		   int64 from)
 {
 	Load		load = {.session = session,.epoch = epoch};
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Live)};
@@ -216,7 +240,7 @@ load_epoch(const JobqSession *session, int32 epoch, int64 from)
 	hash_seq_init(&seq, load.live);
 	while ((one = hash_seq_search(&seq)) != NULL)
 		all[n++] = one;
-	publish(session, all, n);
+	publish(session, jobq_belts_read(belts, epoch, BELT_OUTCOME), all, n);
 	pfree(all);
 	hash_destroy(load.live);
 }
@@ -235,7 +259,7 @@ jobq_load(const JobqSession *session, int64 from)
 		if (jobq_belts_read(&belts, epochs[e], BELT_JOB) != NULL &&
 			jobq_belts_read(&belts, epochs[e], BELT_OUTCOME) != NULL &&
 			jobq_belts_read(&belts, epochs[e], BELT_CLAIM) != NULL)
-			load_epoch(session, epochs[e], from);
+			load_epoch(session, &belts, epochs[e], from);
 	}
 	jobq_belts_close(&belts);
 	PopActiveSnapshot();

@@ -12,6 +12,8 @@
 
 #include "engine/look.h"
 
+#define LOOK_TRIES		3
+
 /* The newest ticket of a job in an epoch, and how it ended. */
 typedef enum NewestAttr
 {
@@ -201,32 +203,60 @@ look_newest(JobqLook *look, Datum *values, bool *nulls)
 }
 
 /*
- * A row on the shelf is newer than any ticket and carries all attempts; else
- * the newest ticket carries those before it.
+ * A ticket that has not ended and is not in memory either may have ended since
+ * the snapshot; then a new snapshot shows it.
  */
-void
-jobq_show_attempts(const JobqSession *session, int64 id,
-				   Tuplestorestate *store, TupleDesc desc)
+static bool
+look_too_late(JobqLook *look, const Datum *values, const bool *nulls)
 {
-	JobqLook	look;
+	JobqHolder	holder;
+
+	return nulls[NEWEST_ENDED] &&
+		jobq_look_holder(look, look->id, DatumGetInt64(values[NEWEST_TICKET]),
+						 &holder) == HOLDER_UNKNOWN;
+}
+
+/*
+ * A row on the shelf is newer than any ticket and carries all attempts; else
+ * the newest ticket carries those before it. False: the snapshot was too old,
+ * and nothing was shown; never at the last try.
+ */
+static bool
+look_at_attempts(JobqLook *look, bool last_try)
+{
 	JobqLookQueue *queue;
 	JobqLookRole *role;
 	Datum		values[NEWEST_NATTS];
 	bool		nulls[NEWEST_NATTS];
 	bool		on_shelf;
 
+	on_shelf = look_one(look, SQL_SHELF_ATTEMPTS, values, nulls);
+	if (!on_shelf && !look_newest(look, values, nulls))
+		return true;
+	if (!jobq_look_visible(look, DatumGetInt32(values[NEWEST_QUEUE]),
+						   DatumGetObjectId(values[NEWEST_ENQUEUED_BY]),
+						   &queue, &role))
+		return true;
+	if (!on_shelf && !last_try && look_too_late(look, values, nulls))
+		return false;
+	look_add_carried(look, values[NEWEST_ATTEMPTS], nulls[NEWEST_ATTEMPTS]);
+	if (!on_shelf)
+		look_add_newest(look, values, nulls);
+	return true;
+}
+
+void
+jobq_show_attempts(const JobqSession *session, int64 id,
+				   Tuplestorestate *store, TupleDesc desc)
+{
+	JobqLook	look;
+	bool		shown = false;
+
 	jobq_look_await_leases(session);
-	jobq_look_begin(&look, session, id, store, desc);
-	on_shelf = look_one(&look, SQL_SHELF_ATTEMPTS, values, nulls);
-	if ((on_shelf || look_newest(&look, values, nulls)) &&
-		jobq_look_visible(&look, DatumGetInt32(values[NEWEST_QUEUE]),
-						  DatumGetObjectId(values[NEWEST_ENQUEUED_BY]),
-						  &queue, &role))
+	for (int i = LOOK_TRIES; i > 0 && !shown; i--)
 	{
-		look_add_carried(&look, values[NEWEST_ATTEMPTS],
-						 nulls[NEWEST_ATTEMPTS]);
-		if (!on_shelf)
-			look_add_newest(&look, values, nulls);
+		jobq_look_begin(&look, session, id, store, desc);
+		shown = look_at_attempts(&look, i == 1);
+		jobq_look_end(&look);
 	}
-	jobq_look_end(&look);
 }

@@ -10,6 +10,7 @@
 
 #include "engine/deadletter.h"
 #include "engine/whereis.h"
+#include "engine/xact.h"
 #include "errors.h"
 
 /* A new job like `old`, for whoever enqueued that one. */
@@ -35,6 +36,14 @@ put_back(JobqRow *dead, int64 rerun_as)
 	jobq_shelf_insert(dead);
 }
 
+static bool
+is_original_of(const JobqRow *row, int64 copy_id)
+{
+	return DatumGetChar(row->values[SHELF_STATE]) == SHELF_DEAD &&
+		!row->nulls[SHELF_MOVED_TO] &&
+		DatumGetInt64(row->values[SHELF_MOVED_TO]) == copy_id;
+}
+
 static void
 find_queue(const JobqRow *row, int64 id, JobqQueue *queue)
 {
@@ -56,9 +65,40 @@ raise_rerun_before(int64 id, const char *detail)
 			 errhint("A dead job is rerun at most once; retry the job that came of it.")));
 }
 
+/*
+ * The original of a copy in a dead-letter queue, off the shelf and in our
+ * hands, to be put back. Headers alone prove nothing: the original must say
+ * itself that this is its copy.
+ */
+static bool
+take_original(const JobqRow *copy, JobqRow *original)
+{
+	int64		copy_id = DatumGetInt64(copy->values[JOB_ID]);
+	int64		id;
+	char	   *queue;
+
+	return jobq_dead_letter_origin(copy, &id, &queue) &&
+		jobq_shelf_read(id, original) && is_original_of(original, copy_id) &&
+		jobq_shelf_take(id, true, original);
+}
+
+/* A dead copy counts as run again as well: the work is to be done once. */
+static void
+end_dead_copy(int64 id, int64 copy, int64 again)
+{
+	JobqRow		row;
+
+	if (!jobq_shelf_take(copy, true, &row))
+		return;
+	if (!row.nulls[SHELF_RERUN_AS])
+		raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", runs again as job " INT64_FORMAT ".",
+										copy, DatumGetInt64(row.values[SHELF_RERUN_AS])));
+	put_back(&row, again);
+}
+
 /* The copy in the dead-letter queue must not run as well. */
 static void
-end_copy(const JobqSession *session, int64 id, int64 copy)
+end_copy(const JobqSession *session, int64 id, int64 copy, int64 again)
 {
 	JobqWhere	where;
 
@@ -72,9 +112,12 @@ end_copy(const JobqSession *session, int64 id, int64 copy)
 											copy));
 			return;
 		case JOBQ_STEER_FINAL:
-			if (jobq_newest(copy, &where) && !where.on_shelf &&
-				where.has_outcome &&
-				DatumGetChar(where.outcome.values[OUT_ENDED]) == ENDED_COMPLETED)
+			if (!jobq_newest(copy, &where))
+				return;
+			if (where.on_shelf)
+				end_dead_copy(id, copy, again);
+			else if (where.has_outcome &&
+					 DatumGetChar(where.outcome.values[OUT_ENDED]) == ENDED_COMPLETED)
 				raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", has been completed.",
 												copy));
 	}
@@ -85,6 +128,8 @@ retry_dead(const JobqSession *session, int64 id)
 {
 	JobqQueue	queue;
 	JobqRow		dead;
+	JobqRow		original;
+	bool		has_original;
 	int64		again;
 
 	if (!jobq_shelf_take(id, true, &dead))
@@ -93,10 +138,16 @@ retry_dead(const JobqSession *session, int64 id)
 	if (!dead.nulls[SHELF_RERUN_AS])
 		raise_rerun_before(id, psprintf("It runs again as job " INT64_FORMAT ".",
 										DatumGetInt64(dead.values[SHELF_RERUN_AS])));
-	if (!dead.nulls[SHELF_MOVED_TO])
-		end_copy(session, id, DatumGetInt64(dead.values[SHELF_MOVED_TO]));
+	has_original = take_original(&dead, &original);
+	if (has_original && !original.nulls[SHELF_RERUN_AS])
+		raise_rerun_before(id, psprintf("Its original runs again as job " INT64_FORMAT ".",
+										DatumGetInt64(original.values[SHELF_RERUN_AS])));
 	again = rerun(session, &queue, &dead);
+	if (!dead.nulls[SHELF_MOVED_TO])
+		end_copy(session, id, DatumGetInt64(dead.values[SHELF_MOVED_TO]), again);
 	put_back(&dead, again);
+	if (has_original)
+		put_back(&original, again);
 	return again;
 }
 
@@ -107,6 +158,7 @@ jobq_retry(const JobqSession *session, int64 id)
 	JobqWhere	where;
 	bool		final;
 
+	jobq_xact_steered(session);
 	if (!jobq_newest(id, &where))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 	if (where.on_shelf && DatumGetChar(where.row.values[SHELF_STATE]) == SHELF_DEAD)
@@ -140,7 +192,10 @@ static bool
 redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
 {
 	JobqRow		dead;
+	JobqRow		original;
+	bool		has_original;
 	bool		done;
+	int64		again = 0;
 
 	if (!jobq_shelf_read(id, &dead) ||
 		!wanted(what, &dead, DatumGetTimestampTz(dead.values[SHELF_DIED_AT])) ||
@@ -148,10 +203,47 @@ redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
 		return false;
 	if (!jobq_shelf_take(id, true, &dead))
 		return false;
-	done = dead.nulls[SHELF_RERUN_AS];
-	put_back(&dead, done ? rerun(session, what->to != NULL ? what->to :
-								 what->from, &dead) : 0);
+	has_original = take_original(&dead, &original);
+	done = dead.nulls[SHELF_RERUN_AS] &&
+		(!has_original || original.nulls[SHELF_RERUN_AS]);
+	if (done)
+		again = rerun(session, what->to != NULL ? what->to : what->from, &dead);
+	put_back(&dead, again);
+	if (has_original)
+		put_back(&original, again);
 	return done;
+}
+
+/* Where a waiting copy goes back to; false when the caller may not. */
+static bool
+find_target(const JobqRedrive *what, const JobqRow *copy, JobqQueue *target)
+{
+	int64		id;
+	char	   *name;
+
+	if (!jobq_dead_letter_origin(copy, &id, &name))
+		return false;
+	if (what->to != NULL)
+	{
+		*target = *what->to;
+		return true;
+	}
+	return jobq_queue_by_name(name, target) &&
+		(target->my_privileges & (JOBQ_PRIV_ENQUEUE | JOBQ_PRIV_MANAGE)) != 0;
+}
+
+/* The job to repeat for a copy whose original is not kept any more. */
+static void
+base_on_copy(const JobqRow *copy, const JobqQueue *target, JobqRow *base)
+{
+	int64		id;
+	char	   *name;
+
+	*base = *copy;
+	if (jobq_dead_letter_origin(copy, &id, &name))
+		base->values[JOB_ID] = Int64GetDatum(id);
+	base->values[JOB_MAX_ATTEMPTS] = Int32GetDatum(target->max_attempts);
+	jobq_strip_dead_letter(base);
 }
 
 /* A waiting copy in a dead-letter queue: back to where it came from. */
@@ -159,45 +251,28 @@ static bool
 redrive_copy(const JobqSession *session, const JobqRedrive *what, int64 id)
 {
 	JobqWhere	where;
-	JobqRow		dead;
 	JobqRow		base;
-	JobqQueue	origin;
-	const JobqQueue *to = what->to;
-	int64		origin_id;
-	char	   *origin_name;
-	bool		stub;
+	JobqRow		original;
+	JobqQueue	target;
+	bool		has_original;
 	bool		done = false;
 	int64		again = 0;
 
-	if (!jobq_newest(id, &where) ||
-		!jobq_dead_letter_origin(&where.row, &origin_id, &origin_name) ||
+	if (!jobq_newest(id, &where) || !find_target(what, &where.row, &target) ||
 		!wanted(what, &where.row,
 				DatumGetTimestampTz(where.row.values[JOB_ENQUEUED_AT])))
 		return false;
-	if (to == NULL)
-	{
-		if (!jobq_queue_by_name(origin_name, &origin) ||
-			!(origin.my_privileges & (JOBQ_PRIV_ENQUEUE | JOBQ_PRIV_MANAGE)))
-			return false;
-		to = &origin;
-	}
-	stub = jobq_shelf_take(origin_id, true, &dead);
-	if ((!stub || dead.nulls[SHELF_RERUN_AS]) &&
+	has_original = take_original(&where.row, &original);
+	if ((!has_original || original.nulls[SHELF_RERUN_AS]) &&
 		jobq_cancel(session, id, "redriven",
 					JOBQ_ONLY_WAITING) == JOBQ_STEER_DONE)
 	{
-		base = stub ? dead : where.row;
-		base.values[JOB_ID] = Int64GetDatum(origin_id);
-		if (!stub)
-		{
-			base.values[JOB_MAX_ATTEMPTS] = Int32GetDatum(to->max_attempts);
-			jobq_strip_dead_letter(&base);
-		}
-		again = rerun(session, to, &base);
+		base_on_copy(&where.row, &target, &base);
+		again = rerun(session, &target, has_original ? &original : &base);
 		done = true;
 	}
-	if (stub)
-		put_back(&dead, again);
+	if (has_original)
+		put_back(&original, again);
 	return done;
 }
 
@@ -225,6 +300,7 @@ jobq_redrive(const JobqSession *session, const JobqRedrive *what)
 	JobqIdList	copies = {0};
 	int64		count;
 
+	jobq_xact_steered(session);
 	jobq_list_shelved(what->from->queue_id, SHELF_DEAD, &dead);
 	count = redrive_ids(session, what, &dead, redrive_dead, what->max);
 	jobq_list_belt(session, what->from->queue_id, true, false, false, &copies);

@@ -43,12 +43,8 @@ jobq_begin_read(JobqSession *session)
 	begin(session, jobq_enter_by_view());
 }
 
-/*
- * Sleep a moment while the keeper works; returns false once `deadline` has
- * passed.
- */
-static bool
-wait_a_moment(TimestampTz deadline)
+bool
+jobq_wait_a_moment(TimestampTz deadline)
 {
 	if (GetCurrentTimestamp() >= deadline)
 		return false;
@@ -59,8 +55,8 @@ wait_a_moment(TimestampTz deadline)
 	return true;
 }
 
-static void
-raise_not_ready(void)
+void
+jobq_raise_not_ready(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_NOT_READY),
@@ -82,8 +78,8 @@ jobq_await_ready(const JobqSession *session, int timeout_ms)
 												   timeout_ms);
 			jobq_wake_launcher();
 		}
-		if (!wait_a_moment(deadline))
-			raise_not_ready();
+		if (!jobq_wait_a_moment(deadline))
+			jobq_raise_not_ready();
 	}
 }
 
@@ -99,8 +95,8 @@ jobq_take_lease(const JobqSession *session, TimestampTz now)
 			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   JOBQ_DEQUEUE_WAIT_MS);
 		jobq_wake_keeper(session->db);
-		if (!wait_a_moment(deadline))
-			raise_not_ready();
+		if (!jobq_wait_a_moment(deadline))
+			jobq_raise_not_ready();
 	}
 	return lease;
 }

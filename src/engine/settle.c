@@ -114,11 +114,10 @@ extended(JobqHeld *held, TimestampTz expires_at, bool has_progress)
 		jobq_own_extend(held->own, expires_at, &held->l.claim_tid);
 }
 
-/* All are held under one lease; expires_at is an array, in order of held. */
+/* All are held under one lease. */
 void
 jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,
-			int64 lease_for, Datum progress, bool progress_null,
-			TimestampTz *expires_at)
+			int64 lease_for, Datum progress, bool progress_null)
 {
 	JobqBelts	belts = {0};
 	TimestampTz now = jobq_now();
@@ -143,7 +142,7 @@ jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,
 						progress_null);
 		for (int i = from; i < to; i++)
 		{
-			expires_at[i] = lease.expires_at;
+			held[i].l.expires_at = lease.expires_at;
 			extended(&held[i], lease.expires_at, !progress_null);
 		}
 	}

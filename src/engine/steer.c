@@ -6,9 +6,8 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
-#include "utils/wait_event.h"
+#include "utils/timestamp.h"
 
 #include "engine/claimrow.h"
 #include "engine/hold.h"
@@ -18,7 +17,7 @@
 #include "engine/xact.h"
 #include "errors.h"
 
-#define STEER_TRIES		2000	/* of about 1 ms each */
+#define STEER_TRIES		1000	/* of about 2 ms each */
 
 /* Let a commit's callback or the keeper finish what it is at. */
 static void
@@ -30,10 +29,7 @@ pause_briefly(int attempt)
 				 errmsg("a job is between two states for too long"),
 				 errdetail("The keeper has not moved it on."),
 				 errhint("Look at jobq.health() and try again.")));
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 1, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	(void) jobq_wait_a_moment(DT_NOEND);
 }
 
 /* ---- cancel ---- */
@@ -55,7 +51,10 @@ cancel_held(const JobqSession *session, JobqHeld *held, const char *reason,
 	if (held->state == SLOT_RUNNING)
 		ending.attempt_outcome = ATTEMPT_CANCELLED;
 	else if (held->state == SLOT_ROLLED_BACK)
+	{
 		ending.attempt_outcome = ATTEMPT_ROLLED_BACK;
+		jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
+	}
 	if (grace > 0 && held->state == SLOT_RUNNING)
 		ending.held_until = now + grace;
 	jobq_write_outcomes(session, &belts, held, 1, &ending, now);
@@ -106,6 +105,7 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 {
 	int64		awaited = 0;	/* spilled ticket that is ours alone */
 
+	jobq_xact_steered(session);
 	for (int attempt = 0;; attempt++)
 	{
 		JobqHeld	held;
@@ -115,7 +115,7 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 		switch (jobq_hold_any(session, id, false, &held))
 		{
 			case HOLD_OK:
-				if (grace == JOBQ_ONLY_WAITING && held.state != SLOT_READY)
+				if (grace == JOBQ_ONLY_WAITING && held.state == SLOT_RUNNING)
 				{
 					jobq_let_go(session, &held);
 					return JOBQ_STEER_RUNNING;
@@ -199,6 +199,7 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 {
 	int64		awaited = 0;	/* spilled ticket that is ours alone */
 
+	jobq_xact_steered(session);
 	for (int attempt = 0;; attempt++)
 	{
 		int			own = jobq_own_find(id);
@@ -210,7 +211,8 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 		/* look first: a running job is not to be marked for nothing */
 		if (own >= 0 ? jobq_own(own)->state == OWN_RUNNING :
 			jobq_find(session->db, session->gen, id, &slot) &&
-			(slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE))
+			(slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE) &&
+			!TransactionIdIsCurrentTransactionId(slot.mark))
 			return JOBQ_STEER_RUNNING;
 		if (own < 0 && jobq_find(session->db, session->gen, id, &slot) &&
 			slot.state == SLOT_ROLLED_BACK)
@@ -266,14 +268,14 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 /* ---- purge ---- */
 
 static int64
-cancel_ids(const JobqSession *session, const int64 *ids, int n)
+cancel_ids(const JobqSession *session, const int64 *ids, int n, int64 grace)
 {
 	int64		count = 0;
 
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (jobq_cancel(session, ids[i], "purged", 0) == JOBQ_STEER_DONE)
+		if (jobq_cancel(session, ids[i], "purged", grace) == JOBQ_STEER_DONE)
 			count++;
 	}
 	return count;
@@ -293,7 +295,8 @@ jobq_purge(const JobqSession *session, const JobqQueue *queue, int states)
 				   (states & JOBQ_PURGE_AVAILABLE) != 0,
 				   (states & JOBQ_PURGE_RUNNING) != 0,
 				   (states & JOBQ_PURGE_RETRYABLE) != 0, &list);
-	count = cancel_ids(session, list.ids, list.n);
+	count = cancel_ids(session, list.ids, list.n,
+					   (states & JOBQ_PURGE_RUNNING) ? 0 : JOBQ_ONLY_WAITING);
 	return count;
 }
 

@@ -21,12 +21,15 @@
 #include "pause.h"
 
 #define BUSY_RETRY		INT64CONST(100000)	/* somebody has what we need */
+#define BUSY_RETRY_CAP	(2 * USECS_PER_SEC)
 #define PREPARED_CHECK	USECS_PER_SEC
+#define POSTPONE		(5 * USECS_PER_SEC)	/* a job that cannot be moved */
 #define RELOAD_PAUSE	INT64CONST(100000)	/* between two reloads */
 #define RELOAD_LOOK		USECS_PER_SEC	/* for free slots */
 #define SHELF_BATCH		1000
 
 static TimestampTz next_reload; /* not before */
+static int64 shelf_busy = BUSY_RETRY;	/* pause while due rows are locked */
 static bool shelf_unread = true;	/* the shelf's timer does not say all */
 static bool batch_failed = false;	/* the last batch of leases did not end */
 
@@ -147,24 +150,6 @@ tend_starts(Round *round, JobqPart *part)
 
 /* ---- leases that ran out ---- */
 
-/* The slot came from a scan, and its ticket has ended meanwhile. */
-static bool
-is_stale(const JobqHeld *held)
-{
-	JobqBelts	belts = {0};
-	JobqOutcomeRow row;
-	Relation	outcome;
-	bool		stale;
-
-	if (!(held->flags & SLOT_FROM_SCAN))
-		return false;
-	outcome = jobq_belts_read(&belts, held->t.epoch, BELT_OUTCOME);
-	stale = outcome == NULL ||
-		jobq_belt_read_outcome(outcome, held->t.ticket, &row);
-	jobq_belts_close(&belts);
-	return stale;
-}
-
 /* The queue is gone, its jobs with it. */
 static void
 end_orphan(const JobqSession *session, JobqHeld *held)
@@ -190,8 +175,6 @@ move_on(Round *round, const JobqSlot *slot)
 		jobq_let_go(&round->session, &held);
 		return;
 	}
-	if (is_stale(&held))
-		return;					/* the mark ends the slot at commit */
 	if (!jobq_queue_by_id(held.t.queue_id, &queue))
 		end_orphan(&round->session, &held);
 	else if (held.state == SLOT_ROLLED_BACK)
@@ -205,7 +188,7 @@ move_on(Round *round, const JobqSlot *slot)
 
 /*
  * After a batch has failed: each job in a subtransaction, and one that cannot
- * be moved leaves memory, so that it does not stop all the others.
+ * be moved now waits a little, so that it does not stop all the others.
  */
 static void
 move_on_carefully(Round *round, const JobqSlot *slot)
@@ -230,10 +213,7 @@ move_on_carefully(Round *round, const JobqSlot *slot)
 		RollbackAndReleaseCurrentSubTransaction();
 		RESUME_INTERRUPTS();
 		jobq_ref_of(slot, &ref);
-		jobq_drop_stale(round->session.db, &ref);
-		ereport(WARNING,
-				(errmsg("job " INT64_FORMAT " could not be moved on", slot->t.id),
-				 errdetail("It is left out until the server starts again.")));
+		jobq_postpone(round->session.db, &ref, round->now + POSTPONE);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -385,8 +365,16 @@ tend_shelf(Round *round)
 	jobq_keeper_commit();
 	shelf_unread = false;
 	/* a due row that somebody else is changing is not worth spinning for */
-	come_again(round, shelf_timer(db) > round->now ? shelf_timer(db) :
-			   round->now + BUSY_RETRY);
+	if (shelf_timer(db) > round->now)
+	{
+		shelf_busy = BUSY_RETRY;
+		come_again(round, shelf_timer(db));
+	}
+	else
+	{
+		come_again(round, round->now + shelf_busy);
+		shelf_busy = Min(shelf_busy * 2, BUSY_RETRY_CAP);
+	}
 }
 
 /* ---- tickets that had no slot ---- */
@@ -433,31 +421,13 @@ tend_reload(Round *round)
 
 /* ---- prepared transactions ---- */
 
+/* It has committed: load what it enqueued, count what it put on the shelf. */
 static void
-take_shelved(HeapTuple tuple, TupleDesc desc, void *state)
+take_over(Round *round, int64 min_id)
 {
-	Round	   *round = state;
-	char		what = DatumGetChar(jobq_row_value(tuple, desc, 2, NULL));
-
-	jobq_part_count(round->session.db, round->session.gen,
-					DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL)),
-					what == SHELF_SCHEDULED ? COUNT_SCHEDULED : COUNT_RETRYABLE,
-					DatumGetInt64(jobq_row_value(tuple, desc, 3, NULL)));
-}
-
-/* It has committed: load what it enqueued. */
-static void
-take_over(Round *round, TransactionId xid, int64 min_id)
-{
-	Oid			types[1] = {XIDOID};
-	Datum		values[1] = {TransactionIdGetDatum(xid)};
-
 	if (min_id != JOBQ_NEVER)
 		(void) jobq_db_reload(round->session.db, min_id);
-	jobq_keeper_query("SELECT s.queue_id, s.state, count(*) FROM jobq.shelf s"
-					  " WHERE s.xmin = $1 GROUP BY 1, 2",
-					  1, types, values, take_shelved, round);
-	jobq_db_shelf_due(round->session.db, jobq_shelf_next_due());
+	jobq_load_shelf(&round->session);
 }
 
 static void
@@ -483,7 +453,7 @@ tend_prepared(Round *round)
 		{
 			if (!begin(round))
 				return;
-			take_over(round, entry.xid, entry.min_id);
+			take_over(round, entry.min_id);
 			jobq_keeper_commit();
 		}
 		SpinLockAcquire(&db->mutex);
@@ -506,8 +476,8 @@ jobq_tend(JobqDb *db, uint32 gen)
 		tend_starts(&round, part);
 		tend_leases(&round, part);
 	}
-	tend_shelf(&round);
 	tend_prepared(&round);
+	tend_shelf(&round);
 	tend_reload(&round);
 	return round.next;
 }

@@ -4,14 +4,15 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "engine/belts.h"
 #include "engine/place.h"
 #include "engine/whereis.h"
@@ -66,8 +67,8 @@ jobq_newest(int64 id, JobqWhere *where)
 	return where->t.ticket != 0;
 }
 
-static bool
-is_spilled(JobqDb *db, int64 id)
+bool
+jobq_is_spilled(JobqDb *db, int64 id)
 {
 	bool		spilled;
 
@@ -90,7 +91,7 @@ jobq_where_is(const JobqSession *session, int64 id, JobqWhere *where)
 	if (where->has_outcome)
 		return DatumGetChar(where->outcome.values[OUT_ENDED]) == ENDED_MOVED ?
 			WHERE_ELSEWHERE : WHERE_FINAL;
-	return is_spilled(session->db, id) ? WHERE_SPILLED : WHERE_ELSEWHERE;
+	return jobq_is_spilled(session->db, id) ? WHERE_SPILLED : WHERE_ELSEWHERE;
 }
 
 static void
@@ -100,24 +101,38 @@ spill_tag(const JobqSession *session, LOCKTAG *tag)
 					   session->db->install, SPILL_LOCK);
 }
 
+/*
+ * Wait for whoever has committed rows of this table and is still publishing
+ * them: it has given up its xid, but not yet its lock.
+ */
+static void
+await_publishers(Relation job)
+{
+	VirtualTransactionId *writers;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, RelationGetRelid(job));
+	writers = GetLockConflicts(&tag, ShareLock, NULL);
+	for (; VirtualTransactionIdIsValid(*writers); writers++)
+	{
+		if (jobq_is_backend(writers) && !jobq_has_xid(writers))
+			(void) VirtualXactLock(*writers, true);
+	}
+}
+
 void
 jobq_await_spilled(const JobqSession *session, const JobqWhere *where)
 {
 	JobqBelts	belts = {0};
 	Relation	job;
-	TransactionId writer = InvalidTransactionId;
 	LOCKTAG		tag;
 
 	spill_tag(session, &tag);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	job = jobq_belts_read(&belts, where->t.epoch, BELT_JOB);
 	if (job != NULL)
-		writer = jobq_belt_writer(job, where->t.id, where->t.ticket);
+		await_publishers(job);
 	jobq_belts_close(&belts);
-	/* the lock on its xid goes after its commit callback has run */
-	if (TransactionIdIsValid(writer) &&
-		!TransactionIdIsCurrentTransactionId(writer))
-		XactLockTableWait(writer, NULL, NULL, XLTW_None);
 }
 
 bool

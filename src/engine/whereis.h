@@ -28,10 +28,13 @@ typedef struct JobqWhere
 extern JobqWhereResult jobq_where_is(const JobqSession *session, int64 id,
 									 JobqWhere *where);
 
+/* May a job with this id be on disk only, for lack of a slot? */
+extern bool jobq_is_spilled(JobqDb *db, int64 id);
+
 /*
  * A spilled ticket has no slot to mark. Instead: until the end of the
  * transaction nobody but us steers spilled tickets and the keeper loads none;
- * and whoever has written this one is done with publishing. Look again then.
+ * and whoever may be publishing this one is done with it. Look again then.
  */
 extern void jobq_await_spilled(const JobqSession *session,
 							   const JobqWhere *where);

@@ -30,6 +30,7 @@ typedef enum OpKind
 	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
 	OP_COUNT,
 	OP_SHELVED,
+	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_QUEUE_DROPPED
 } OpKind;
 
@@ -58,6 +59,8 @@ static JobqOwnJob *own_jobs;
 static int	nown;
 static int	own_size;
 static int	own_ready;			/* how many are OWN_READY */
+
+static JobqDb *prepare_noted;	/* the keeper is to watch us; else NULL */
 
 /* Lazy claims. */
 static bool claims_only;		/* nothing but claims was written so far */
@@ -162,9 +165,25 @@ jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
 	op->at_commit = AT_COMMIT_END;
 }
 
+static bool
+is_mark_of(int op, const JobqSlotRef *ref)
+{
+	return op >= 0 && op < nops && ops[op].kind == OP_MARK &&
+		ops[op].ref.slot == ref->slot && ops[op].ref.gen == ref->gen &&
+		ops[op].ref.ticket == ref->ticket;
+}
+
+/* Batches come in the order in which they were marked: look there first. */
 static int
 find_mark(const JobqSlotRef *ref)
 {
+	static int	last = -1;
+
+	for (int i = last; i <= last + 1; i++)
+	{
+		if (is_mark_of(i, ref))
+			return last = i;
+	}
 	for (int i = nops - 1; i >= 0; i--)
 	{
 		if (ops[i].kind == OP_MARK && ops[i].ref.gen == ref->gen &&
@@ -283,6 +302,13 @@ void
 jobq_xact_shelved(const JobqSession *session, TimestampTz run_at)
 {
 	push(OP_SHELVED, session->db)->when = run_at;
+}
+
+void
+jobq_xact_steered(const JobqSession *session)
+{
+	if (nops == 0 || ops[nops - 1].kind != OP_STEERED)
+		push(OP_STEERED, session->db);
 }
 
 void
@@ -416,6 +442,7 @@ undo(Op *op)
 		case OP_SPILL:
 		case OP_COUNT:
 		case OP_SHELVED:
+		case OP_STEERED:
 		case OP_QUEUE_DROPPED:
 			break;
 	}
@@ -526,6 +553,7 @@ forget(void)
 	own_ready = 0;
 	claims_only = false;
 	claim_end = InvalidXLogRecPtr;
+	prepare_noted = NULL;
 }
 
 /* ---- lazy claims ---- */
@@ -603,6 +631,7 @@ check_prepare(void)
 		}
 	}
 	SpinLockRelease(&db->mutex);
+	prepare_noted = db;
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -633,6 +662,8 @@ xact_callback(XactEvent event, void *arg)
 			apply_all();
 			break;
 		case XACT_EVENT_ABORT:
+			if (prepare_noted != NULL)
+				jobq_wake_keeper(prepare_noted);
 			undo_down_to(TopSubTransactionId);
 			break;
 		case XACT_EVENT_PREPARE:

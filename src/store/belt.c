@@ -134,26 +134,6 @@ compare_tickets(const void *a, const void *b)
 	return (ta > tb) - (ta < tb);
 }
 
-TransactionId
-jobq_belt_writer(Relation job_rel, int64 id, int64 ticket)
-{
-	TransactionId writer = InvalidTransactionId;
-	JobqScan	scan;
-
-	jobq_scan_begin_int8(&scan, job_rel, SnapshotSelf, JOB_ID + 1, id);
-	while (!TransactionIdIsValid(writer) && jobq_scan_next(&scan))
-	{
-		bool		isnull;
-
-		if (slot_has_int8(scan.slot, JOB_TICKET, ticket))
-			writer = DatumGetTransactionId(slot_getsysattr(scan.slot,
-														   MinTransactionIdAttributeNumber,
-														   &isnull));
-	}
-	jobq_scan_end(&scan);
-	return writer;
-}
-
 int
 jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows)
 {

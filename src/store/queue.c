@@ -356,6 +356,16 @@ jobq_queue_changed(void)
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_TABLE_QUEUE));
 }
 
+/* Sub-object of a queue that stands for its settings in locks. */
+#define SETTINGS_LOCK		2
+
+void
+jobq_queue_lock_settings(int32 queue_id)
+{
+	LockDatabaseObject(jobq_table_oid(JOBQ_TABLE_QUEUE), queue_id,
+					   SETTINGS_LOCK, ShareRowExclusiveLock);
+}
+
 void
 jobq_queue_lock(void)
 {

@@ -120,6 +120,12 @@ extern void jobq_queue_changed(void);
  */
 extern void jobq_queue_lock(void);
 
+/*
+ * The same for one queue's settings, for changes that concern no other queue.
+ * Take jobq_queue_lock() first where both are needed.
+ */
+extern void jobq_queue_lock_settings(int32 queue_id);
+
 /* ---- options.c: the jsonb of a queue's options ---- */
 
 /* What a queue without any options has. */
@@ -266,10 +272,6 @@ extern void jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
  */
 extern bool jobq_belt_read_ticket(Relation job_rel, ItemPointer hint,
 								  int64 id, int64 ticket, JobqRow *row);
-
-/* Which (sub)transaction has written a ticket; Invalid when it is not there. */
-extern TransactionId jobq_belt_writer(Relation job_rel, int64 id,
-									  int64 ticket);
 
 /* All tickets of a job in one epoch, ascending; returns their number. */
 extern int	jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows);

@@ -52,7 +52,7 @@ pin_settings(void)
 	static const char *const pinned[][2] = {
 		{"search_path", ""},
 		{"statement_timeout", "0"},
-		{"lock_timeout", "2s"},
+		{"lock_timeout", "500ms"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"transaction_timeout", "0"},
 		{"default_transaction_read_only", "off"},

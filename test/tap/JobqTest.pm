@@ -59,17 +59,27 @@ sub await
 	return 1;
 }
 
+# A query's result, undefined when there is nobody to answer it. A psql that
+# cannot connect may be gone before it has read the query.
+sub answer
+{
+	my ($node, $database, $sql) = @_;
+	my ($rc, $out);
+
+	eval { ($rc, $out) = $node->psql($database, $sql); };
+	return defined $rc && $rc == 0 ? $out : undef;
+}
+
 sub await_keeper
 {
 	my ($node, $database) = @_;
 
 	return await(
 		sub {
-			my ($rc, $out) = $node->psql(
-				$database // 'postgres',
+			my $out = answer($node, $database // 'postgres',
 				q{SELECT count(*) FROM jobq.health()
 				  WHERE item = 'keeper' AND status = 'ok'});
-			return $rc == 0 && $out eq '1';
+			return defined $out && $out eq '1';
 		});
 }
 
@@ -117,8 +127,8 @@ sub kill_backend
 	kill(9, $pid) or return 0;
 	await(
 		sub {
-			my ($rc, $out) = $node->psql('postgres', $epoch);
-			return $rc == 0 && $out ne $before;
+			my $out = answer($node, 'postgres', $epoch);
+			return defined $out && $out ne $before;
 		}) or die "the server does not come back after a crash";
 	return 1;
 }
