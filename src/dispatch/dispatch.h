@@ -224,6 +224,7 @@ typedef struct JobqControl
 												 * because of
 												 * max_worker_processes */
 	JobqStart	starts[JOBQ_MAX_STARTS];	/* under lock */
+	pg_atomic_uint32 parts_lacking; /* how often a queue found no part */
 	pg_atomic_uint32 preload_first; /* 1: no library was loaded before us */
 	slock_t		free_mutex;		/* the next two */
 	int32		free_head;
@@ -315,7 +316,8 @@ extern int64 jobq_lease_from_time(TimestampTz when);
 
 /*
  * The part of a queue, made when missing; NULL when jobq.max_queues is
- * reached or db has been reset since gen.
+ * reached or db has been reset since gen. All keepers are then asked to free
+ * parts of queues that do not exist (any more).
  */
 extern JobqPart *jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id);
 extern JobqPart *jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id);

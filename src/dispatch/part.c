@@ -146,6 +146,14 @@ jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id)
 	return part != NULL ? remember(part, gen, queue_id) : NULL;
 }
 
+static void
+ask_for_parts(void)
+{
+	pg_atomic_fetch_add_u32(&jobq_control->parts_lacking, 1);
+	for (int i = 0; i < jobq_max_databases; i++)
+		jobq_wake_keeper(&jobq_dbs[i]);
+}
+
 JobqPart *
 jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id)
 {
@@ -167,6 +175,8 @@ jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id)
 		}
 	}
 	LWLockRelease(jobq_control->lock);
+	if (part == NULL)
+		ask_for_parts();
 	return part != NULL ? remember(part, gen, queue_id) : NULL;
 }
 

@@ -86,6 +86,7 @@ init_control(LWLockPadded *locks)
 	jobq_control->launcher_proc = -1;
 	pg_atomic_init_u32(&jobq_control->rescan, 0);
 	pg_atomic_init_u32(&jobq_control->worker_slots_exhausted, 0);
+	pg_atomic_init_u32(&jobq_control->parts_lacking, 0);
 	pg_atomic_init_u32(&jobq_control->preload_first, 0);
 	pg_atomic_init_u32(&jobq_control->test_paused, 0);
 	SpinLockInit(&jobq_control->free_mutex);

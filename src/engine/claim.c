@@ -18,6 +18,8 @@
 #include "engine/xact.h"
 #include "errors.h"
 
+#define PART_WAIT_MS	2000	/* for keepers to free parts */
+
 /* One call of jobq_claim. */
 typedef struct ClaimCall
 {
@@ -307,15 +309,23 @@ fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
 static JobqPart *
 get_part(const JobqSession *session, const JobqQueue *queue)
 {
-	JobqPart   *part = jobq_part_get(session->db, session->gen,
-									 queue->queue_id);
+	TimestampTz deadline = 0;
+	JobqPart   *part;
 
-	if (part == NULL)
+	while ((part = jobq_part_get(session->db, session->gen,
+								 queue->queue_id)) == NULL)
+	{
+		if (deadline == 0)
+			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   PART_WAIT_MS);
+		if (jobq_wait_a_moment(deadline))
+			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_NOT_READY),
 				 errmsg("no room in memory for queue \"%s\"", queue->name),
 				 errdetail("As many queues are in use as jobq.max_queues allows."),
 				 errhint("Raise jobq.max_queues and restart the server.")));
+	}
 	return part;
 }
 

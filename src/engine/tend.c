@@ -25,10 +25,13 @@
 #define PREPARED_CHECK	USECS_PER_SEC
 #define POSTPONE		(5 * USECS_PER_SEC)	/* a job that cannot be moved */
 #define RELOAD_PAUSE	INT64CONST(100000)	/* between two reloads */
+#define SWEEP_PAUSE		USECS_PER_SEC	/* between two looks for dead parts */
 #define RELOAD_LOOK		USECS_PER_SEC	/* for free slots */
 #define SHELF_BATCH		1000
 
 static TimestampTz next_reload; /* not before */
+static TimestampTz next_sweep;	/* not before */
+static uint32 parts_seen_lacking;	/* control->parts_lacking at the last sweep */
 static int64 shelf_busy = BUSY_RETRY;	/* pause while due rows are locked */
 static bool shelf_unread = true;	/* the shelf's timer does not say all */
 static bool batch_failed = false;	/* the last batch of leases did not end */
@@ -273,6 +276,44 @@ tend_leases(Round *round, JobqPart *part)
 	come_again(round, next);
 }
 
+/* ---- queues that are gone ---- */
+
+/*
+ * Somebody found no part for a queue. Those without jobs whose queue does not
+ * exist are of dropped queues, or of ones whose creation was rolled back.
+ */
+static void
+tend_parts(Round *round)
+{
+	uint32		lacking = pg_atomic_read_u32(&jobq_control->parts_lacking);
+	JobqPart   *part;
+	JobqQueue	queue;
+
+	if (lacking == parts_seen_lacking)
+		return;
+	if (round->now < next_sweep)
+	{
+		come_again(round, next_sweep);
+		return;
+	}
+	if (!begin(round))
+		return;
+	for (int i = jobq_parts_of(round->session.db, round->session.gen, 0, &part);
+		 i >= 0;
+		 i = jobq_parts_of(round->session.db, round->session.gen, i, &part))
+	{
+		int32		queue_id = part->queue_id;
+
+		if (part->ready + part->running + part->rolled_back == 0 &&
+			!jobq_queue_by_id(queue_id, &queue))
+			jobq_part_free(round->session.db, round->session.gen, queue_id);
+		CHECK_FOR_INTERRUPTS();
+	}
+	jobq_keeper_commit();
+	parts_seen_lacking = lacking;
+	next_sweep = jobq_now() + SWEEP_PAUSE;
+}
+
 /* ---- shelf to belt ---- */
 
 /*
@@ -476,6 +517,7 @@ jobq_tend(JobqDb *db, uint32 gen)
 		tend_starts(&round, part);
 		tend_leases(&round, part);
 	}
+	tend_parts(&round);
 	tend_prepared(&round);
 	tend_shelf(&round);
 	tend_reload(&round);

@@ -272,7 +272,7 @@ INSERT INTO wrong (call)
 		FROM unnest(ARRAY['enqueue(''inputs'', headers => %s)',
 			'enqueue_many(''inputs'', ''{1}'', headers => %s)']) call,
 		unnest(ARRAY['''null''', '''1''', '''"x"''', '''true''', '''[]''',
-			'''[{}]''']) headers;
+			'''[{}]''', '''{"dead_letter": {}}''']) headers;
 INSERT INTO wrong (call)
 	SELECT format(call, options)
 		FROM unnest(ARRAY['create_queue(''new'', %s)',
