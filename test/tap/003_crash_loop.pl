@@ -131,7 +131,10 @@ COMMIT;
 		my $turn = qq{SELECT coalesce(max(lease), 0) AS lease,
 	coalesce(array_agg(id), '{}')::text AS ids
 FROM jobq.complete_and_dequeue('$queue', :'ids', nullif(:lease, 0), 3) \\gset
+\\if :ERROR
+\\else
 \\echo lease :lease :ids
+\\endif
 };
 		return "\\set ids '{}'\n\\set lease 0\n" . $turn x 3 . $COMPLETE;
 	},
