@@ -161,8 +161,8 @@ report_keeper(ReturnSetInfo *rsinfo, const Facts *facts)
 			   "The keeper could not be started: all background worker slots are taken.",
 			   "Raise max_worker_processes and restart the server.");
 	else
-		report(rsinfo, "keeper", HEALTH_ERROR,
-			   "The keeper of this database does not run.",
+		report(rsinfo, "keeper", HEALTH_WARNING,
+			   "The keeper of this database does not run, or is just starting.",
 			   "Try again in a moment; if that does not help, look into the server log.");
 }
 

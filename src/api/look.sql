@@ -83,7 +83,7 @@ CREATE VIEW jobq.queues WITH (security_barrier) AS
 	SELECT q.queue, q.id, q.owner, q.paused, q.options, q.created_at
 	FROM jobq._queues() q;
 COMMENT ON VIEW jobq.queues IS
-	'Queues on which the caller has a privilege; all of them for jobq_admin and jobq_monitor. options holds what differs from the defaults.';
+	'Queues on which the caller has a privilege; all of them for jobq_admin and jobq_monitor. options holds what was set, the rest has its default.';
 
 CREATE VIEW jobq.queue_stats WITH (security_barrier) AS
 	SELECT s.queue, s.available, s.scheduled, s.retryable, s.running,

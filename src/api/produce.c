@@ -182,7 +182,7 @@ jobq_sql_enqueue(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(jobq_enqueue_row(&session, &queue, &row, now));
 }
 
-/* The payloads of enqueue_many; NULL for the argument gives none. */
+/* The payloads of enqueue_many. */
 static int
 get_payloads(FunctionCallInfo fcinfo, const JobqQueue *queue, Datum **payloads)
 {

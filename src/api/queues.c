@@ -255,6 +255,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	IfExists	if_exists;
 
 	jobq_begin_write("jobq.create_queue()", &session);
+	jobq_xact_steered(&session);
 	jobq_arg_required(fcinfo, 0, "queue");
 	name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue");
 	options = PG_ARGISNULL(1) ? no_options() : PG_GETARG_JSONB_P(1);
@@ -296,6 +297,7 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 	Jsonb	   *options;
 
 	jobq_begin_write("jobq.alter_queue()", &session);
+	jobq_xact_steered(&session);
 	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
 	jobq_arg_required(fcinfo, 1, "options");
 	options = PG_GETARG_JSONB_P(1);
@@ -324,6 +326,7 @@ set_paused(FunctionCallInfo fcinfo, const char *what, bool paused)
 	char	   *name;
 
 	jobq_begin_write(what, &session);
+	jobq_xact_steered(&session);
 	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);

@@ -143,11 +143,40 @@ get_number(Jsonb *object, const char *key)
 	return jobq_jsonb_int(&value, key, 1, NUMBER_MAX);
 }
 
-static void
-check_keys(Jsonb *object)
+/* The keys of an element, and what they go with. */
+static const struct
 {
-	static const char *const keys[] = {"id", "lease", "do", "result", "error",
-	"retry", "retry_in", "delay"};
+	const char *name;
+	int			goes_with;		/* bits 1 << SettleDo */
+}			settle_keys[] = {
+	{"id", ~0},
+	{"lease", ~0},
+	{"do", ~0},
+	{"result", 1 << DO_COMPLETE},
+	{"error", 1 << DO_FAIL},
+	{"retry", 1 << DO_FAIL},
+	{"retry_in", 1 << DO_FAIL},
+	{"delay", 1 << DO_RELEASE},
+};
+
+static void
+check_key(const char *key, SettleDo what)
+{
+	for (size_t i = 0; i < lengthof(settle_keys); i++)
+	{
+		if (strcmp(key, settle_keys[i].name) != 0)
+			continue;
+		if (settle_keys[i].goes_with & (1 << what))
+			return;
+		jobq_bad_argument(key, psprintf("It does not go with \"do\": \"%s\".",
+										do_words[what]));
+	}
+	jobq_bad_argument(key, "It is not a key of an element; id, lease, do, result, error, retry, retry_in and delay are.");
+}
+
+static void
+check_keys(Jsonb *object, SettleDo what)
+{
 	JsonbIterator *it = JsonbIteratorInit(&object->root);
 	JsonbIteratorToken token;
 	JsonbValue	value;
@@ -155,13 +184,9 @@ check_keys(Jsonb *object)
 	(void) JsonbIteratorNext(&it, &value, true);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
 	{
-		bool		known = token != WJB_KEY;
-
-		for (size_t i = 0; i < lengthof(keys) && !known; i++)
-			known = value.val.string.len == (int) strlen(keys[i]) &&
-				memcmp(value.val.string.val, keys[i], strlen(keys[i])) == 0;
-		if (!known)
-			jobq_bad_argument("jobs", "An element has an unknown key; id, lease, do, result, error, retry, retry_in and delay are known.");
+		if (token == WJB_KEY)
+			check_key(pnstrdup(value.val.string.val, value.val.string.len),
+					  what);
 	}
 }
 
@@ -170,12 +195,12 @@ parse_settlement(Jsonb *object, int ord, Settlement *s)
 {
 	JsonbValue	value;
 
-	check_keys(object);
 	memset(s, 0, sizeof(*s));
 	s->ord = ord;
 	s->id = get_number(object, "id");
 	s->lease = get_number(object, "lease");
 	s->what = get_do(object);
+	check_keys(object, s->what);
 	s->retry = true;
 	s->retry_in = -1;
 	if (get(object, "result", &value) != NULL)

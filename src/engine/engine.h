@@ -2,8 +2,9 @@
  * engine.h: the rules of the queue: what a transaction publishes, claims and
  * ends, and what the keeper does.
  *
- * Sits between the tables (store) and shared memory (dispatch). Checks no
- * privileges, except in look.c; that is the business of src/api.
+ * Sits between the tables (store) and shared memory (dispatch). Privileges
+ * are checked by src/api, except where only the job tells its queue: settling
+ * (hold.c), redrive (rerun.c) and looking (look.c).
  */
 #ifndef JOBQ_ENGINE_H
 #define JOBQ_ENGINE_H
@@ -56,6 +57,9 @@ extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 /* ---- xact.c: what a transaction has done, published at its end ---- */
 
 extern void jobq_register_xact_callbacks(void);
+
+/* This transaction does what PREPARE TRANSACTION must refuse. */
+extern void jobq_xact_steered(const JobqSession *session);
 
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,

@@ -301,11 +301,12 @@ jobq_redrive(const JobqSession *session, const JobqRedrive *what)
 	int64		count;
 
 	jobq_xact_steered(session);
+	/* all lists first: what is made now is not redriven once more */
 	jobq_list_shelved(what->from->queue_id, SHELF_DEAD, &dead);
-	count = redrive_ids(session, what, &dead, redrive_dead, what->max);
 	jobq_list_belt(session, what->from->queue_id, true, false, false, &copies);
 	jobq_list_shelved(what->from->queue_id, SHELF_SCHEDULED, &copies);
 	jobq_list_shelved(what->from->queue_id, SHELF_RETRYABLE, &copies);
+	count = redrive_ids(session, what, &dead, redrive_dead, what->max);
 	return count + redrive_ids(session, what, &copies, redrive_copy,
 							   what->max - count);
 }

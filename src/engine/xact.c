@@ -613,9 +613,9 @@ check_prepare(void)
 		else if (ops[i].kind != OP_COUNT && ops[i].kind != OP_SHELVED)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot prepare a transaction that has dequeued, settled or steered jobs"),
+					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
 					 errdetail("Only jobq.enqueue() and jobq.enqueue_many() can be part of a prepared transaction."),
-					 errhint("Use COMMIT, or settle the jobs in a transaction of their own.")));
+					 errhint("Use COMMIT, or do the rest in a transaction of its own.")));
 		db = ops[i].db != NULL ? ops[i].db : db;
 	}
 	if (db == NULL)

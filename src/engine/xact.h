@@ -46,9 +46,6 @@ extern void jobq_xact_claimed(const JobqSession *session,
 extern void jobq_xact_marked(const JobqSession *session,
 							 const JobqSlotRef *ref, TransactionId xid);
 
-/* Jobs are being cancelled, moved or rerun: not to be prepared. */
-extern void jobq_xact_steered(const JobqSession *session);
-
 /* Change what happens at commit to a slot we have marked. */
 extern void jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
 								TimestampTz when);

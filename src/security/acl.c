@@ -121,20 +121,6 @@ jobq_require_queue(const char *name, int privileges, JobqQueue *queue)
 	jobq_check_queue(queue, privileges);
 }
 
-void
-jobq_require_admin(const char *what)
-{
-	if (jobq_is_admin(GetUserId()))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for %s", what),
-			 errdetail("Only superusers and members of role %s may do this.",
-					   JOBQ_ROLE_ADMIN),
-			 errhint("Run GRANT %s TO the role in question.",
-					 JOBQ_ROLE_ADMIN)));
-}
-
 /*
  * Restricted, so that nothing that runs inside can leave the owner's identity
  * or leave something behind that runs with it later.

@@ -269,6 +269,7 @@ begin(FunctionCallInfo fcinfo, const char *what, Grant *grant)
 	char	   *name;
 
 	jobq_begin_write(what, &session);
+	jobq_xact_steered(&session);
 	jobq_arg_required(fcinfo, 0, "queue");
 	name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue");
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &grant->queue);

@@ -10,6 +10,8 @@ BEGIN
 		IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted)
 		THEN
 			EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+		ELSE
+			RAISE NOTICE 'role % exists already; look at who its members are', wanted;
 		END IF;
 	END LOOP;
 END

@@ -32,9 +32,6 @@ extern void jobq_check_queue(const JobqQueue *queue, int privileges);
 extern int	jobq_privilege_bit(const char *name);
 extern char *jobq_privilege_list(int privileges);
 
-/* 42501 unless jobq_is_admin. */
-extern void jobq_require_admin(const char *what);
-
 /*
  * Run as the extension's owner with a pinned search_path, for SPI. Leave
  * restores both; an error restores them by itself.

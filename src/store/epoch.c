@@ -50,9 +50,18 @@ typedef enum EpochAttr
 	" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE" \
 	" ON jobq." kind "_%1$d EXECUTE FUNCTION jobq._refuse_write()"
 
-/* ALTER DEFAULT PRIVILEGES may have given them away. */
-#define REVOKE_ALL(kind) \
-	"REVOKE ALL ON TABLE jobq." kind "_%1$d FROM PUBLIC"
+/* Commands that take back what ALTER DEFAULT PRIVILEGES has given away. */
+#define REVOKE_COMMANDS \
+	"SELECT pg_catalog.format('REVOKE ALL ON TABLE jobq.%%I FROM %%s'," \
+	" c.relname, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid" \
+	" THEN 'PUBLIC' ELSE pg_catalog.quote_ident(" \
+	"pg_catalog.pg_get_userbyid(a.grantee)) END)" \
+	" FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a" \
+	" WHERE c.relnamespace OPERATOR(pg_catalog.=)" \
+	" 'jobq'::pg_catalog.regnamespace" \
+	" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY[" \
+	"'job_%1$d', 'claim_%1$d', 'outcome_%1$d']::pg_catalog.name[])" \
+	" AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
 
 static const char *const epoch_ddl[] = {
 	"CREATE TABLE jobq.job_%1$d ("
@@ -85,7 +94,6 @@ static const char *const epoch_ddl[] = {
 	" (queue_id, priority, run_at, id)",
 	"CREATE INDEX job_%1$d_id ON jobq.job_%1$d (id)",
 	REFUSE_WRITE("job"),
-	REVOKE_ALL("job"),
 	"COMMENT ON TABLE jobq.job_%1$d IS 'One row per ticket, one stay of a job"
 	" on the belt. Written by the extension only, never changed; rows leave"
 	" when the whole epoch is dropped.'",
@@ -103,7 +111,6 @@ static const char *const epoch_ddl[] = {
 	" ALTER tickets SET STATISTICS 0,"
 	" ALTER progress SET STATISTICS 0",
 	REFUSE_WRITE("claim"),
-	REVOKE_ALL("claim"),
 	"COMMENT ON TABLE jobq.claim_%1$d IS 'One row per dequeue or extend call:"
 	" which tickets run under which lease. Written by the extension only,"
 	" never changed; rows leave when the whole epoch is dropped.'",
@@ -131,7 +138,6 @@ static const char *const epoch_ddl[] = {
 	" ALTER result SET STATISTICS 0",
 	"CREATE UNIQUE INDEX outcome_%1$d_ticket ON jobq.outcome_%1$d (ticket)",
 	REFUSE_WRITE("outcome"),
-	REVOKE_ALL("outcome"),
 	"COMMENT ON TABLE jobq.outcome_%1$d IS 'One row per ended ticket. Written"
 	" by the extension only, never changed; rows leave when the whole epoch is"
 	" dropped.'",
@@ -171,6 +177,28 @@ make_tables(int32 epoch)
 		appendStringInfo(&sql, epoch_ddl[i], epoch);
 		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
 			elog(ERROR, "could not make the tables of an epoch");
+	}
+	pfree(sql.data);
+}
+
+static void
+revoke_all(int32 epoch)
+{
+	StringInfoData sql;
+	SPITupleTable *commands;
+	uint64		n;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, REVOKE_COMMANDS, epoch);
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the privileges of an epoch");
+	commands = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (SPI_execute(SPI_getvalue(commands->vals[i], commands->tupdesc, 1),
+						false, 0) != SPI_OK_UTILITY)
+			elog(ERROR, "could not revoke privileges of an epoch");
 	}
 	pfree(sql.data);
 }
@@ -228,6 +256,7 @@ jobq_epoch_create(int32 class_id)
 		SPI_connect();
 		epoch = next_number();
 		make_tables(epoch);
+		revoke_all(epoch);
 		enter_epoch(epoch, class_id);
 		tie_to_extension(epoch);
 		SPI_finish();

@@ -10,7 +10,7 @@ CREATE TABLE jobq.queue (
 	created_at	timestamptz	NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE jobq.queue IS
-	'One row per queue; options holds only what differs from the defaults. Written by create_queue, alter_queue, pause_queue, resume_queue, drop_queue; the row leaves with drop_queue.';
+	'One row per queue; options holds what was set, the rest has its default. Written by create_queue, alter_queue, pause_queue, resume_queue, drop_queue; the row leaves with drop_queue.';
 
 CREATE TABLE jobq.queue_acl (
 	queue_id	int			NOT NULL REFERENCES jobq.queue ON DELETE CASCADE,

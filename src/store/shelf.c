@@ -17,14 +17,6 @@
 
 #include "store/rows.h"
 
-/* Which rows jobq_shelf_take and its like are after. */
-typedef enum TakeWhat
-{
-	TAKE_WAITING,				/* scheduled and retrying ones */
-	TAKE_ANY,
-	TAKE_NOT_RERUN				/* dead ones whose job was not made anew yet */
-} TakeWhat;
-
 static Relation
 open_shelf(LOCKMODE lockmode)
 {
@@ -39,22 +31,6 @@ is_waiting(Datum state)
 {
 	return DatumGetChar(state) == SHELF_SCHEDULED ||
 		DatumGetChar(state) == SHELF_RETRYABLE;
-}
-
-static bool
-row_fits(const JobqRow *row, TakeWhat what)
-{
-	switch (what)
-	{
-		case TAKE_WAITING:
-			return is_waiting(row->values[SHELF_STATE]);
-		case TAKE_ANY:
-			return true;
-		case TAKE_NOT_RERUN:
-			return row->nulls[SHELF_RERUN_AS] &&
-				DatumGetChar(row->values[SHELF_STATE]) == SHELF_DEAD;
-	}
-	return false;
 }
 
 /* One look for a job's row. */
@@ -114,7 +90,7 @@ delete_row(Relation rel, ItemPointer tid, bool wait)
 }
 
 static bool
-take_row(Relation rel, int64 id, TakeWhat what, JobqRow *row)
+take_row(Relation rel, int64 id, bool dead_too, JobqRow *row)
 {
 	for (;;)
 	{
@@ -122,7 +98,8 @@ take_row(Relation rel, int64 id, TakeWhat what, JobqRow *row)
 		TM_Result	result;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!find_row(rel, id, row, &tid) || !row_fits(row, what))
+		if (!find_row(rel, id, row, &tid) ||
+			(!dead_too && !is_waiting(row->values[SHELF_STATE])))
 			return false;
 
 		result = delete_row(rel, &tid, true);
@@ -148,26 +125,8 @@ bool
 jobq_shelf_take(int64 id, bool dead_too, JobqRow *row)
 {
 	Relation	rel = open_shelf(RowExclusiveLock);
-	bool		taken;
+	bool		taken = take_row(rel, id, dead_too, row);
 
-	taken = take_row(rel, id, dead_too ? TAKE_ANY : TAKE_WAITING, row);
-	table_close(rel, NoLock);
-	return taken;
-}
-
-bool
-jobq_shelf_set_rerun(int64 id, int64 rerun_as)
-{
-	Relation	rel = open_shelf(RowExclusiveLock);
-	JobqRow		row;
-	bool		taken = take_row(rel, id, TAKE_NOT_RERUN, &row);
-
-	if (taken)
-	{
-		row.values[SHELF_RERUN_AS] = Int64GetDatum(rerun_as);
-		row.nulls[SHELF_RERUN_AS] = false;
-		jobq_insert(rel, row.values, row.nulls, NULL);
-	}
 	table_close(rel, NoLock);
 	return taken;
 }

@@ -238,7 +238,6 @@ typedef enum JobqClaimAttr
 /* CLAIM_FLAG */
 #define CLAIM_DEQUEUE			'd'
 #define CLAIM_EXTEND			'e'
-#define CLAIM_CARRY				'c'
 
 /* ---- belt.c: epochs' tables ---- */
 
@@ -316,12 +315,6 @@ extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
 
 /* Read only; committed or our own. */
 extern bool jobq_shelf_read(int64 id, JobqRow *row);
-
-/*
- * Note on a dead row which job was made of it. False, and nothing changed,
- * when there is no such row or it has one already.
- */
-extern bool jobq_shelf_set_rerun(int64 id, int64 rerun_as);
 
 /*
  * Keeper: take up to max scheduled and retrying rows with run_at <= now,

@@ -11,7 +11,7 @@ use Time::HiRes qw(sleep time);
 
 my $JOBS = 100_000;
 my $BATCH = 1000;
-my $IDLE = 20;					# seconds
+my $IDLE = 60;					# seconds
 
 my $node = start_node('idle', 'synchronous_commit = off');
 $node->safe_psql(

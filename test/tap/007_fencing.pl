@@ -273,6 +273,13 @@ is(sqlstate($node, "SELECT jobq.complete($id, $lease)"), '00000',
 	'and can be completed');
 is(sqlstate($node, "BEGIN; SELECT jobq.enqueue('q'); SELECT jobq.dequeue('q', 100); PREPARE TRANSACTION 'seven'"),
 	'0A000', 'PREPARE with an own job dequeued is refused');
+foreach my $call (
+	"create_queue('never')", "alter_queue('q', '{}')", "pause_queue('q')",
+	"grant_queue('q', 'jobq_monitor', '{read}')", "purge_queue('q', '{scheduled}')")
+{
+	is(sqlstate($node, "BEGIN; SELECT jobq.$call; PREPARE TRANSACTION 'no'"),
+		'0A000', "PREPARE after $call is refused");
+}
 is(sql('SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing stays prepared');
 audit_ok($node, 'after prepared transactions');
 
