@@ -287,6 +287,7 @@ jobq_purge(const JobqSession *session, const JobqQueue *queue, int states)
 	JobqIdList	list = {0};
 	int64		count;
 
+	jobq_xact_steered(session);
 	if (states & JOBQ_PURGE_SCHEDULED)
 		jobq_list_shelved(queue->queue_id, SHELF_SCHEDULED, &list);
 	if (states & JOBQ_PURGE_RETRYABLE)
