@@ -159,14 +159,15 @@ static const struct
 	{"delay", 1 << DO_RELEASE},
 };
 
+/* A key whose value is null stands for its default, so it goes with all. */
 static void
-check_key(const char *key, SettleDo what)
+check_key(const char *key, bool is_null, SettleDo what)
 {
 	for (size_t i = 0; i < lengthof(settle_keys); i++)
 	{
 		if (strcmp(key, settle_keys[i].name) != 0)
 			continue;
-		if (settle_keys[i].goes_with & (1 << what))
+		if (is_null || (settle_keys[i].goes_with & (1 << what)))
 			return;
 		jobq_bad_argument(key, psprintf("It does not go with \"do\": \"%s\".",
 										do_words[what]));
@@ -178,15 +179,15 @@ static void
 check_keys(Jsonb *object, SettleDo what)
 {
 	JsonbIterator *it = JsonbIteratorInit(&object->root);
-	JsonbIteratorToken token;
+	JsonbValue	key;
 	JsonbValue	value;
 
-	(void) JsonbIteratorNext(&it, &value, true);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
+	(void) JsonbIteratorNext(&it, &key, true);
+	while (JsonbIteratorNext(&it, &key, true) == WJB_KEY)
 	{
-		if (token == WJB_KEY)
-			check_key(pnstrdup(value.val.string.val, value.val.string.len),
-					  what);
+		(void) JsonbIteratorNext(&it, &value, true);
+		check_key(pnstrdup(key.val.string.val, key.val.string.len),
+				  value.type == jbvNull, what);
 	}
 }
 
