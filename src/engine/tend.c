@@ -26,6 +26,7 @@
 #define POSTPONE		(5 * USECS_PER_SEC)	/* a job that cannot be moved */
 #define RELOAD_PAUSE	INT64CONST(100000)	/* between two reloads */
 #define SWEEP_PAUSE		USECS_PER_SEC	/* between two looks for dead parts */
+#define RELOAD_SHARE	4		/* pause for each unit of time it took */
 #define RELOAD_LOOK		USECS_PER_SEC	/* for free slots */
 #define SHELF_BATCH		1000
 
@@ -440,6 +441,8 @@ tend_reload(Round *round)
 		return;
 	if (jobq_free_slots() > 0 && round->now >= next_reload && begin(round))
 	{
+		TimestampTz start = jobq_now();
+
 		if (!jobq_may_load_spilled(&round->session))
 		{
 			jobq_keeper_commit();
@@ -453,7 +456,9 @@ tend_reload(Round *round)
 			db->reload_from = JOBQ_NEVER;
 		from = db->reload_from;
 		SpinLockRelease(&db->mutex);
-		next_reload = jobq_now() + RELOAD_PAUSE;
+		/* the longer it takes, the longer the others have the machine */
+		next_reload = jobq_now() +
+			Max(RELOAD_PAUSE, RELOAD_SHARE * (jobq_now() - start));
 	}
 	if (from != JOBQ_NEVER)
 		come_again(round, Max(next_reload, round->now +
