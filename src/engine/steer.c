@@ -32,6 +32,54 @@ pause_briefly(int attempt)
 	(void) jobq_wait_a_moment(DT_NOEND);
 }
 
+/* ---- a job without a slot ---- */
+
+typedef enum FoundWhere
+{
+	FOUND_NO_JOB,
+	FOUND_FINAL,
+	FOUND_SHELVED,				/* taken off the shelf: row */
+	FOUND_SPILLED,				/* a ticket memory has no room for: held */
+	FOUND_MOVING				/* between two places: look again from the
+								 * start */
+} FoundWhere;
+
+typedef struct Found
+{
+	JobqRow		row;
+	JobqHeld	held;
+	int64		awaited;		/* spilled ticket that is ours alone; 0 at first */
+} Found;
+
+static FoundWhere
+look_elsewhere(const JobqSession *session, int64 id, int attempt, Found *found)
+{
+	JobqWhere	where;
+
+	if (jobq_shelf_take(id, false, &found->row))
+		return FOUND_SHELVED;
+	switch (jobq_where_is(session, id, &where))
+	{
+		case WHERE_NOWHERE:
+			return FOUND_NO_JOB;
+		case WHERE_FINAL:
+			return FOUND_FINAL;
+		case WHERE_SPILLED:
+			if (found->awaited == where.t.ticket)
+			{
+				found->held = (JobqHeld) {.own = -1,.t = where.t};
+				return FOUND_SPILLED;
+			}
+			found->awaited = where.t.ticket;
+			jobq_await_spilled(session, &where);
+			break;
+		case WHERE_ELSEWHERE:
+			pause_briefly(attempt);
+			break;
+	}
+	return FOUND_MOVING;
+}
+
 /* ---- cancel ---- */
 
 static void
@@ -89,28 +137,16 @@ cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
 	count_cancelled(session, queue_id);
 }
 
-/* A live ticket for which memory has no room. */
-static void
-cancel_spilled(const JobqSession *session, const JobqWhere *where,
-			   const char *reason)
-{
-	JobqHeld	held = {.own = -1,.t = where->t};
-
-	cancel_held(session, &held, reason, 0);
-}
-
 JobqSteered
 jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 			int64 grace)
 {
-	int64		awaited = 0;	/* spilled ticket that is ours alone */
+	Found		found = {0};
 
 	jobq_xact_steered(session);
 	for (int attempt = 0;; attempt++)
 	{
 		JobqHeld	held;
-		JobqRow		row;
-		JobqWhere	where;
 
 		switch (jobq_hold_any(session, id, false, &held))
 		{
@@ -129,28 +165,19 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 			case HOLD_NO_SLOT:
 				break;
 		}
-		if (jobq_shelf_take(id, false, &row))
+		switch (look_elsewhere(session, id, attempt, &found))
 		{
-			cancel_shelved(session, &row, reason);
-			return JOBQ_STEER_DONE;
-		}
-		switch (jobq_where_is(session, id, &where))
-		{
-			case WHERE_NOWHERE:
+			case FOUND_NO_JOB:
 				return JOBQ_STEER_NO_JOB;
-			case WHERE_FINAL:
+			case FOUND_FINAL:
 				return JOBQ_STEER_FINAL;
-			case WHERE_SPILLED:
-				if (awaited != where.t.ticket)
-				{
-					awaited = where.t.ticket;
-					jobq_await_spilled(session, &where);
-					break;
-				}
-				cancel_spilled(session, &where, reason);
+			case FOUND_SHELVED:
+				cancel_shelved(session, &found.row, reason);
 				return JOBQ_STEER_DONE;
-			case WHERE_ELSEWHERE:
-				pause_briefly(attempt);
+			case FOUND_SPILLED:
+				cancel_held(session, &found.held, reason, 0);
+				return JOBQ_STEER_DONE;
+			case FOUND_MOVING:
 				break;
 		}
 	}
@@ -197,7 +224,7 @@ JobqSteered
 jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 				bool set_priority, int16 priority)
 {
-	int64		awaited = 0;	/* spilled ticket that is ours alone */
+	Found		found = {0};
 
 	jobq_xact_steered(session);
 	for (int attempt = 0;; attempt++)
@@ -205,8 +232,6 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 		int			own = jobq_own_find(id);
 		JobqSlot	slot;
 		JobqHeld	held;
-		JobqRow		row;
-		JobqWhere	where;
 
 		/* look first: a running job is not to be marked for nothing */
 		if (own >= 0 ? jobq_own(own)->state == OWN_RUNNING :
@@ -237,29 +262,20 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 			case HOLD_NO_SLOT:
 				break;
 		}
-		if (jobq_shelf_take(id, false, &row))
+		switch (look_elsewhere(session, id, attempt, &found))
 		{
-			reschedule_shelved(session, &row, run_at, set_priority, priority);
-			return JOBQ_STEER_DONE;
-		}
-		switch (jobq_where_is(session, id, &where))
-		{
-			case WHERE_NOWHERE:
+			case FOUND_NO_JOB:
 				return JOBQ_STEER_NO_JOB;
-			case WHERE_FINAL:
+			case FOUND_FINAL:
 				return JOBQ_STEER_FINAL;
-			case WHERE_SPILLED:
-				if (awaited != where.t.ticket)
-				{
-					awaited = where.t.ticket;
-					jobq_await_spilled(session, &where);
-					break;
-				}
-				held = (JobqHeld) {.own = -1,.t = where.t};
-				return reschedule_held(session, &held, run_at, set_priority,
-									   priority);
-			case WHERE_ELSEWHERE:
-				pause_briefly(attempt);
+			case FOUND_SHELVED:
+				reschedule_shelved(session, &found.row, run_at, set_priority,
+								   priority);
+				return JOBQ_STEER_DONE;
+			case FOUND_SPILLED:
+				return reschedule_held(session, &found.held, run_at,
+									   set_priority, priority);
+			case FOUND_MOVING:
 				break;
 		}
 	}
