@@ -58,20 +58,6 @@ typedef enum IfExists
 #define DELETE_QUEUE \
 	"DELETE FROM jobq.queue WHERE queue_id = $1"
 
-/* Run as the extension's owner. Returns the number of rows. */
-static uint64
-execute(const char *command, int nargs, Oid *types, Datum *values,
-		int expected)
-{
-	int			result = SPI_execute_with_args(command, nargs, types, values,
-											   NULL, false, 0);
-
-	if (result != expected)
-		elog(ERROR, "unexpected result of \"%s\": %s", command,
-			 SPI_result_code_string(result));
-	return SPI_processed;
-}
-
 static void
 connect_as_owner(JobqOwnerContext *context)
 {
@@ -99,7 +85,7 @@ change_row(const char *command, int32 queue_id, Oid type, Datum value,
 	Datum		values[] = {Int32GetDatum(queue_id), value};
 	int			nargs = OidIsValid(type) ? 2 : 1;
 
-	if (execute(command, nargs, types, values, expected) != 1)
+	if (jobq_execute(command, nargs, types, values, expected) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not serialize access due to concurrent change of a queue"),
@@ -182,7 +168,7 @@ insert_queue(const char *name, Oid owner, Jsonb *options)
 
 	connect_as_owner(&context);
 	jobq_queue_changed();
-	(void) execute(INSERT_QUEUE, lengthof(types), types, values,
+	(void) jobq_execute(INSERT_QUEUE, lengthof(types), types, values,
 				   SPI_OK_INSERT);
 	if (!jobq_is_admin(owner))
 		jobq_give_calls(owner, JOBQ_PRIV_ALL);
@@ -443,7 +429,7 @@ grantees(int32 queue_id)
 {
 	Oid			type = INT4OID;
 	Datum		value = Int32GetDatum(queue_id);
-	uint64		n = execute(GRANTEES, 1, &type, &value, SPI_OK_SELECT);
+	uint64		n = jobq_execute(GRANTEES, 1, &type, &value, SPI_OK_SELECT);
 	List	   *roles = NIL;
 
 	for (uint64 i = 0; i < n; i++)
@@ -474,7 +460,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	jobq_queue_changed();
 	roles = grantees(queue->queue_id);
 	forget_dead_letter(pointing);
-	(void) execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
+	(void) jobq_execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)

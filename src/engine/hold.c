@@ -261,6 +261,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 {
 	int			own = jobq_own_find(id);
 	TimestampTz deadline = 0;
+	int32		checked = 0;	/* queue the caller may dequeue from */
 	JobqLost	lost;
 
 	if (own >= 0)
@@ -283,8 +284,12 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		JobqSlotRef ref;
 		JobqMarkResult result;
 
+		/* before the job is touched */
 		if (jobq_find(session->db, session->gen, id, &slot))
+		{
 			check_dequeue(slot.t.queue_id, id, queue);
+			checked = slot.t.queue_id;
+		}
 		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
 		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
@@ -299,7 +304,8 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		}
 		if (result == MARK_OK)
 			jobq_xact_marked(session, &ref, xid);
-		check_dequeue(slot.t.queue_id, id, queue);
+		if (slot.t.queue_id != checked)
+			check_dequeue(slot.t.queue_id, id, queue);
 		if (result == MARK_OK)
 		{
 			hold_slot(&slot, &ref, xid, held);

@@ -85,4 +85,11 @@ extern JobqHeldBy jobq_look_holder(JobqLook *look, int64 id, int64 ticket,
 								   JobqHolder *holder);
 extern void jobq_look_await_leases(const JobqSession *session);
 
+static inline void
+jobq_look_set(Datum *values, bool *nulls, int attr, Datum value)
+{
+	values[attr] = value;
+	nulls[attr] = false;
+}
+
 #endif							/* JOBQ_LOOK_H */

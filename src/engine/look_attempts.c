@@ -69,13 +69,6 @@ outcome_word(char outcome)
 	return NULL;
 }
 
-static void
-set_value(Datum *values, bool *nulls, int attr, Datum value)
-{
-	values[attr] = value;
-	nulls[attr] = false;
-}
-
 /* One row of jobq.attempts(). 0 stands for "none" in lease and the times. */
 static void
 look_add_attempt(JobqLook *look, int32 number, int64 lease, const char *worker,
@@ -86,19 +79,19 @@ look_add_attempt(JobqLook *look, int32 number, int64 lease, const char *worker,
 	bool		nulls[7];
 
 	memset(nulls, true, sizeof(nulls));
-	set_value(values, nulls, 0, Int32GetDatum(number));
+	jobq_look_set(values, nulls, 0, Int32GetDatum(number));
 	if (lease != 0)
-		set_value(values, nulls, 1, Int64GetDatum(lease));
+		jobq_look_set(values, nulls, 1, Int64GetDatum(lease));
 	if (worker != NULL && worker[0] != '\0')
-		set_value(values, nulls, 2, CStringGetTextDatum(worker));
+		jobq_look_set(values, nulls, 2, CStringGetTextDatum(worker));
 	if (started_at != 0)
-		set_value(values, nulls, 3, TimestampTzGetDatum(started_at));
+		jobq_look_set(values, nulls, 3, TimestampTzGetDatum(started_at));
 	if (finished_at != 0)
-		set_value(values, nulls, 4, TimestampTzGetDatum(finished_at));
+		jobq_look_set(values, nulls, 4, TimestampTzGetDatum(finished_at));
 	if (outcome != NULL)
-		set_value(values, nulls, 5, CStringGetTextDatum(outcome));
+		jobq_look_set(values, nulls, 5, CStringGetTextDatum(outcome));
 	if (error != NULL)
-		set_value(values, nulls, 6, CStringGetTextDatum(error));
+		jobq_look_set(values, nulls, 6, CStringGetTextDatum(error));
 	tuplestore_putvalues(look->store, look->desc, values, nulls);
 }
 

@@ -134,13 +134,6 @@ state_word(char state)
 	return NULL;
 }
 
-static void
-set_value(Datum *values, bool *nulls, int attr, Datum value)
-{
-	values[attr] = value;
-	nulls[attr] = false;
-}
-
 /* Add what only the slot of a running job and its claim know. */
 static void
 look_add_lease(JobqBelts *belts, JobqHolder *holder, Datum *values,
@@ -149,18 +142,18 @@ look_add_lease(JobqBelts *belts, JobqHolder *holder, Datum *values,
 	Datum		claim[CLAIM_NATTS];
 	bool		claim_nulls[CLAIM_NATTS];
 
-	set_value(values, nulls, INFO_STATE, CStringGetTextDatum("running"));
-	set_value(values, nulls, INFO_LEASE_EXPIRES_AT,
+	jobq_look_set(values, nulls, INFO_STATE, CStringGetTextDatum("running"));
+	jobq_look_set(values, nulls, INFO_LEASE_EXPIRES_AT,
 			  TimestampTzGetDatum(holder->l.expires_at));
 	if (holder->l.worker[0] != '\0')
-		set_value(values, nulls, INFO_WORKER,
+		jobq_look_set(values, nulls, INFO_WORKER,
 				  CStringGetTextDatum(holder->l.worker));
 
 	if (ItemPointerIsValid(&holder->l.claim_tid) &&
 		jobq_belt_read_claim(belts->rel[BELT_CLAIM], &holder->l.claim_tid,
 							 holder->l.lease, claim, claim_nulls) &&
 		!claim_nulls[CLAIM_PROGRESS])
-		set_value(values, nulls, INFO_PROGRESS, claim[CLAIM_PROGRESS]);
+		jobq_look_set(values, nulls, INFO_PROGRESS, claim[CLAIM_PROGRESS]);
 }
 
 static bool
@@ -189,7 +182,7 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 			return;
 		case HOLDER_WORKER:
 			if (holder.rolled_back)
-				set_value(values, nulls, INFO_STATE,
+				jobq_look_set(values, nulls, INFO_STATE,
 						  CStringGetTextDatum(state_word(SHELF_RETRYABLE)));
 			else
 				look_add_lease(belts, &holder, values, nulls);
@@ -199,7 +192,7 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 										&outcome) ||
 				outcome.nulls[OUT_LEASE])
 				return;
-			set_value(values, nulls, INFO_STATE,
+			jobq_look_set(values, nulls, INFO_STATE,
 					  CStringGetTextDatum(was_rolled_back(&outcome) ?
 										  state_word(SHELF_RETRYABLE) :
 										  "running"));

@@ -6,6 +6,7 @@
 
 #include "catalog/namespace.h"
 #include "lib/stringinfo.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -146,4 +147,17 @@ jobq_leave_owner(JobqOwnerContext *context)
 {
 	AtEOXact_GUC(false, context->guc_level);
 	SetUserIdAndSecContext(context->role, context->sec_context);
+}
+
+uint64
+jobq_execute(const char *command, int nargs, Oid *types, Datum *values,
+			 int expected)
+{
+	int			result = SPI_execute_with_args(command, nargs, types, values,
+											   NULL, false, 0);
+
+	if (result != expected)
+		elog(ERROR, "unexpected result of \"%s\": %s", command,
+			 SPI_result_code_string(result));
+	return SPI_processed;
 }

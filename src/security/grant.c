@@ -91,18 +91,6 @@ typedef struct Grant
 	"DELETE FROM jobq.queue_acl a WHERE NOT EXISTS" \
 	" (SELECT FROM pg_catalog.pg_authid r WHERE r.oid = a.grantee)"
 
-static void
-execute(const char *command, int nargs, Oid *types, Datum *values,
-		int expected)
-{
-	int			result = SPI_execute_with_args(command, nargs, types, values,
-											   NULL, false, 0);
-
-	if (result != expected)
-		elog(ERROR, "unexpected result of \"%s\": %s", command,
-			 SPI_result_code_string(result));
-}
-
 /* Does the query about one role give a row? */
 static bool
 any_row(const char *query, Oid role)
@@ -110,7 +98,7 @@ any_row(const char *query, Oid role)
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(role);
 
-	execute(query, 1, &type, &value, SPI_OK_SELECT);
+	jobq_execute(query, 1, &type, &value, SPI_OK_SELECT);
 	return SPI_processed > 0;
 }
 
@@ -143,7 +131,7 @@ change_calls(const char *query, const char *verb, const char *preposition,
 	SPITupleTable *found;
 	uint64		nfound;
 
-	execute(query, lengthof(types), types, values, SPI_OK_SELECT);
+	jobq_execute(query, lengthof(types), types, values, SPI_OK_SELECT);
 	found = SPI_tuptable;
 	nfound = SPI_processed;
 	for (uint64 i = 0; i < nfound; i++)
@@ -151,7 +139,7 @@ change_calls(const char *query, const char *verb, const char *preposition,
 		char	   *is_view = SPI_getvalue(found->vals[i], found->tupdesc, 1);
 		char	   *call = SPI_getvalue(found->vals[i], found->tupdesc, 2);
 
-		execute(psprintf("%s %s jobq.%s %s %s", verb,
+		jobq_execute(psprintf("%s %s jobq.%s %s %s", verb,
 						 is_view[0] == 't' ? "SELECT ON TABLE" :
 						 "EXECUTE ON FUNCTION",
 						 call, preposition, name),
@@ -181,7 +169,7 @@ jobq_give_calls(Oid role, int privileges)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (any_row(LACKS_USAGE, role))
-		execute(psprintf("GRANT USAGE ON SCHEMA jobq TO %s",
+		jobq_execute(psprintf("GRANT USAGE ON SCHEMA jobq TO %s",
 						 quote_identifier(name)),
 				0, NULL, NULL, SPI_OK_UTILITY);
 	change_calls(MISSING_CALLS, "GRANT", "TO", role, privileges);
@@ -201,7 +189,7 @@ jobq_take_calls_back(Oid role)
 	{
 		change_calls(GIVEN_CALLS, "REVOKE", "FROM", role, JOBQ_PRIV_ALL);
 		if (!any_row(ANY_CALL_LEFT, role))
-			execute(psprintf("REVOKE USAGE ON SCHEMA jobq FROM %s",
+			jobq_execute(psprintf("REVOKE USAGE ON SCHEMA jobq FROM %s",
 							 quote_identifier(name)),
 					0, NULL, NULL, SPI_OK_UTILITY);
 	}
@@ -291,7 +279,7 @@ execute_for(const char *command, const Grant *grant, int expected)
 		Int32GetDatum(grant->privileges)
 	};
 
-	execute(command, lengthof(types), types, values, expected);
+	jobq_execute(command, lengthof(types), types, values, expected);
 }
 
 /* grant_queue(queue text, role text, privileges text[]) → void */
@@ -309,7 +297,7 @@ jobq_sql_grant_queue(PG_FUNCTION_ARGS)
 	jobq_queue_changed();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
+	jobq_execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
 	execute_for(ADD_PRIVILEGES, &grant, SPI_OK_INSERT);
 	SPI_finish();
 	jobq_give_calls(grant.role, grant.privileges);
@@ -332,7 +320,7 @@ jobq_sql_revoke_queue(PG_FUNCTION_ARGS)
 	jobq_queue_changed();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
+	jobq_execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
 	execute_for(REMOVE_ROW, &grant, SPI_OK_DELETE);
 	execute_for(REMOVE_PRIVILEGES, &grant, SPI_OK_UPDATE);
 	SPI_finish();

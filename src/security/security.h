@@ -46,6 +46,13 @@ typedef struct JobqOwnerContext
 extern void jobq_become_owner(JobqOwnerContext *context);
 extern void jobq_leave_owner(JobqOwnerContext *context);
 
+/*
+ * Inside SPI: run a command and return the number of its rows; anything but
+ * the expected SPI_OK_* is a bug.
+ */
+extern uint64 jobq_execute(const char *command, int nargs, Oid *types,
+						   Datum *values, int expected);
+
 /* ---- grant.c ---- */
 
 /*
