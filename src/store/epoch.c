@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "security/security.h"
 #include "store/rows.h"
@@ -35,8 +36,13 @@ typedef enum EpochAttr
 {
 	EPOCH_EPOCH,
 	EPOCH_CLASS,
+	EPOCH_INSTALLATION,
 	EPOCH_OPENED_AT,
-	EPOCH_SEALED_AT
+	EPOCH_CLOSED_AT,
+	EPOCH_SEALED_AT,
+	EPOCH_DRAINED_AT,
+	EPOCH_LAST_FINISHED_AT,
+	EPOCH_NATTS
 } EpochAttr;
 
 #define DAYS_2000_TO_2024	8766
@@ -213,8 +219,8 @@ enter_epoch(int32 epoch, int32 class_id)
 		TimestampTzGetDatum(GetCurrentTimestamp())
 	};
 
-	if (SPI_execute_with_args("INSERT INTO jobq.epoch (epoch, class, opened_at)"
-							  " VALUES ($1, $2, $3)",
+	if (SPI_execute_with_args("INSERT INTO jobq.epoch (epoch, class, installation, opened_at)"
+							  " SELECT $1, $2, i.id, $3 FROM jobq.installation i",
 							  lengthof(types), types, values, NULL,
 							  false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not enter an epoch");
@@ -287,72 +293,122 @@ jobq_open_first_epoch(PG_FUNCTION_ARGS)
 static int
 compare_epochs(const void *a, const void *b)
 {
-	int32		ea = *(const int32 *) a;
-	int32		eb = *(const int32 *) b;
+	int32		ea = ((const JobqEpoch *) a)->epoch;
+	int32		eb = ((const JobqEpoch *) b)->epoch;
 
 	return (ea > eb) - (ea < eb);
 }
 
-int32
-jobq_epoch_find_open(int32 class_id)
+static TimestampTz
+time_or_zero(TupleTableSlot *slot, EpochAttr attr)
 {
-	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
-								 AccessShareLock);
-	Snapshot	snapshot = jobq_fresh_snapshot();
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	int32		newest = 0;
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		slot_getallattrs(slot);
-		if (slot->tts_isnull[EPOCH_SEALED_AT] &&
-			DatumGetInt32(slot->tts_values[EPOCH_CLASS]) == class_id)
-			newest = Max(newest,
-						 DatumGetInt32(slot->tts_values[EPOCH_EPOCH]));
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-	return newest;
+	return slot->tts_isnull[attr] ? 0 :
+		DatumGetTimestampTz(slot->tts_values[attr]);
 }
 
-/* The rows of dropped epochs stay: those without tables are left out. */
+/* Which installation this is; epochs of others do not count. */
+static void
+read_installation(Snapshot snapshot, pg_uuid_t *id)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_INSTALLATION),
+								 AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		isnull;
+
+	memset(id, 0, sizeof(*id));
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		memcpy(id, DatumGetUUIDP(slot_getattr(slot, 2, &isnull)), sizeof(*id));
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, NoLock);
+}
+
 int
-jobq_epoch_list(int32 **epochs)
+jobq_epoch_read(JobqEpoch **epochs)
 {
 	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
 								 AccessShareLock);
-	Oid			schema = RelationGetNamespace(rel);
 	Snapshot	snapshot = jobq_fresh_snapshot();
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	int			size = 16;
 	int			n = 0;
+	pg_uuid_t	ours;
 
-	*epochs = palloc(size * sizeof(int32));
+	read_installation(snapshot, &ours);
+	*epochs = palloc(size * sizeof(JobqEpoch));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-		int32		epoch = DatumGetInt32(slot_getattr(slot, EPOCH_EPOCH + 1,
-													   &isnull));
-		char		name[NAMEDATALEN];
+		JobqEpoch  *epoch;
 
-		snprintf(name, sizeof(name), "job_%d", epoch);
-		if (!OidIsValid(get_relname_relid(name, schema)))
+		slot_getallattrs(slot);
+		if (memcmp(DatumGetUUIDP(slot->tts_values[EPOCH_INSTALLATION]), &ours,
+				   sizeof(ours)) != 0)
 			continue;
 		if (n == size)
 		{
 			size *= 2;
-			*epochs = repalloc(*epochs, size * sizeof(int32));
+			*epochs = repalloc(*epochs, size * sizeof(JobqEpoch));
 		}
-		(*epochs)[n++] = epoch;
+		epoch = &(*epochs)[n++];
+		epoch->epoch = DatumGetInt32(slot->tts_values[EPOCH_EPOCH]);
+		epoch->class_id = DatumGetInt32(slot->tts_values[EPOCH_CLASS]);
+		epoch->opened_at = time_or_zero(slot, EPOCH_OPENED_AT);
+		epoch->closed_at = time_or_zero(slot, EPOCH_CLOSED_AT);
+		epoch->sealed_at = time_or_zero(slot, EPOCH_SEALED_AT);
+		epoch->drained_at = time_or_zero(slot, EPOCH_DRAINED_AT);
+		epoch->last_finished_at = time_or_zero(slot, EPOCH_LAST_FINISHED_AT);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
-	qsort(*epochs, n, sizeof(int32), compare_epochs);
+	qsort(*epochs, n, sizeof(JobqEpoch), compare_epochs);
 	return n;
+}
+
+int32
+jobq_epoch_find_open(int32 class_id)
+{
+	JobqEpoch  *epochs;
+	int			n = jobq_epoch_read(&epochs);
+	int32		newest = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (epochs[i].closed_at == 0 && epochs[i].class_id == class_id)
+			newest = epochs[i].epoch;
+	}
+	pfree(epochs);
+	return newest;
+}
+
+static int
+list_epochs(int32 **numbers, bool undrained_only)
+{
+	JobqEpoch  *epochs;
+	int			n = jobq_epoch_read(&epochs);
+	int			count = 0;
+
+	*numbers = palloc(sizeof(int32) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (epochs[i].drained_at == 0 || !undrained_only)
+			(*numbers)[count++] = epochs[i].epoch;
+	}
+	pfree(epochs);
+	return count;
+}
+
+int
+jobq_epoch_list(int32 **epochs)
+{
+	return list_epochs(epochs, false);
+}
+
+int
+jobq_epoch_list_undrained(int32 **epochs)
+{
+	return list_epochs(epochs, true);
 }

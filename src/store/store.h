@@ -24,6 +24,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_EPOCH,
 	JOBQ_TABLE_SHELF,
 	JOBQ_TABLE_NUMBER_BLOCK,
+	JOBQ_TABLE_INSTALLATION,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -296,8 +297,26 @@ extern int64 jobq_store_next_block(void);
 /* Newest open epoch of a class; 0 when there is none. */
 extern int32 jobq_epoch_find_open(int32 class_id);
 
-/* Numbers of all epochs on disk, ascending, palloc'd. */
+/* A row of jobq.epoch; a time that has not come is 0. */
+typedef struct JobqEpoch
+{
+	int32		epoch;
+	int32		class_id;
+	TimestampTz opened_at;
+	TimestampTz closed_at;		/* new tickets go elsewhere since then */
+	TimestampTz sealed_at;		/* no writer of tickets was left then */
+	TimestampTz drained_at;		/* all its tickets had ended then */
+	TimestampTz last_finished_at;	/* the last of them; with drained_at */
+} JobqEpoch;
+
+/*
+ * The epochs of this installation, ascending, palloc'd. One whose tables are
+ * gone has just been dropped. The second form gives their numbers only, the
+ * third those that may have tickets that have not ended.
+ */
+extern int	jobq_epoch_read(JobqEpoch **epochs);
 extern int	jobq_epoch_list(int32 **epochs);
+extern int	jobq_epoch_list_undrained(int32 **epochs);
 
 /* Make the tables of a new epoch and enter it; not for user transactions. */
 extern int32 jobq_epoch_create(int32 class_id);
