@@ -149,12 +149,33 @@ take_total(HeapTuple tuple, TupleDesc desc, void *state)
 		total->counters[COUNT_FAILED] += count;
 }
 
+/* What was counted when an epoch had drained. */
+static void
+take_drained_total(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	static const JobqCounter columns[] = {
+		COUNT_COMPLETED, COUNT_FAILED, COUNT_DEAD, COUNT_CANCELLED
+	};
+	bool		found;
+	int32		queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL));
+	Total	   *total = hash_search((HTAB *) state, &queue_id, HASH_ENTER, &found);
+
+	if (!found)
+		memset(total->counters, 0, sizeof(total->counters));
+	for (int i = 0; i < (int) lengthof(columns); i++)
+		total->counters[columns[i]] +=
+			DatumGetInt64(jobq_row_value(tuple, desc, i + 2, NULL));
+}
+
 static void
 read_totals(HTAB *totals)
 {
 	int32	   *epochs;
-	int			nepochs = jobq_epoch_list(&epochs);
+	int			nepochs = jobq_epoch_list_undrained(&epochs);
 
+	jobq_keeper_query("SELECT t.queue_id, t.completed, t.failed, t.dead,"
+					  " t.cancelled FROM jobq.epoch_total t",
+					  0, NULL, NULL, take_drained_total, totals);
 	for (int e = 0; e < nepochs; e++)
 	{
 		Relation	rel = jobq_belt_open(epochs[e], BELT_OUTCOME,
