@@ -129,11 +129,13 @@ jobq_epoch_size(int32 epoch)
 	for (int i = 0; i < (int) lengthof(kinds); i++)
 	{
 		Relation	rel = jobq_belt_open(epoch, kinds[i], AccessShareLock);
+		Datum		relid;
 
 		if (rel == NULL)
 			continue;
+		relid = ObjectIdGetDatum(RelationGetRelid(rel));
 		size += DatumGetInt64(DirectFunctionCall1(pg_total_relation_size,
-												  ObjectIdGetDatum(RelationGetRelid(rel))));
+												  relid));
 		table_close(rel, NoLock);
 	}
 	return size;
