@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use JobqTest;
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -125,7 +126,7 @@ await_keeper($node);
 # ---- the lease runs out, the job is cancelled ----
 
 ($epoch, @ids) = old_epoch(2);
-$lease = sql("SELECT lease FROM jobq.dequeue('q', 2, lease_for => '4 s') LIMIT 1");
+$lease = sql("SELECT lease FROM jobq.dequeue('q', 2, lease_for => '3 s') LIMIT 1");
 gone($epoch, 'short leases');
 is(sql("SELECT jobq.cancel($ids[1])"), 't', 'a carried job is cancelled');
 is(sqlstate($node, "SELECT jobq.complete($ids[1], $lease)"),
@@ -215,12 +216,16 @@ audit_ok($node, 'retention classes');
 
 # ---- size of history ----
 
-sql("INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('more',
-	array_fill(jsonb_build_object('fill', repeat('x', 1000)), '{100}')))
-	FROM generate_series(1, 5)");
-sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('more', 400)");
+foreach my $n (1 .. 4)
+{
+	sql("INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('more',
+		array_fill(jsonb_build_object('fill', repeat('x', 1000)), '{100}')))");
+	becomes('SELECT count(*) FROM jobq.epoch WHERE class = 1 AND sealed_at IS NOT NULL',
+		$n, "epoch $n of the history");
+}
+sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('more', 300)");
 becomes('SELECT count(*) FROM jobq.epoch WHERE class = 1 AND drained_at IS NOT NULL',
-	'4', 'drained epochs with their retention ahead');
+	'3', 'drained epochs with their retention ahead');
 is(sql("SELECT status FROM jobq.health() WHERE item = 'history'"), 'ok',
 	'history is whole');
 $node->append_conf('postgresql.conf', 'jobq.max_history_size = 0');
@@ -235,7 +240,7 @@ audit_ok($node, 'after cutting history');
 
 # ---- many small epochs under load ----
 
-my $seconds = $ENV{JOBQ_EPOCH_SECONDS} // 8;
+my $seconds = $ENV{JOBQ_EPOCH_SECONDS} // 5;
 my %script = (
 	produce => q{INSERT INTO audit.ledger SELECT jobq.enqueue('q', delay =>
 		CASE WHEN random() < 0.1 THEN interval '0.2 s' END) FROM generate_series(1, 20);},

@@ -320,7 +320,8 @@ BEGIN
 			WINDOW w AS (PARTITION BY j.id ORDER BY j.ticket)) t
 		WHERE (nth < n AND ended IS DISTINCT FROM 'm')
 			OR (next IS NOT NULL AND next IS DISTINCT FROM following
-				AND NOT (forgetful AND following IS NULL))
+				AND NOT (forgetful AND NOT EXISTS
+					(SELECT FROM job x WHERE x.ticket = t.next)))
 			OR (nth = n AND next IS NOT NULL AND NOT forgetful)
 			OR (first <> id AND NOT forgetful);
 	RETURN QUERY
