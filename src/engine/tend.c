@@ -13,6 +13,7 @@
 
 #include "engine/belts.h"
 #include "engine/claimrow.h"
+#include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
 #include "engine/place.h"
@@ -526,5 +527,6 @@ jobq_tend(JobqDb *db, uint32 gen)
 	tend_prepared(&round);
 	tend_shelf(&round);
 	come_again(&round, jobq_tend_refill(&round.session, round.now));
+	come_again(&round, jobq_tend_epochs(&round.session, round.now));
 	return round.next;
 }
