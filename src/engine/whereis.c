@@ -37,8 +37,8 @@ take_newest_ticket(Relation job, Relation outcome, int32 epoch, int64 id,
 		jobq_belt_read_outcome(outcome, where->t.ticket, &where->outcome);
 }
 
-bool
-jobq_newest(int64 id, JobqWhere *where)
+static bool
+look_for_newest(int64 id, JobqWhere *where)
 {
 	int32	   *epochs;
 	int			nepochs;
@@ -62,6 +62,36 @@ jobq_newest(int64 id, JobqWhere *where)
 	}
 	jobq_belts_close(&belts);
 	return where->t.ticket != 0;
+}
+
+static bool
+was_moved(const JobqWhere *where)
+{
+	return !where->on_shelf && where->has_outcome &&
+		DatumGetChar(where->outcome.values[OUT_ENDED]) == ENDED_MOVED;
+}
+
+/*
+ * A job that has left its newest ticket may be on its way, between what we
+ * have read and what was still to be read. If it is not found at another place
+ * a second time, that place is gone, with its epoch, and the job with it.
+ */
+bool
+jobq_newest(int64 id, JobqWhere *where)
+{
+	int64		moved = 0;
+
+	for (;;)
+	{
+		if (!look_for_newest(id, where))
+			return false;
+		if (!was_moved(where))
+			return true;
+		if (where->t.ticket == moved)
+			return false;
+		moved = where->t.ticket;
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 bool

@@ -186,13 +186,37 @@ foreach my $how ('complete', 'crash')
 	audit_ok($node, "settle and carry: $how");
 }
 
-# ---- retention classes ----
+# ---- a job whose last ticket is gone, but not its first ----
 
 $node->restart;
 await_keeper($node);
+my $old = open_epoch();
+my ($job) = split(/\n/, sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q',
+	priority => n) FROM generate_series(1, 100) n RETURNING id"));
+becomes("SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $old", 't',
+	'an epoch that is full of live jobs');
+$epoch = open_epoch();
+sql("SELECT jobq.fail(id, lease) FROM jobq.dequeue('q')");
+is(sql("SELECT jobq.complete(id, lease), id FROM jobq.dequeue('q')"), "|$job",
+	'its first job goes on in the next');
+sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q', priority => -1)
+	FROM generate_series(1, 100)");
+sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('q', 100)");
+gone($epoch, 'the last ticket');
+is(sql("SELECT count(*) FROM jobq.job_$old WHERE id = $job"), '1',
+	'the first ticket is there');
+is(sql("SELECT count(*) FROM jobq.job($job)"), '0', 'the job is not');
+is(sqlstate($node, "SELECT jobq.cancel($job)"), 'JQ020', 'cancel knows that');
+is(sqlstate($node, "SELECT jobq.retry($job)"), 'JQ020', 'retry knows that');
+sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('q', 100)");
+audit_ok($node, 'a last ticket is gone');
+
+# ---- retention classes ----
+
 my $max = 8;
 my $have = sql('SELECT count(*) FROM jobq.class');
-sql("SELECT jobq.create_queue('r' || n, jsonb_build_object('retention', n * 60))
+sql("CREATE ROLE someone; GRANT jobq_admin TO someone; SET ROLE someone;
+	SELECT jobq.create_queue('r' || n, jsonb_build_object('retention', n * 60))
 	FROM generate_series($have + 1, $max) n");
 is(sql('SELECT count(*) FROM jobq.class'), $max, 'as many retentions as there can be');
 my $one_more = q{SELECT jobq.create_queue('more', '{"retention": "77 s"}')};
