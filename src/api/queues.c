@@ -206,10 +206,12 @@ prepare_dead_letter(const char *name, const char *target, Oid owner)
  * Under the lock. `wanted` is the queue as it is with the options applied.
  */
 static void
-alter(const JobqQueue *queue, const JobqQueue *wanted, Jsonb *options)
+alter(const JobqSession *session, const JobqQueue *queue, const JobqQueue *wanted,
+	  Jsonb *options)
 {
 	JobqOwnerContext context;
 
+	jobq_options_check(wanted);
 	if (strcmp(queue->dead_letter, wanted->dead_letter) != 0)
 		prepare_dead_letter(queue->name, wanted->dead_letter, queue->owner);
 	connect_as_owner(&context);
@@ -217,6 +219,8 @@ alter(const JobqQueue *queue, const JobqQueue *wanted, Jsonb *options)
 	change_row(UPDATE_OPTIONS, queue->queue_id, JSONBOID,
 			   JsonbPGetDatum(options), SPI_OK_UPDATE);
 	disconnect(&context);
+	if (queue->dead_retention != wanted->dead_retention)
+		jobq_xact_died(session, jobq_now());
 }
 
 static void
@@ -248,6 +252,8 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	if_exists = read_if_exists(fcinfo, 2);
 	jobq_options_defaults(&wanted);
 	jobq_options_apply(options, &wanted);
+	if (if_exists != IF_EXISTS_ALTER)
+		jobq_options_check(&wanted);
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -256,6 +262,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	if (!jobq_queue_by_name(name, &queue))
 	{
+		jobq_options_check(&wanted);
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
 		insert_queue(name, GetUserId(), options);
 		PG_RETURN_BOOL(true);
@@ -267,7 +274,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
 		wanted = queue;
 		jobq_options_apply(options, &wanted);
-		alter(&queue, &wanted, options);
+		alter(&session, &queue, &wanted, options);
 	}
 	PG_RETURN_BOOL(false);
 }
@@ -297,7 +304,7 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
 	wanted = queue;
 	jobq_options_apply(options, &wanted);
-	alter(&queue, &wanted, options);
+	alter(&session, &queue, &wanted, options);
 	PG_RETURN_VOID();
 }
 
@@ -411,7 +418,7 @@ static void
 forget_dead_letter(const List *pointing)
 {
 	Datum		none = DirectFunctionCall1(jsonb_in,
-										   CStringGetDatum("{\"dead_letter\": null}"));
+										   CStringGetDatum("{\"dead_letter\": null, \"expired_to\": null}"));
 	ListCell   *lc;
 
 	foreach(lc, pointing)

@@ -43,19 +43,21 @@ lease_after(const JobqPart *part, const JobqSlot *key)
 /* ---- taking ---- */
 
 /*
- * One lock hold. Says in *more whether there may be more to take, and in *db
- * whose the jobs were if there were any.
+ * One lock hold. Says in *more whether there may be more to take, in *expired
+ * whether the keeper has to end some, and in *db whose the jobs were if there
+ * were any.
  */
 static int
 take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		  const JobqLease *lease, uint8 flags, JobqTaken *taken, bool *more,
-		  int *db)
+		  bool *expired, int *db)
 {
 	int			n = 0;
+	int			naside = 0;
 
 	*more = false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	while (n < max && jobq_part_is_mine(part, gen))
+	while (n < max && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
 		JobqSlot   *slot;
@@ -66,6 +68,12 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		slot = &jobq_slots[number];
 		if (before != NULL && jobq_compare_tickets(&slot->t, before) >= 0)
 			break;
+		if (slot->t.expires_at <= lease->claimed_at)
+		{
+			jobq_slot_set_aside(slot);
+			naside++;
+			continue;
+		}
 
 		taken[n].flags = slot->flags;
 		jobq_slot_unlink(slot);
@@ -79,7 +87,8 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		jobq_slot_fill_ref(slot, &taken[n].ref);
 		n++;
 	}
-	*more = n == max;
+	*more = n == max || naside == JOBQ_CHUNK;
+	*expired = naside > 0;
 	*db = part->db;
 	LWLockRelease(part->lock);
 	return n;
@@ -94,13 +103,16 @@ jobq_take(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 
 	while (more && n < max)
 	{
+		bool		expired;
 		int			db;
 		int			got;
 
 		got = take_some(part, gen, Min(max - n, JOBQ_CHUNK), before, lease,
-						flags, taken + n, &more, &db);
+						flags, taken + n, &more, &expired, &db);
+		if (expired)
+			jobq_wake_keeper(&jobq_dbs[db]);
 		if (got == 0)
-			break;
+			continue;
 		n += got;
 		if (flags & SLOT_START_WANTED)
 			jobq_wake_keeper(&jobq_dbs[db]);
@@ -193,9 +205,11 @@ void
 jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	TimestampTz expires_at;
 
 	if (slot == NULL)
 		return;
+	expires_at = slot->t.expires_at;
 	if (slot->state == SLOT_RUNNING && (slot->flags & SLOT_CLAIM_OPEN) &&
 		!(slot->flags & SLOT_START_DONE) && !TransactionIdIsValid(slot->mark))
 	{
@@ -206,6 +220,7 @@ jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 		jobq_slot_link(slot);
 	}
 	jobq_slot_unlock(slot);
+	jobq_wake_keeper_by(db, expires_at);
 }
 
 void

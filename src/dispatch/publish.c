@@ -54,7 +54,10 @@ start_slot(Publish *p, JobqSlot *slot)
 		p->first_expiry = Min(p->first_expiry, slot->l.expires_at);
 	}
 	else
+	{
 		jobq_slot_set_state(slot, SLOT_READY);
+		p->first_expiry = Min(p->first_expiry, slot->t.expires_at);
+	}
 	jobq_slot_link(slot);
 }
 

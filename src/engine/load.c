@@ -60,6 +60,8 @@ take_ticket(HeapTuple tuple, TupleDesc desc, void *state)
 	live->t.attempt = DatumGetInt32(jobq_row_value(tuple, desc, 6, NULL));
 	live->t.max_attempts = DatumGetInt32(jobq_row_value(tuple, desc, 7, NULL));
 	live->t.tid = row_tid(tuple, desc);
+	live->t.expires_at =
+		DatumGetTimestampTz(jobq_row_value(tuple, desc, 9, NULL));
 	live->t.epoch = load->epoch;
 }
 
@@ -221,7 +223,8 @@ load_epoch(const JobqSession *session, JobqBelts *belts, int32 epoch,
 	load.live = hash_create("pg_jobq live tickets", 1024, &ctl,
 							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	jobq_keeper_query(psprintf("SELECT j.ticket, j.id, j.queue_id, j.priority, j.run_at,"
-							   " j.attempt, j.max_attempts, j.ctid"
+							   " j.attempt, j.max_attempts, j.ctid,"
+							   " coalesce(j.expires_at, 'infinity')"
 							   " FROM jobq.job_%d j WHERE j.id >= $1"
 							   " AND NOT EXISTS (SELECT 1 FROM jobq.outcome_%d o"
 							   " WHERE o.ticket = j.ticket)", epoch, epoch),
@@ -346,7 +349,7 @@ jobq_load_shelf(const JobqSession *session)
 		jobq_set_counter(session, queues[i].queue_id, COUNT_RETRYABLE,
 						 count != NULL ? count->count[1] : 0);
 	}
-	jobq_db_shelf_due(session->db, jobq_shelf_next_due());
+	jobq_db_shelf_due(session->db, DT_NOBEGIN);
 	PopActiveSnapshot();
 	hash_destroy(counts);
 }

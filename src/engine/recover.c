@@ -143,6 +143,8 @@ take_total(HeapTuple tuple, TupleDesc desc, void *state)
 		total->counters[COUNT_DEAD] += count;
 	else if (ended == ENDED_CANCELLED)
 		total->counters[COUNT_CANCELLED] += count;
+	else if (ended == ENDED_EXPIRED)
+		total->counters[COUNT_EXPIRED] += count;
 	if (!no_attempt && (attempt == ATTEMPT_FAILED ||
 						attempt == ATTEMPT_LEASE_EXPIRED ||
 						attempt == ATTEMPT_ROLLED_BACK))
