@@ -42,9 +42,8 @@ SELECT jobq.enqueue('ttl', expires_at => now() + interval '1 h') AS a,
 	jobq.enqueue('ttl') AS c \gset
 SELECT results_eq(format('SELECT id, expires_at IS NULL, expires_at > now() FROM jobq.jobs WHERE id IN (%s, %s, %s) ORDER BY id', :a, :b, :c),
 	format('VALUES (%s::bigint, false, true), (%s, false, true), (%s, true, NULL)', :a, :b, :c), 'shown');
-SELECT ok(bool_and(expires_at = run_at + interval '10 s'), 'many have it too')
-	FROM jobq.jobs, (SELECT jobq.enqueue_many('ttl', '{1,2}', run_at => '2100-01-01', expires_at => '2100-01-01 00:00:10') AS ids) x
-	WHERE id = ANY (ids);
+SELECT jobq.enqueue_many('ttl', '{1,2}', run_at => '2100-01-01', expires_at => '2100-01-01 00:00:10') AS ids \gset
+SELECT ok(bool_and(expires_at = run_at + interval '10 s'), 'many have it too') FROM jobq.jobs WHERE id = ANY (:'ids');
 SELECT is(jobq.purge_queue('ttl'), 5::bigint, 'purged');
 
 -- ---- options ----
@@ -61,7 +60,7 @@ SELECT is(array_agg(expires_at - run_at = interval '1 h' ORDER BY id), '{t,t,f}'
 SELECT is(jobq.enqueue('ttl', run_at => '294276-12-31 23:30:00 UTC') > 0, true, 'beyond the end of time: never');
 SELECT is(pg_temp.try('alter_queue(''ttl'', ''{"ttl": null, "expired_to": null}'')'), 'ok', 'back to the default');
 SELECT jobq.enqueue('ttl') AS d \gset
-SELECT is(expires_at, NULL, 'none') FROM jobq.job(:d);
+SELECT is(expires_at, NULL::timestamptz, 'none') FROM jobq.job(:d);
 SELECT ok(jobq.reschedule(:c, now() + interval '1 h'), 'may be put off beyond its end');
 SELECT is(run_at = expires_at, true, 'then that is its time') FROM jobq.job(:c);
 SELECT jobq.purge_queue('ttl') AS x \gset
@@ -99,7 +98,7 @@ SELECT jobq.enqueue('ttl', '1', expires_at => clock_timestamp() + interval '0.05
 SELECT pg_sleep(0.1) AS x \gset
 SELECT array_agg(payload) AS got FROM jobq.dequeue('ttl', 10) \gset
 COMMIT;
-SELECT is(:'got', '{2}', 'own ones as well');
+SELECT is(:'got'::text, '{2}', 'own ones as well');
 CALL pg_temp.await(format('(SELECT state = ''expired'' FROM jobq.job(%s))', :a));
 SELECT jobq.cancel(:b) AS x \gset
 
@@ -175,13 +174,13 @@ SELECT jobq.redrive('ttl dead') AS n \gset
 SELECT is(:n, 2, 'the others are redriven');
 SELECT is(pg_temp.try(format('retry(%s)', headers #>> '{dead_letter,id}')), 'JQ008', 'not twice')
 	FROM jobq.history WHERE queue = 'ttl dead' AND last_error = 'redriven';
-SELECT is(array_agg(payload->'n' ORDER BY id), '{1,3,4}'::jsonb[], 'they are back') FROM jobq.jobs WHERE queue = 'ttl';
+SELECT is(array_agg(payload->'n' ORDER BY payload->'n'), '{1,2,4}'::jsonb[], 'they are back') FROM jobq.jobs WHERE queue = 'ttl';
 
 -- ---- the end ----
 
 SELECT is(pg_temp.check_dispatch(), NULL, 'memory is consistent');
 SELECT jobq.drop_queue('ttl dead', true) AS x \gset
-SELECT is(options, '{}', 'with its dead-letter queue a queue loses what needs it') FROM jobq.queues WHERE queue = 'ttl' AND options ?| ARRAY['dead_letter', 'expired_to'] IS FALSE
-	UNION ALL SELECT is('1', '1', 'so be it') WHERE false;
+SELECT ok(NOT options ?| ARRAY['dead_letter', 'expired_to'], 'with its dead-letter queue a queue loses what needs it')
+	FROM jobq.queues WHERE queue = 'ttl';
 SELECT jobq.drop_queue('ttl', true) AS x \gset
 SELECT * FROM finish();

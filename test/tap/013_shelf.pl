@@ -318,6 +318,77 @@ await_keeper($node);
 ok( await(sub { sql('SELECT count(*) FROM jobq.shelf WHERE queue_id = 9999') eq '0' }, 20),
 	'a dead row without its queue goes');
 
+# ---- jobs that expire ----
+
+sub expired_late
+{
+	my ($id) = @_;
+
+	return sql("SELECT extract(epoch FROM finished_at - expires_at) FROM jobq.job($id) WHERE state = 'expired'");
+}
+
+# Two of each kind expire: one before the server is killed, one after that.
+sub enqueue_expiring
+{
+	my ($after) = @_;
+	my %job;
+
+	foreach my $kind ('available', 'retried', 'scheduled', 'running')
+	{
+		$job{$kind} = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('short', '\"$kind\"', priority => "
+			  . ($kind eq 'retried' || $kind eq 'running' ? -1 : 0)
+			  . ($kind eq 'scheduled' ? ", delay => '0.2 s'" : '')
+			  . ", expires_at => clock_timestamp() + interval '$after') RETURNING id");
+		next if $kind eq 'available' || $kind eq 'scheduled';
+		my $lease = sql("SET jobq.claim_durability = on; SELECT lease FROM jobq.dequeue('short')");
+		sql("SELECT jobq.fail($job{$kind}, $lease, 'x', retry_in => '1 h')")
+		  if $kind eq 'retried';
+	}
+	return %job;
+}
+
+sub await_expiry
+{
+	my ($name, %job) = @_;
+
+	foreach my $kind ('available', 'retried', 'scheduled')
+	{
+		becomes($job{$kind}, 'expired', "$name, $kind: expired");
+		my $late = expired_late($job{$kind});
+		cmp_ok($late, '>=', 0, "$name, $kind: not before its time ($late s)");
+		cmp_ok($late, '<', 1, "$name, $kind: within a second");
+	}
+	is(state_of($job{running}), 'running', "$name: what runs goes on");
+	return;
+}
+
+sql(q{SELECT jobq.create_queue('short', '{"lease_for": "1 hour", "dead_letter": "shorts"}')});
+await_expiry('idle', enqueue_expiring('1.5 s'));
+audit_ok($node, 'expired');
+sql(q{SELECT jobq.alter_queue('short', '{"expired_to": "dead_letter"}')});
+my %before = enqueue_expiring('2 s');
+my %long = enqueue_expiring('8 s');
+kill_server($node);
+$node->start;
+ok(await_keeper($node), 'after a crash');
+becomes($before{$_}, 'expired', "$_: expires after a crash")
+  foreach 'available', 'retried', 'scheduled';
+await_expiry('after a crash', %long);
+is(sql("SELECT count(*) FROM jobq.jobs WHERE queue = 'shorts'"), '6', 'with copies');
+
+# Killed while they are being ended: nothing is done twice.
+$node->restart;
+await_keeper($node);
+my %killed = enqueue_expiring('2 s');
+sql(q{SELECT pause_at('before-keeper-commit')});
+ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'the keeper ends them');
+kill_server($node, children => 1);
+$node->start;
+ok(await_keeper($node), 'killed in it');
+becomes($killed{$_}, 'expired', "$_: expires after that")
+  foreach 'available', 'retried', 'scheduled';
+audit_ok($node, 'expired over crashes');
+
 is(conflicts_logged($node), 0, 'the unique index has saved nobody');
 unlike(slurp_file($node->logfile), qr/is not where it should be|PANIC:|TRAP:/,
 	'no surprise in the log');
