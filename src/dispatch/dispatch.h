@@ -97,8 +97,8 @@ typedef struct JobqDb
 	/*
 	 * The shelf: all committed waiting rows before (shelf_low, shelf_low_id)
 	 * are off it, or noted by the keeper because others are changing them, or
-	 * their transaction is about to retreat the mark; shelf_missed is the smallest run_at retreated to since the present walk
-	 * began.
+	 * their transaction is about to retreat the mark; shelf_missed is the
+	 * smallest run_at retreated to since the present walk began.
 	 */
 	TimestampTz shelf_low;
 	int64		shelf_low_id;
