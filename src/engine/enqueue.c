@@ -33,6 +33,18 @@ jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
 		DatumGetTimestampTz(row->values[JOB_EXPIRES_AT]);
 }
 
+/* All its columns up to the priority are fixed in length and never null. */
+void
+jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch, JobqTicket *t)
+{
+	JobqRow		row;
+
+	slot_getsomeattrs(slot, JOB_EXPIRES_AT + 1);
+	memcpy(row.values, slot->tts_values, sizeof(Datum) * (JOB_EXPIRES_AT + 1));
+	memcpy(row.nulls, slot->tts_isnull, sizeof(bool) * (JOB_EXPIRES_AT + 1));
+	jobq_ticket_of_row(&row, epoch, &slot->tts_tid, t);
+}
+
 void
 jobq_give_ticket(const JobqSession *session, JobqRow *row)
 {
