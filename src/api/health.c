@@ -267,6 +267,26 @@ report_publications(ReturnSetInfo *rsinfo)
 	jobq_leave_owner(&owner);
 }
 
+/* Did finished jobs go before their retention had passed? */
+static void
+report_history(ReturnSetInfo *rsinfo, JobqDb *db)
+{
+	TimestampTz cut_at;
+
+	SpinLockAcquire(&db->mutex);
+	cut_at = db->history_cut_at;
+	SpinLockRelease(&db->mutex);
+	if (cut_at != 0 && cut_at > jobq_now() - USECS_PER_DAY)
+		report(rsinfo, "history", HEALTH_WARNING,
+			   psprintf("Finished jobs were deleted before their retention had passed, last at %s: they took more than jobq.max_history_size.",
+						timestamptz_to_str(cut_at)),
+			   "Raise jobq.max_history_size and reload, or give queues a shorter retention.");
+	else
+		report(rsinfo, "history", HEALTH_OK,
+			   "Finished jobs stay as long as their queue's retention says.",
+			   NULL);
+}
+
 Datum
 jobq_sql_health(PG_FUNCTION_ARGS)
 {
@@ -292,5 +312,6 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);
 	report_publications(rsinfo);
+	report_history(rsinfo, session.db);
 	return (Datum) 0;
 }

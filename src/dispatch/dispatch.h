@@ -126,6 +126,18 @@ typedef struct JobqDb
 	int64		shelf_low_id;
 	TimestampTz shelf_missed;
 	TimestampTz dead_next;		/* when the first dead row may go */
+
+	/* epochs; the first three without mutex, see epochs.c */
+	pg_atomic_uint64 epoch_rows[JOBQ_MAX_CLASSES + 1];	/* written to the open
+														 * epoch of a class */
+	pg_atomic_uint64 epoch_limit[JOBQ_MAX_CLASSES + 1]; /* keeper: so many are
+														 * enough */
+	pg_atomic_uint32 epoch_watched; /* keeper: say when a slot of this epoch,
+									 * or an older one, goes; 0 = do not */
+	bool		epoch_news;		/* keeper: look at the epochs */
+	bool		epoch_ended;	/* keeper: a slot that is watched has gone */
+	TimestampTz history_cut_at; /* last time history went before its time, for
+								 * jobq.max_history_size; 0 = never */
 } JobqDb;
 
 /* ---- slots ---- */
@@ -584,6 +596,43 @@ extern void jobq_refill_reset(JobqDb *db, uint32 gen);
  * those that have more than their share.
  */
 extern void jobq_share_slots(void);
+/* ---- epochs.c ---- */
+
+/* So many tickets were written into the open epoch of a class. */
+extern void jobq_count_tickets(JobqDb *db, int32 class_id, int n);
+
+/* The keeper is to look at the epochs; it takes the news by asking. */
+extern void jobq_epoch_news(JobqDb *db);
+extern bool jobq_take_epoch_news(JobqDb *db);
+
+/* A slot of this epoch has gone; the keeper hears of it if it wants to. */
+extern void jobq_slot_gone(JobqDb *db, int32 epoch);
+
+/*
+ * Keeper: hear when slots of epochs up to this one go, 0 = of none; and has
+ * one gone since the last call?
+ */
+extern void jobq_watch_epochs(JobqDb *db, int32 epoch);
+extern bool jobq_watched_gone(JobqDb *db);
+
+/*
+ * Keeper: how many slots hold live tickets of each of these epochs, which
+ * ascend; and up to max job ids of one epoch, from slot *from on, which is
+ * JOBQ_NIL when there are no more. Both look at all slots without locks, so
+ * that what changes meanwhile may be missed. May raise an error.
+ */
+extern void jobq_slots_by_epoch(JobqDb *db, uint32 gen, const int32 *epochs,
+								int n, int64 *counts);
+extern int	jobq_slots_of_epoch(JobqDb *db, uint32 gen, int32 epoch,
+								int32 *from, int max, int64 *ids);
+
+/*
+ * The transaction that marked a running job has carried it to another ticket:
+ * slot and lease stay.
+ */
+extern void jobq_carried(JobqDb *db, const JobqSlotRef *ref,
+						 TransactionId xid, const JobqTicket *to,
+						 const ItemPointerData *claim_tid);
 
 #ifdef JOBQ_TEST_BUILD
 /* ---- check.c ---- */

@@ -103,6 +103,12 @@ init_dbs(void)
 	{
 		SpinLockInit(&jobq_dbs[i].mutex);
 		jobq_dbs[i].keeper_proc = -1;
+		for (int c = 0; c <= JOBQ_MAX_CLASSES; c++)
+		{
+			pg_atomic_init_u64(&jobq_dbs[i].epoch_rows[c], 0);
+			pg_atomic_init_u64(&jobq_dbs[i].epoch_limit[c], 0);
+		}
+		pg_atomic_init_u32(&jobq_dbs[i].epoch_watched, 0);
 	}
 }
 
@@ -215,7 +221,15 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->lease_last = 0;
 	db->lease_limit = 0;
 	for (int i = 0; i <= JOBQ_MAX_CLASSES; i++)
+	{
 		db->open_epoch[i] = 0;
+		pg_atomic_write_u64(&db->epoch_rows[i], 0);
+		pg_atomic_write_u64(&db->epoch_limit[i], 0);
+	}
+	pg_atomic_write_u32(&db->epoch_watched, 0);
+	db->epoch_news = false;
+	db->epoch_ended = false;
+	db->history_cut_at = 0;
 	db->keeper_wake_at = JOBQ_NEVER;
 	db->shelf_next = JOBQ_NEVER;
 	db->shelf_low = DT_NOBEGIN;

@@ -492,6 +492,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	int32		number;
 	bool		refill;
 	int			waiter = -1;
+	int32		epoch;
 
 	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
 	number = jobq_chain_find(bucket, db, ref->gen, ref->id);
@@ -511,6 +512,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	}
 	if (slot->flags & SLOT_START_WANTED)
 		waiter = slot->claim_proc;
+	epoch = slot->t.epoch;
 	jobq_slot_unlink(slot);
 	jobq_slot_set_state(slot, SLOT_FREE);
 	chain_remove(bucket, number);
@@ -525,6 +527,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 
 	if (waiter >= 0)
 		jobq_set_latch(waiter);
+	jobq_slot_gone(&jobq_dbs[db], epoch);
 	if (refill)
 		jobq_wake_refillers();
 	return true;

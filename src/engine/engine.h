@@ -64,6 +64,9 @@ extern void jobq_xact_steered(const JobqSession *session);
 /* A job has died; its row on the shelf stays until then. */
 extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
 
+/* The keeper is to look at the epochs and their classes after the commit. */
+extern void jobq_xact_epoch_news(const JobqSession *session);
+
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
 									int32 queue_id);

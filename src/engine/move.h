@@ -41,6 +41,9 @@ extern void jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 /* The row of the job in our hands, with the attempt that ends added to it. */
 extern void jobq_read_held(const JobqHeld *held, JobqRow *row);
 
+/* Put the progress reported under the present lease into the row. */
+extern void jobq_keep_progress(const JobqHeld *held, JobqRow *row);
+
 /* A row for a new job in this queue that repeats the work of another one. */
 extern void jobq_new_job_like(const JobqRow *old, const JobqQueue *queue,
 							  TimestampTz now, JobqRow *row);

@@ -13,6 +13,7 @@
 
 #include "engine/belts.h"
 #include "engine/claimrow.h"
+#include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
 #include "engine/refill.h"
@@ -419,5 +420,6 @@ jobq_tend(JobqDb *db, uint32 gen)
 	come_again(&round, jobq_tend_shelf(&round.session, round.now));
 	come_again(&round, jobq_tend_dead(&round.session, round.now));
 	come_again(&round, jobq_tend_refill(&round.session, round.now));
+	come_again(&round, jobq_tend_epochs(&round.session, round.now));
 	return round.next;
 }

@@ -32,6 +32,7 @@ typedef enum OpKind
 	OP_COUNT,
 	OP_SHELVED,
 	OP_DIED,					/* a dead row may go at `when` */
+	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_QUEUE_DROPPED
 } OpKind;
@@ -46,6 +47,7 @@ typedef struct Op
 	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
 	TimestampTz when;
 	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
+	JobqTicket *carried;		/* of a mark: what it goes on with */
 	int			own;
 	JobqOwnState own_state;
 	int32		queue_id;
@@ -252,6 +254,26 @@ jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
 	mark->when = when;
 	if (claim_tid != NULL)
 		mark->claim_tid = *claim_tid;
+}
+
+void
+jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
+				  const ItemPointerData *claim_tid)
+{
+	JobqTicket *carried = MemoryContextAlloc(TopTransactionContext,
+											 sizeof(JobqTicket));
+	Op		   *mark = amend(ref);
+
+	*carried = *to;
+	mark->at_commit = AT_COMMIT_CARRY;
+	mark->carried = carried;
+	mark->claim_tid = *claim_tid;
+}
+
+void
+jobq_xact_epoch_news(const JobqSession *session)
+{
+	push(OP_EPOCH_NEWS, session->db);
 }
 
 void
@@ -474,6 +496,7 @@ undo(Op *op)
 		case OP_COUNT:
 		case OP_SHELVED:
 		case OP_DIED:
+		case OP_EPOCH_NEWS:
 		case OP_STEERED:
 		case OP_QUEUE_DROPPED:
 			break;
@@ -500,6 +523,10 @@ apply_mark(Op *op)
 			jobq_extended(op->db, &op->ref, op->xid, op->when);
 			if (ItemPointerIsValid(&op->claim_tid))
 				jobq_set_claim_tid(op->db, &op->ref, &op->claim_tid);
+			break;
+		case AT_COMMIT_CARRY:
+			jobq_carried(op->db, &op->ref, op->xid, op->carried,
+						 &op->claim_tid);
 			break;
 		case AT_COMMIT_HOLD:
 			jobq_hold(op->db, &op->ref, op->xid, op->when);
@@ -571,7 +598,12 @@ apply_all(void)
 		else if (op->kind == OP_DIED)
 			jobq_db_dead_due(op->db, op->when);
 		else if (op->kind == OP_QUEUE_DROPPED)
+		{
 			jobq_part_free(op->db, op->ref.gen, op->queue_id);
+			jobq_epoch_news(op->db);
+		}
+		else if (op->kind == OP_EPOCH_NEWS)
+			jobq_epoch_news(op->db);
 		i++;
 	}
 }

@@ -30,6 +30,7 @@ typedef enum JobqAtCommit
 {
 	AT_COMMIT_END,				/* it goes */
 	AT_COMMIT_EXTEND,			/* its lease now ends at `when` */
+	AT_COMMIT_CARRY,			/* it goes on with another ticket */
 	AT_COMMIT_HOLD,				/* kept until `when` for a cancelled worker */
 	AT_COMMIT_NOTHING			/* the mark was given back */
 } JobqAtCommit;
@@ -56,6 +57,10 @@ extern void jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
  */
 extern void jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
 							   ItemPointer claim_tid);
+
+/* The running job was carried to another ticket, with this claim row. */
+extern void jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
+							  const ItemPointerData *claim_tid);
 
 /* Undo the last change of that kind. */
 extern void jobq_xact_revert(const JobqSlotRef *ref);

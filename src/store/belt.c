@@ -51,16 +51,22 @@ jobq_refuse_write(PG_FUNCTION_ARGS)
 			 errhint("Use functions such as jobq.enqueue(), jobq.complete(), jobq.cancel() or jobq.purge_queue().")));
 }
 
-Relation
-jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
+Oid
+jobq_belt_oid(int32 epoch, JobqBeltKind kind)
 {
 	Oid			schema = get_rel_namespace(jobq_table_oid(JOBQ_TABLE_EPOCH));
 	char		name[NAMEDATALEN];
-	Relation	rel;
-	Oid			relid;
 
 	snprintf(name, sizeof(name), "%s_%d", belt_tables[kind].prefix, epoch);
-	relid = get_relname_relid(name, schema);
+	return get_relname_relid(name, schema);
+}
+
+Relation
+jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
+{
+	Oid			relid = jobq_belt_oid(epoch, kind);
+	Relation	rel;
+
 	if (!OidIsValid(relid))
 		return NULL;
 	rel = try_relation_open(relid, lockmode);
