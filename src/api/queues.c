@@ -224,6 +224,7 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	JobqOwnerContext context;
 	int32		class_id = queue->class_id;
 
+	jobq_options_check(wanted);
 	if (queue->retention != wanted->retention)
 	{
 		class_id = jobq_class_get(wanted->retention);
@@ -239,6 +240,8 @@ alter(const JobqSession *session, const JobqQueue *queue,
 		change_row(UPDATE_CLASS, queue->queue_id, INT4OID,
 				   Int32GetDatum(class_id), SPI_OK_UPDATE);
 	disconnect(&context);
+	if (queue->dead_retention != wanted->dead_retention)
+		jobq_xact_died(session, jobq_now());
 }
 
 static void
@@ -270,6 +273,8 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	if_exists = read_if_exists(fcinfo, 2);
 	jobq_options_defaults(&wanted);
 	jobq_options_apply(options, &wanted);
+	if (if_exists != IF_EXISTS_ALTER)
+		jobq_options_check(&wanted);
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -278,6 +283,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	if (!jobq_queue_by_name(name, &queue))
 	{
+		jobq_options_check(&wanted);
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));
@@ -438,7 +444,7 @@ static void
 forget_dead_letter(const List *pointing)
 {
 	Datum		none = DirectFunctionCall1(jsonb_in,
-										   CStringGetDatum("{\"dead_letter\": null}"));
+										   CStringGetDatum("{\"dead_letter\": null, \"expired_to\": null}"));
 	ListCell   *lc;
 
 	foreach(lc, pointing)

@@ -52,8 +52,8 @@ is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 
 /*
  * One lock hold. Says in *more whether there may be more to take, in *db whose
- * the jobs were if there were any, and in *ask whether more are on disk that
- * the keeper is to load.
+ * the jobs were if there were any, and in *ask whether the keeper is to load
+ * more from disk, or to end jobs that have expired.
  */
 static int
 take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
@@ -61,10 +61,11 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		  int *db, bool *ask)
 {
 	int			n = 0;
+	int			naside = 0;
 
 	*more = false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	while (n < max && jobq_part_is_mine(part, gen))
+	while (n < max && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
 		JobqSlot   *slot;
@@ -77,6 +78,12 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 			break;
 		if (!is_before_frontier(part, slot))
 			break;
+		if (slot->t.expires_at <= lease->claimed_at)
+		{
+			jobq_slot_set_aside(slot);
+			naside++;
+			continue;
+		}
 
 		jobq_slot_unlink(slot);
 		jobq_slot_set_state(slot, SLOT_RUNNING);
@@ -90,9 +97,9 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		jobq_slot_fill_ref(slot, &taken[n].ref);
 		n++;
 	}
-	*more = n == max;
+	*more = n == max || naside == JOBQ_CHUNK;
 	*db = part->db;
-	*ask = *db >= 0 && jobq_part_asks(part);
+	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
 	LWLockRelease(part->lock);
 	return n;
 }
@@ -115,7 +122,7 @@ jobq_take(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		if (ask)
 			jobq_wake_keeper(&jobq_dbs[db]);
 		if (got == 0)
-			break;
+			continue;
 		n += got;
 		if (flags & SLOT_START_WANTED)
 			jobq_wake_keeper(&jobq_dbs[db]);
@@ -209,9 +216,11 @@ void
 jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	TimestampTz expires_at;
 
 	if (slot == NULL)
 		return;
+	expires_at = slot->t.expires_at;
 	if (slot->state == SLOT_RUNNING && (slot->flags & SLOT_CLAIM_OPEN) &&
 		!(slot->flags & SLOT_START_DONE) && !TransactionIdIsValid(slot->mark))
 	{
@@ -223,6 +232,7 @@ jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 		jobq_slot_link(slot);
 	}
 	jobq_slot_unlock(slot);
+	jobq_wake_keeper_by(db, expires_at);
 }
 
 void

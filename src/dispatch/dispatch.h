@@ -116,6 +116,17 @@ typedef struct JobqDb
 	int64		index_conflicts;	/* outcomes refused by the unique index */
 	int64		spills;			/* tickets left on disk for lack of a slot */
 
+	/*
+	 * The shelf: all committed waiting rows before (shelf_low, shelf_low_id)
+	 * are off it, or noted by the keeper because others are changing them, or
+	 * their transaction is about to retreat the mark; shelf_missed is the
+	 * smallest run_at retreated to since the present walk began.
+	 */
+	TimestampTz shelf_low;
+	int64		shelf_low_id;
+	TimestampTz shelf_missed;
+	TimestampTz dead_next;		/* when the first dead row may go */
+
 	/* epochs; the first three without mutex, see epochs.c */
 	pg_atomic_uint64 epoch_rows[JOBQ_MAX_CLASSES + 1];	/* written to the open
 														 * epoch of a class */
@@ -145,6 +156,8 @@ typedef enum JobqSlotState
 #define SLOT_START_DONE			0x04
 #define SLOT_CLAIM_OPEN			0x08	/* the claiming transaction is open */
 #define SLOT_LINKED				0x10	/* in the ready or the lease tree */
+#define SLOT_ASIDE				0x20	/* linked, but as it has expired not in
+										 * the ready tree any more */
 
 /* What makes a ticket dispatchable. */
 typedef struct JobqTicket
@@ -158,6 +171,8 @@ typedef struct JobqTicket
 	int32		max_attempts;
 	int16		priority;
 	ItemPointerData tid;		/* hint, in job_<epoch> */
+	TimestampTz expires_at;		/* not delivered from then on; DT_NOEND =
+								 * always */
 } JobqTicket;
 
 /* What a delivery adds. */
@@ -190,6 +205,7 @@ typedef struct JobqSlot
 	int			claim_proc;		/* pgprocno of the claimer, for START_DONE */
 	JobqTicket	t;
 	JobqLease	l;
+	JobqTreeNode expiry;		/* expiry tree: available ones that expire */
 } JobqSlot;
 
 /* ---- queues in memory ---- */
@@ -204,6 +220,7 @@ typedef enum JobqCounter
 	COUNT_FAILED,				/* attempts: failed, lease expired, rolled back */
 	COUNT_DEAD,
 	COUNT_CANCELLED,
+	COUNT_EXPIRED,
 	COUNT_N
 } JobqCounter;
 
@@ -228,6 +245,7 @@ typedef struct JobqPart
 	int64		rolled_back;
 	int64		start_wanted;	/* slots the keeper must commit a claim for */
 	int64		counters[COUNT_N];
+	int32		expiry_root;
 
 	/*
 	 * Tickets before the frontier are in memory, unless their transaction is
@@ -322,8 +340,24 @@ extern void jobq_wake_launcher(void);
  */
 extern void jobq_set_alarm(JobqDb *db, TimestampTz when);
 
-/* Something on the shelf is due at `when`; wakes the keeper if it must. */
+/*
+ * Something on the shelf is due at `when`; wakes the keeper if it must. For
+ * the keeper's walk over the shelf to see it, the mark goes back to it
+ * (DT_NOBEGIN: the whole shelf is to be walked).
+ */
 extern void jobq_db_shelf_due(JobqDb *db, TimestampTz when);
+
+/*
+ * Keeper: a walk over the shelf begins at the mark that comes back, before its
+ * first row is read; when what it has taken is committed, it was right up to a
+ * new mark, and nothing is due before next.
+ */
+extern void jobq_db_shelf_walk(JobqDb *db, TimestampTz *run_at, int64 *id);
+extern void jobq_db_shelf_walked(JobqDb *db, uint32 gen, TimestampTz run_at,
+								 int64 id, TimestampTz next);
+
+/* A dead row's retention is over at `when`; wakes the keeper if it must. */
+extern void jobq_db_dead_due(JobqDb *db, TimestampTz when);
 
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
@@ -400,6 +434,7 @@ extern void jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 /*
  * Take up to max available jobs of the queue in order (priority, run_at, id),
  * only those before `before` when that is not NULL, and give them the lease.
+ * Those that have expired when it was claimed are left to the keeper.
  */
 typedef struct JobqTaken
 {
@@ -411,7 +446,10 @@ extern int	jobq_take(JobqPart *part, uint32 gen, int max,
 					  const JobqTicket *before, const JobqLease *lease,
 					  uint8 flags, JobqTaken *taken);
 
-/* The same order without taking: tickets after *after (NULL: the first). */
+/*
+ * The same order without taking: tickets after *after (NULL: the first), also
+ * expired ones that nobody has met.
+ */
 extern int	jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after,
 					  int max, JobqTicket *tickets);
 
@@ -488,6 +526,16 @@ extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);
 extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
+
+/* ---- expire.c ---- */
+
+/*
+ * Keeper: up to max available slots of the queue that have expired at `now`,
+ * and when the next one does: not after `now` when there were more than max.
+ * Marked slots are not among them. max is JOBQ_CHUNK at most.
+ */
+extern int	jobq_due_expiry(JobqPart *part, uint32 gen, TimestampTz now,
+							int max, JobqSlot *copies, TimestampTz *next);
 
 /* Slots not in use, of the whole cluster. */
 extern int	jobq_free_slots(void);

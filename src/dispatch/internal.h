@@ -102,6 +102,7 @@ jobq_slot_part(const JobqSlot *slot)
 
 extern const JobqTreeType jobq_ready_tree;	/* priority, run_at, id */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
+extern const JobqTreeType jobq_expiry_tree; /* the ticket's expires_at, id */
 extern int	jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b);
 
 /*
@@ -112,6 +113,9 @@ extern int	jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b);
 extern void jobq_slot_link(JobqSlot *slot);
 extern void jobq_slot_unlink(JobqSlot *slot);
 extern void jobq_slot_set_state(JobqSlot *slot, JobqSlotState state);
+
+/* An available slot that has expired: nobody takes it any more. */
+extern void jobq_slot_set_aside(JobqSlot *slot);
 
 /*
  * A slot for a ticket: into the hash, in no tree yet (SLOT_LINKING). HELD: the

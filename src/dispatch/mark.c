@@ -64,20 +64,19 @@ void
 jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid)
 {
 	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
-	TimestampTz due = JOBQ_NEVER;
+	TimestampTz due;
 	bool		wanted;
 
 	if (slot == NULL)
 		return;
 	slot->mark = InvalidTransactionId;
 	jobq_slot_link(slot);
-	if (slot->state != SLOT_READY)
-		due = slot->l.expires_at;
+	due = slot->state == SLOT_READY ? slot->t.expires_at : slot->l.expires_at;
 	wanted = slot->flags & SLOT_START_WANTED;
 	jobq_slot_unlock(slot);
 	if (wanted)
 		jobq_wake_keeper(db);
-	else if (due != JOBQ_NEVER)
+	else
 		jobq_wake_keeper_by(db, due);
 }
 

@@ -122,6 +122,7 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].db = -1;
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
+		jobq_parts[i].expiry_root = JOBQ_NIL;
 	}
 }
 
@@ -231,6 +232,10 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->history_cut_at = 0;
 	db->keeper_wake_at = JOBQ_NEVER;
 	db->shelf_next = JOBQ_NEVER;
+	db->shelf_low = DT_NOBEGIN;
+	db->shelf_low_id = 0;
+	db->shelf_missed = JOBQ_NEVER;
+	db->dead_next = JOBQ_NEVER;
 	db->careful_until = 0;
 	db->lost_leases = false;
 	db->lost_parts = false;
@@ -457,8 +462,49 @@ void
 jobq_db_shelf_due(JobqDb *db, TimestampTz when)
 {
 	SpinLockAcquire(&db->mutex);
-	if (when < db->shelf_next)
-		db->shelf_next = when;
+	db->shelf_next = Min(db->shelf_next, when);
+	db->shelf_missed = Min(db->shelf_missed, when);
+	if (when <= db->shelf_low)
+	{
+		db->shelf_low = when;
+		db->shelf_low_id = 0;
+	}
+	SpinLockRelease(&db->mutex);
+	jobq_wake_keeper_by(db, when);
+}
+
+void
+jobq_db_shelf_walk(JobqDb *db, TimestampTz *run_at, int64 *id)
+{
+	SpinLockAcquire(&db->mutex);
+	*run_at = db->shelf_low;
+	*id = db->shelf_low_id;
+	db->shelf_missed = JOBQ_NEVER;
+	db->shelf_next = JOBQ_NEVER;
+	SpinLockRelease(&db->mutex);
+}
+
+void
+jobq_db_shelf_walked(JobqDb *db, uint32 gen, TimestampTz run_at, int64 id,
+					 TimestampTz next)
+{
+	SpinLockAcquire(&db->mutex);
+	if (db->gen == gen)
+	{
+		bool		missed = db->shelf_missed <= run_at;
+
+		db->shelf_low = missed ? db->shelf_missed : run_at;
+		db->shelf_low_id = missed ? 0 : id;
+		db->shelf_next = Min(db->shelf_next, next);
+	}
+	SpinLockRelease(&db->mutex);
+}
+
+void
+jobq_db_dead_due(JobqDb *db, TimestampTz when)
+{
+	SpinLockAcquire(&db->mutex);
+	db->dead_next = Min(db->dead_next, when);
 	SpinLockRelease(&db->mutex);
 	jobq_wake_keeper_by(db, when);
 }

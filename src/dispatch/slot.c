@@ -47,6 +47,19 @@ compare_lease(const void *a, const void *b)
 	return 0;
 }
 
+static int
+compare_expiry(const void *a, const void *b)
+{
+	const JobqSlot *x = a;
+	const JobqSlot *y = b;
+
+	if (x->t.expires_at != y->t.expires_at)
+		return x->t.expires_at < y->t.expires_at ? -1 : 1;
+	if (x->t.id != y->t.id)
+		return x->t.id < y->t.id ? -1 : 1;
+	return 0;
+}
+
 const JobqTreeType jobq_ready_tree = {
 	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_ready
 };
@@ -55,7 +68,44 @@ const JobqTreeType jobq_lease_tree = {
 	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_lease
 };
 
+const JobqTreeType jobq_expiry_tree = {
+	sizeof(JobqSlot), offsetof(JobqSlot, expiry), compare_expiry
+};
+
 /* ---- trees and counters; under the part's lock ---- */
+
+static void
+link_ready(JobqPart *part, JobqSlot *slot)
+{
+	jobq_tree_insert(&jobq_ready_tree, jobq_slots, &part->ready_root,
+					 jobq_slot_number(slot));
+	if (slot->t.expires_at != DT_NOEND)
+		jobq_tree_insert(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
+						 jobq_slot_number(slot));
+}
+
+static void
+unlink_ready(JobqPart *part, JobqSlot *slot)
+{
+	if (!(slot->flags & SLOT_ASIDE))
+		jobq_tree_remove(&jobq_ready_tree, jobq_slots, &part->ready_root,
+						 jobq_slot_number(slot));
+	slot->flags &= ~SLOT_ASIDE;
+	if (slot->t.expires_at != DT_NOEND)
+		jobq_tree_remove(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
+						 jobq_slot_number(slot));
+}
+
+void
+jobq_slot_set_aside(JobqSlot *slot)
+{
+	Assert(slot->state == SLOT_READY && (slot->flags & SLOT_LINKED) &&
+		   !(slot->flags & SLOT_ASIDE));
+	jobq_tree_remove(&jobq_ready_tree, jobq_slots,
+					 &jobq_slot_part(slot)->ready_root,
+					 jobq_slot_number(slot));
+	slot->flags |= SLOT_ASIDE;
+}
 
 void
 jobq_slot_link(JobqSlot *slot)
@@ -63,8 +113,7 @@ jobq_slot_link(JobqSlot *slot)
 	JobqPart   *part = jobq_slot_part(slot);
 
 	if (slot->state == SLOT_READY)
-		jobq_tree_insert(&jobq_ready_tree, jobq_slots, &part->ready_root,
-						 jobq_slot_number(slot));
+		link_ready(part, slot);
 	else
 		jobq_tree_insert(&jobq_lease_tree, jobq_slots, &part->lease_root,
 						 jobq_slot_number(slot));
@@ -82,8 +131,7 @@ jobq_slot_unlink(JobqSlot *slot)
 	if (!(slot->flags & SLOT_LINKED))
 		return;
 	if (slot->state == SLOT_READY)
-		jobq_tree_remove(&jobq_ready_tree, jobq_slots, &part->ready_root,
-						 jobq_slot_number(slot));
+		unlink_ready(part, slot);
 	else
 		jobq_tree_remove(&jobq_lease_tree, jobq_slots, &part->lease_root,
 						 jobq_slot_number(slot));
@@ -406,6 +454,8 @@ jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
 		start_slot(slot);
 		if (slot->l.lease != 0)
 			*first_expiry = Min(*first_expiry, slot->l.expires_at);
+		else
+			*first_expiry = Min(*first_expiry, slot->t.expires_at);
 	}
 	LWLockRelease(part->lock);
 

@@ -442,6 +442,7 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	JobqTicket	tickets[JOBQ_CHUNK];
 	JobqTicket	last;
 	List	   *found = NIL;
+	TimestampTz now = jobq_now();
 	int			n = 1;
 
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
@@ -453,7 +454,10 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 					  (int) Min(max - list_length(found), JOBQ_CHUNK),
 					  tickets);
 		for (int i = 0; i < n; i++)
-			peek_at(&belts, queue, &tickets[i], &found);
+		{
+			if (tickets[i].expires_at > now)
+				peek_at(&belts, queue, &tickets[i], &found);
+		}
 		if (n > 0)
 			last = tickets[n - 1];
 	}

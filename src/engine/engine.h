@@ -61,6 +61,9 @@ extern void jobq_register_xact_callbacks(void);
 /* This transaction does what PREPARE TRANSACTION must refuse. */
 extern void jobq_xact_steered(const JobqSession *session);
 
+/* A job has died; its row on the shelf stays until then. */
+extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
+
 /* The keeper is to look at the epochs and their classes after the commit. */
 extern void jobq_xact_epoch_news(const JobqSession *session);
 
@@ -85,6 +88,9 @@ extern int64 jobq_enqueue_row(const JobqSession *session,
 extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
+
+/* expires_at as the queue's ttl makes it of run_at; NULL without one. */
+extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 
 /* Wait for transactions that have enqueued there and keep new ones out. */
 extern void jobq_lock_queue_for_drop(const JobqQueue *queue);

@@ -41,6 +41,22 @@ extern void jobq_load_shelf(const JobqSession *session);
 extern void jobq_set_counter(const JobqSession *session, int32 queue_id,
 							 JobqCounter counter, int64 value);
 
+/*
+ * Parts of a round; each returns when it wants to come again, JOBQ_NEVER when
+ * it is woken.
+ */
+
+/* ---- due.c: jobs on the shelf whose time has come ---- */
+extern TimestampTz jobq_tend_shelf(const JobqSession *session,
+								   TimestampTz now);
+
+/* ---- expire.c: available jobs of a queue that have expired ---- */
+extern TimestampTz jobq_tend_expiry(const JobqSession *session, JobqPart *part,
+									TimestampTz now);
+
+/* ---- deadrows.c: dead jobs whose retention is over ---- */
+extern TimestampTz jobq_tend_dead(const JobqSession *session, TimestampTz now);
+
 /* ---- recover.c ---- */
 
 /* Write a higher mark, commit the keeper's transaction, open up to it. */

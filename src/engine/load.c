@@ -335,6 +335,8 @@ take_outcomes(HeapTuple tuple, TupleDesc desc, void *state)
 		count->counters[COUNT_DEAD] += n;
 	else if (ended == ENDED_CANCELLED)
 		count->counters[COUNT_CANCELLED] += n;
+	else if (ended == ENDED_EXPIRED)
+		count->counters[COUNT_EXPIRED] += n;
 	if (!no_attempt && (attempt == ATTEMPT_FAILED ||
 						attempt == ATTEMPT_LEASE_EXPIRED ||
 						attempt == ATTEMPT_ROLLED_BACK))
@@ -351,6 +353,7 @@ take_totals(HeapTuple tuple, TupleDesc desc, void *state)
 	count->counters[COUNT_FAILED] += DatumGetInt64(jobq_row_value(tuple, desc, 3, NULL));
 	count->counters[COUNT_DEAD] += DatumGetInt64(jobq_row_value(tuple, desc, 4, NULL));
 	count->counters[COUNT_CANCELLED] += DatumGetInt64(jobq_row_value(tuple, desc, 5, NULL));
+	count->counters[COUNT_EXPIRED] += DatumGetInt64(jobq_row_value(tuple, desc, 6, NULL));
 }
 
 static void
@@ -464,7 +467,7 @@ jobq_load_counts(const JobqSession *session)
 	count_epochs(counts, epochs, nepochs);
 	jobq_keeper_query("SELECT t.queue_id, sum(t.completed)::int8,"
 					  " sum(t.failed)::int8, sum(t.dead)::int8,"
-					  " sum(t.cancelled)::int8"
+					  " sum(t.cancelled)::int8, sum(t.expired)::int8"
 					  " FROM jobq.epoch_total t GROUP BY 1",
 					  0, NULL, NULL, take_totals, counts);
 	PopActiveSnapshot();
@@ -536,7 +539,7 @@ jobq_load_shelf(const JobqSession *session)
 		jobq_set_counter(session, queues[i].queue_id, COUNT_RETRYABLE,
 						 count != NULL ? count->count[1] : 0);
 	}
-	jobq_db_shelf_due(session->db, jobq_shelf_next_due());
+	jobq_db_shelf_due(session->db, DT_NOBEGIN);
 	PopActiveSnapshot();
 	hash_destroy(counts);
 }

@@ -157,10 +157,12 @@ jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
 	jobq_place_on_shelf(session, &row, SHELF_DEAD);
 	count_failure(session, held, move);
 	jobq_xact_count(session, held->t.queue_id, COUNT_DEAD, 1);
+	jobq_xact_died(session, now + queue->dead_retention);
 }
 
 void
-jobq_new_job_like(const JobqRow *old, TimestampTz now, JobqRow *row)
+jobq_new_job_like(const JobqRow *old, const JobqQueue *queue, TimestampTz now,
+				  JobqRow *row)
 {
 	*row = *old;
 	row->values[JOB_RUN_AT] = TimestampTzGetDatum(now);
@@ -173,4 +175,5 @@ jobq_new_job_like(const JobqRow *old, TimestampTz now, JobqRow *row)
 	row->nulls[JOB_LAST_ERROR] = true;
 	row->nulls[JOB_PROGRESS] = true;
 	row->nulls[JOB_ATTEMPTS] = true;
+	jobq_set_default_expiry(queue, row);
 }

@@ -16,23 +16,18 @@
 #include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
-#include "engine/place.h"
 #include "engine/refill.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "pause.h"
 
 #define BUSY_RETRY		INT64CONST(100000)	/* somebody has what we need */
-#define BUSY_RETRY_CAP	(2 * USECS_PER_SEC)
 #define PREPARED_CHECK	USECS_PER_SEC
 #define POSTPONE		(5 * USECS_PER_SEC)	/* a job that cannot be moved */
 #define SWEEP_PAUSE		USECS_PER_SEC	/* between two looks for dead parts */
-#define SHELF_BATCH		1000
 
 static TimestampTz next_sweep;	/* not before */
 static uint32 parts_seen_lacking;	/* control->parts_lacking at the last sweep */
-static int64 shelf_busy = BUSY_RETRY;	/* pause while due rows are locked */
-static bool shelf_unread = true;	/* the shelf's timer does not say all */
 static bool batch_failed = false;	/* the last batch of leases did not end */
 
 typedef struct Round
@@ -313,110 +308,6 @@ tend_parts(Round *round)
 	next_sweep = jobq_now() + SWEEP_PAUSE;
 }
 
-/* ---- shelf to belt ---- */
-
-/*
- * First the timer is set to never, then the shelf is read with a newer
- * snapshot: whoever commits a row after it sets the timer again.
- */
-static void
-reset_shelf_timer(JobqDb *db)
-{
-	TimestampTz next;
-
-	SpinLockAcquire(&db->mutex);
-	db->shelf_next = JOBQ_NEVER;
-	SpinLockRelease(&db->mutex);
-	next = jobq_shelf_next_due();
-	SpinLockAcquire(&db->mutex);
-	db->shelf_next = Min(db->shelf_next, next);
-	SpinLockRelease(&db->mutex);
-}
-
-static TimestampTz
-shelf_timer(JobqDb *db)
-{
-	TimestampTz when;
-
-	SpinLockAcquire(&db->mutex);
-	when = db->shelf_next;
-	SpinLockRelease(&db->mutex);
-	return when;
-}
-
-static bool
-same_queue(const JobqRow *a, const JobqRow *b)
-{
-	return DatumGetInt32(a->values[JOB_QUEUE_ID]) ==
-		DatumGetInt32(b->values[JOB_QUEUE_ID]);
-}
-
-/* Runs of jobs of one queue; those of a dropped queue go. */
-static void
-to_belt(Round *round, JobqRow *rows, int n)
-{
-	int			to;
-
-	for (int from = 0; from < n; from = to)
-	{
-		int32		queue_id = DatumGetInt32(rows[from].values[JOB_QUEUE_ID]);
-		JobqQueue	queue;
-
-		for (to = from; to < n && same_queue(&rows[to], &rows[from]); to++)
-		{
-			jobq_xact_count(&round->session, queue_id,
-							jobq_shelf_counter(&rows[to]), -1);
-			jobq_give_ticket(&round->session, &rows[to]);
-		}
-		if (jobq_queue_by_id(queue_id, &queue))
-			jobq_place_on_belt(&round->session, &queue, &rows[from], to - from);
-	}
-}
-
-static void
-tend_shelf(Round *round)
-{
-	JobqDb	   *db = round->session.db;
-	int			n = SHELF_BATCH;
-
-	if (!shelf_unread && shelf_timer(db) > round->now)
-	{
-		come_again(round, shelf_timer(db));
-		return;
-	}
-	while (n == SHELF_BATCH)
-	{
-		JobqRow    *rows;
-
-		if (!begin(round))
-			return;
-		rows = palloc(sizeof(JobqRow) * SHELF_BATCH);
-		n = jobq_shelf_take_due(round->now, SHELF_BATCH, rows);
-		JOBQ_PAUSE("between-move-writes");
-		to_belt(round, rows, n);
-		JOBQ_PAUSE("before-keeper-commit");
-		jobq_keeper_commit();
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (!begin(round))
-		return;
-	shelf_unread = true;
-	reset_shelf_timer(db);
-	jobq_keeper_commit();
-	shelf_unread = false;
-	/* a due row that somebody else is changing is not worth spinning for */
-	if (shelf_timer(db) > round->now)
-	{
-		shelf_busy = BUSY_RETRY;
-		come_again(round, shelf_timer(db));
-	}
-	else
-	{
-		come_again(round, round->now + shelf_busy);
-		shelf_busy = Min(shelf_busy * 2, BUSY_RETRY_CAP);
-	}
-}
-
 /* ---- prepared transactions ---- */
 
 /*
@@ -522,10 +413,12 @@ jobq_tend(JobqDb *db, uint32 gen)
 	{
 		tend_starts(&round, part);
 		tend_leases(&round, part);
+		come_again(&round, jobq_tend_expiry(&round.session, part, round.now));
 	}
 	tend_parts(&round);
 	tend_prepared(&round);
-	tend_shelf(&round);
+	come_again(&round, jobq_tend_shelf(&round.session, round.now));
+	come_again(&round, jobq_tend_dead(&round.session, round.now));
 	come_again(&round, jobq_tend_refill(&round.session, round.now));
 	come_again(&round, jobq_tend_epochs(&round.session, round.now));
 	return round.next;

@@ -31,6 +31,7 @@ typedef enum OpKind
 	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
 	OP_COUNT,
 	OP_SHELVED,
+	OP_DIED,					/* a dead row may go at `when` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_QUEUE_DROPPED
@@ -348,6 +349,12 @@ jobq_xact_shelved(const JobqSession *session, TimestampTz run_at)
 }
 
 void
+jobq_xact_died(const JobqSession *session, TimestampTz until)
+{
+	push(OP_DIED, session->db)->when = until;
+}
+
+void
 jobq_xact_steered(const JobqSession *session)
 {
 	if (nops == 0 || ops[nops - 1].kind != OP_STEERED)
@@ -378,14 +385,17 @@ comes_before(const JobqTicket *a, const JobqTicket *b)
 int
 jobq_own_first(int32 queue_id)
 {
+	TimestampTz now;
 	int			first = -1;
 
 	if (own_ready == 0)
 		return -1;
+	now = jobq_now();
 	for (int i = 0; i < nown; i++)
 	{
 		if (own_jobs[i].state == OWN_READY &&
 			own_jobs[i].t.queue_id == queue_id &&
+			own_jobs[i].t.expires_at > now &&
 			(first < 0 || comes_before(&own_jobs[i].t, &own_jobs[first].t)))
 			first = i;
 	}
@@ -485,6 +495,7 @@ undo(Op *op)
 		case OP_SPILL:
 		case OP_COUNT:
 		case OP_SHELVED:
+		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_STEERED:
 		case OP_QUEUE_DROPPED:
@@ -584,6 +595,8 @@ apply_all(void)
 							op->delta);
 		else if (op->kind == OP_SHELVED)
 			jobq_db_shelf_due(op->db, op->when);
+		else if (op->kind == OP_DIED)
+			jobq_db_dead_due(op->db, op->when);
 		else if (op->kind == OP_QUEUE_DROPPED)
 		{
 			jobq_part_free(op->db, op->ref.gen, op->queue_id);
@@ -629,6 +642,14 @@ jobq_lazy_claim_end(bool durable)
 		claims_only = false;
 }
 
+void
+jobq_commit_lazily(void)
+{
+	(void) set_config_option("synchronous_commit", "off",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /*
  * Losing a claim in a crash only means that the job is delivered again, so a
  * transaction that wrote nothing else need not wait for the disk.
@@ -639,9 +660,7 @@ decide_lazy_commit(void)
 	if (claims_only && claim_end != InvalidXLogRecPtr &&
 		claim_end == XactLastRecEnd &&
 		jobq_claim_durability == JOBQ_CLAIM_ASYNC)
-		(void) set_config_option("synchronous_commit", "off",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
+		jobq_commit_lazily();
 }
 
 /* ---- PREPARE TRANSACTION ---- */

@@ -78,8 +78,12 @@ extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
+/* This transaction may be lost in a crash: its commit waits for no disk. */
+extern void jobq_commit_lazily(void);
+
 /* Our own uncommitted jobs. */
-extern int	jobq_own_first(int32 queue_id);	/* next in order, or -1 */
+extern int	jobq_own_first(int32 queue_id);	/* next in order that has not expired, or
+										 * -1 */
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
 extern void jobq_own_claim(int own, const JobqLease *lease);

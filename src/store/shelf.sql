@@ -26,7 +26,7 @@ CREATE TABLE jobq.shelf (
 	moved_to		bigint,
 	rerun_as		bigint
 );
-CREATE INDEX shelf_run_at ON jobq.shelf (run_at);
+CREATE INDEX shelf_run_at ON jobq.shelf (run_at, id);
 CREATE INDEX shelf_group ON jobq.shelf (queue_id, group_key);
 CREATE INDEX shelf_died ON jobq.shelf (queue_id, died_at);
 ALTER TABLE jobq.shelf

@@ -100,6 +100,8 @@ typedef struct JobqQueue
 	char		dead_letter[JOBQ_NAME_MAX + 1]; /* empty = none */
 	int64		retention;		/* us */
 	int64		dead_retention; /* us */
+	int64		ttl;			/* us, 0 = none */
+	bool		expired_to_dead_letter;
 	int32		max_payload_bytes;
 	int32		max_batch;
 } JobqQueue;
@@ -139,6 +141,9 @@ extern void jobq_options_defaults(JobqQueue *queue);
  * JQ007 for anything that is not a valid option.
  */
 extern void jobq_options_apply(Jsonb *options, JobqQueue *queue);
+
+/* JQ007 for options that contradict each other. */
+extern void jobq_options_check(const JobqQueue *queue);
 
 /* ---- row layout shared by job_N and the shelf ---- */
 
@@ -416,18 +421,33 @@ extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
 /* Read only; committed or our own. */
 extern bool jobq_shelf_read(int64 id, JobqRow *row);
 
-/*
- * Keeper: take up to max scheduled and retrying rows with run_at <= now,
- * earliest first. Rows that another transaction is changing stay. Dead rows
- * are stored with run_at infinity, so that none is walked here.
- */
-extern int	jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows);
+/* ---- shelfdue.c ---- */
+
+/* Waiting rows are taken in this order. */
+typedef struct JobqShelfKey
+{
+	TimestampTz run_at;
+	int64		id;
+} JobqShelfKey;
+
+typedef struct JobqShelfWalk
+{
+	JobqShelfKey mark;			/* where to begin; where to go on later */
+	JobqShelfKey end;			/* where to stop; DT_NOEND = nowhere */
+	JobqShelfKey first_busy;	/* first row passed over because another
+								 * transaction is changing it; DT_NOEND = none */
+	TimestampTz next;			/* nothing from the mark on is due before; not
+								 * after now: there may be more; PG_INT64_MAX:
+								 * nothing is there */
+} JobqShelfWalk;
 
 /*
- * Earliest run_at of a scheduled or retrying row, also of one that another
- * transaction is changing; PG_INT64_MAX when there is none.
+ * Keeper: take up to max scheduled and retrying rows with run_at <= now,
+ * earliest first. Reads a bounded number of entries. Dead rows are stored with
+ * run_at infinity, so that none is walked here.
  */
-extern TimestampTz jobq_shelf_next_due(void);
+extern int	jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows,
+								JobqShelfWalk *walk);
 
 /* ---- tickets.c: ascending ticket lists as compact bytea ---- */
 

@@ -239,7 +239,7 @@ BEGIN
 	CREATE TEMP TABLE claim (epoch int, lease bigint, flag "char", ticket bigint);
 	CREATE TEMP TABLE outcome (epoch int, ticket bigint, lease bigint,
 		ended "char", attempt_outcome "char", next bigint, moved_to bigint,
-		queue_id int);
+		queue_id int, finished_at timestamptz);
 	CREATE TEMP TABLE shelf AS SELECT * FROM jobq.shelf;
 	FOR n IN SELECT epoch FROM jobq.epoch LOOP
 	BEGIN
@@ -248,7 +248,8 @@ BEGIN
 		EXECUTE format('INSERT INTO claim SELECT %1$s, lease, flag,
 			unnest(audit.unpack(tickets)) FROM jobq.claim_%1$s', n);
 		EXECUTE format('INSERT INTO outcome SELECT %1$s, ticket, lease, ended,
-			attempt_outcome, next, moved_to, queue_id FROM jobq.outcome_%1$s', n);
+			attempt_outcome, next, moved_to, queue_id, finished_at
+			FROM jobq.outcome_%1$s', n);
 	EXCEPTION WHEN undefined_table THEN
 		-- dropped since the snapshot was taken
 		IF NOT EXISTS (SELECT FROM audit.forgetful) THEN
@@ -260,6 +261,15 @@ BEGIN
 	SET LOCAL enable_indexscan = on;
 	SET LOCAL enable_bitmapscan = on;
 END $$;
+
+-- When dead rows of a queue may have left the shelf; at once when it is gone.
+CREATE FUNCTION audit.dead_retention(queue_id int) RETURNS interval
+LANGUAGE sql STABLE AS $$
+	SELECT coalesce((SELECT coalesce(CASE jsonb_typeof(q.options->'dead_retention')
+			WHEN 'number' THEN (q.options->>'dead_retention')::float8 * interval '1 s'
+			ELSE (q.options->>'dead_retention')::interval END, '30 days')
+		FROM jobq.queue q WHERE q.queue_id = $1), '0')
+$$;
 
 -- One row for each thing that is wrong.
 CREATE FUNCTION audit.problems() RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -299,12 +309,13 @@ BEGIN
 			OR (sum(places) = 0 AND NOT forgetful);
 	RETURN QUERY SELECT format('dead job %s: %s outcomes, %s dead rows', id,
 			coalesce(o.n, 0), coalesce(s.n, 0))
-		FROM (SELECT j.id, count(*) AS n FROM job j
-				JOIN outcome o USING (epoch, ticket)
+		FROM (SELECT j.id, count(*) AS n, bool_and(o.finished_at
+					+ audit.dead_retention(o.queue_id) <= clock_timestamp()) AS over
+				FROM job j JOIN outcome o USING (epoch, ticket)
 				WHERE o.ended = 'd' GROUP BY 1) o
 			FULL JOIN (SELECT id, count(*) AS n FROM shelf
 				WHERE state = 'd' GROUP BY 1) s USING (id)
-		WHERE (o.n, s.n) IS DISTINCT FROM (1::bigint, 1::bigint)
+		WHERE (o.n, coalesce(s.n, o.over::int)) IS DISTINCT FROM (1::bigint, 1::bigint)
 			AND NOT (forgetful AND o.n IS NULL AND s.n = 1);
 
 	-- its way there
@@ -368,7 +379,8 @@ BEGIN
 		FROM (SELECT DISTINCT id, retry_of FROM job
 			UNION SELECT id, retry_of FROM shelf) r
 		WHERE EXISTS (SELECT FROM job j JOIN outcome o USING (epoch, ticket)
-			WHERE j.id = r.retry_of AND o.ended = 'd')
+			WHERE j.id = r.retry_of AND (o.ended = 'd'
+				OR (o.ended = 'e' AND o.moved_to IS NOT NULL)))
 		GROUP BY r.retry_of HAVING count(*) > 1;
 	RETURN QUERY SELECT format('job %s was handed out as new twice', id)
 		FROM audit.ledger GROUP BY id HAVING count(*) > 1;
@@ -442,7 +454,8 @@ BEGIN
 				'live', s.available + s.running + s.retryable,
 				'scheduled', s.scheduled,
 				'completed', s.completed_total, 'failed', s.failed_total,
-				'dead', s.dead_total, 'cancelled', s.cancelled_total) AS have
+				'dead', s.dead_total, 'cancelled', s.cancelled_total,
+				'expired', s.expired_total) AS have
 				FROM jobq.queue_stats s WHERE s.queue = q.queue) s,
 			LATERAL (SELECT jsonb_build_object(
 				'live', (SELECT count(*) FROM job j
@@ -459,7 +472,9 @@ BEGIN
 				'dead', coalesce(max(g.dead), 0)
 					+ count(*) FILTER (WHERE o.ended = 'd'),
 				'cancelled', coalesce(max(g.cancelled), 0)
-					+ count(*) FILTER (WHERE o.ended = 'x')) AS want
+					+ count(*) FILTER (WHERE o.ended = 'x'),
+				'expired', coalesce(max(g.expired), 0)
+					+ count(*) FILTER (WHERE o.ended = 'e')) AS want
 				FROM (SELECT) one
 					LEFT JOIN outcome o ON o.queue_id = q.queue_id
 					LEFT JOIN jobq.epoch_total g
