@@ -23,6 +23,7 @@ int			jobq_max_live_jobs = 250000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
 char	   *jobq_databases = NULL;
+static int	horizon_warn_after = 300;	/* read by name, in SQL */
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -69,6 +70,18 @@ jobq_define_settings(void)
 							   check_databases,
 							   NULL,
 							   NULL);
+	DefineCustomIntVariable("jobq.horizon_warn_after",
+							"How old a transaction may become before jobq.health() warns of it.",
+							NULL,
+							&horizon_warn_after,
+							300,
+							0,
+							INT_MAX,
+							PGC_USERSET,
+							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
 }
 
 void

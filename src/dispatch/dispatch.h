@@ -93,6 +93,10 @@ typedef struct JobqDb
 	/* counted for health() and tests */
 	int64		index_conflicts;	/* outcomes refused by the unique index */
 	int64		spills;			/* tickets left on disk for lack of a slot */
+
+	/* run_maintenance(): rounds asked for, and the last such round done */
+	int64		maintenance_asked;
+	int64		maintenance_done;
 } JobqDb;
 
 /* ---- slots ---- */
@@ -289,6 +293,22 @@ extern bool jobq_db_reload(JobqDb *db, int64 id);
 
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
+
+/*
+ * run_maintenance(): ask for a full round of the keeper, begun after this, and
+ * see whether it is done. The keeper notes at the beginning of a round what
+ * it is for, and at its end that it is done.
+ */
+extern int64 jobq_maintenance_ask(JobqDb *db);
+extern bool jobq_maintenance_is_done(JobqDb *db, int64 asked);
+extern int64 jobq_maintenance_asked(JobqDb *db);
+extern void jobq_maintenance_finish(JobqDb *db, int64 asked);
+
+/*
+ * Keeper: has somebody asked for a round that does at once whatever it would
+ * do later by itself?
+ */
+extern bool jobq_maintenance_wanted(JobqDb *db);
 
 /* ---- numbers.c ---- */
 

@@ -238,19 +238,25 @@ must_leave(void)
 }
 
 /*
- * Do what is due; returns when to come again. The end of a transaction leaves
+ * Do what is due; returns when to come again. A round that was asked for is
+ * done only when it has got to its end. The end of a transaction leaves
  * us in TopMemoryContext, where nothing may be allocated.
  */
 static TimestampTz
 work(void)
 {
+	int64		asked = jobq_maintenance_asked(my_db);
+	TimestampTz next;
+
 	if (!check_extension())
 		return TimestampTzPlusMilliseconds(jobq_now(), BUSY_RETRY_MS);
 	MemoryContextSwitchTo(work_context);
 	if (!jobq_db_ready(my_db, my_gen))
 		jobq_recover(my_db, my_gen);
 	MemoryContextSwitchTo(work_context);
-	return jobq_tend(my_db, my_gen);
+	next = jobq_tend(my_db, my_gen);
+	jobq_maintenance_finish(my_db, asked);
+	return next;
 }
 
 /* The same, surviving errors: then it is tried again after a back-off. */
@@ -283,10 +289,22 @@ work_or_retry(int *failures)
 		jobq_worker_backoff(*failures, ERROR_BACKOFF_CAP_SECONDS);
 }
 
+/* Has somebody asked for a round since we looked last? */
+static bool
+is_asked(int64 *seen)
+{
+	int64		asked = jobq_maintenance_asked(my_db);
+	bool		news = asked != *seen;
+
+	*seen = asked;
+	return news;
+}
+
 void
 jobq_keeper_main(Datum main_arg)
 {
 	TimestampTz next = 0;
+	int64		asked = 0;
 	int			failures = 0;
 
 	jobq_worker_begin();
@@ -309,8 +327,8 @@ jobq_keeper_main(Datum main_arg)
 		}
 		if (must_leave())
 			leave();
-		/* After a failure nobody can make us try again before the time. */
-		if (failures == 0 || jobq_now() >= next)
+		/* After a failure only run_maintenance() makes us try again early. */
+		if (is_asked(&asked) || failures == 0 || jobq_now() >= next)
 		{
 			jobq_set_alarm(my_db, JOBQ_NEVER);
 			next = work_or_retry(&failures);
