@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -140,13 +142,17 @@ jobq_database_changed(void)
 
 /* ---- databases ---- */
 
-/* No keeper in this database, from now to the end of the transaction. */
+/*
+ * No keeper in this database, from now to the end of the transaction. One that
+ * is at work, perhaps for long, is cancelled.
+ */
 static void
 hold_database(Oid dbid, bool dropping)
 {
 	JobqDb	   *db = jobq_db_find(dbid);
 	MemoryContext old;
 	Hold	   *hold;
+	pid_t		keeper = 0;
 
 	if (db == NULL)
 		return;
@@ -160,10 +166,15 @@ hold_database(Oid dbid, bool dropping)
 
 	SpinLockAcquire(&db->mutex);
 	if (db->dbid == dbid)
+	{
 		db->holds++;
+		keeper = db->keeper_pid;
+	}
 	else
 		hold->dbid = InvalidOid;
 	SpinLockRelease(&db->mutex);
+	if (keeper != 0)
+		(void) kill(keeper, SIGINT);
 	jobq_wake_keeper(db);
 }
 

@@ -259,7 +259,11 @@ work(void)
 	return next;
 }
 
-/* The same, surviving errors: then it is tried again after a back-off. */
+/*
+ * The same, surviving errors: then it is tried again after a back-off. Whoever
+ * sends us away cancels what we are doing, which is no error. Only here is a
+ * cancel heard.
+ */
 static TimestampTz
 work_or_retry(int *failures)
 {
@@ -269,11 +273,14 @@ work_or_retry(int *failures)
 	pgstat_report_activity(STATE_RUNNING, "working off what is due");
 	PG_TRY();
 	{
+		RESUME_CANCEL_INTERRUPTS();
 		next = work();
+		HOLD_CANCEL_INTERRUPTS();
 	}
 	PG_CATCH();
 	{
-		jobq_worker_absorb_error();
+		HOLD_CANCEL_INTERRUPTS();	/* the error has let go of it */
+		jobq_worker_absorb_error(!must_leave());
 		failed = true;
 	}
 	PG_END_TRY();
@@ -316,9 +323,12 @@ jobq_keeper_main(Datum main_arg)
 										 ALLOCSET_DEFAULT_SIZES);
 	take_office();
 
+	HOLD_CANCEL_INTERRUPTS();
 	for (;;)
 	{
 		ResetLatch(MyLatch);
+		/* Who sent it wants us to look whether we must leave: we do. */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
