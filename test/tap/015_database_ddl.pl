@@ -104,13 +104,12 @@ ALTER TABLE jobq.quick_mark RENAME TO lease_mark});
 foreach my $how (qw(rounds recovery))
 {
 	my $busy = $how eq 'rounds' ? \&busy_in_rounds : \&busy_in_recovery;
-	my %works = (db => 'db');
 
 	$node->safe_psql('postgres', 'CREATE DATABASE db');
 	$node->safe_psql('db', 'CREATE EXTENSION pg_jobq');
 	ok(await_keeper($node, 'db'), "$how: there is a keeper");
 
-	foreach my $strategy (qw(wal_log file_copy))
+	foreach my $strategy ($how eq 'rounds' ? qw(wal_log file_copy) : 'file_copy')
 	{
 		$busy->('db');
 		quick("CREATE DATABASE copy_$strategy TEMPLATE db STRATEGY $strategy",
@@ -154,10 +153,11 @@ foreach my $how (qw(rounds recovery))
 
 	$busy->('renamed');
 	quick('DROP DATABASE renamed', "$how: DROP DATABASE");
-	$busy->('copy_wal_log');
-	quick('DROP DATABASE copy_wal_log WITH (FORCE)',
+	$busy->('copy_file_copy');
+	quick('DROP DATABASE copy_file_copy WITH (FORCE)',
 		"$how: DROP DATABASE WITH (FORCE)");
-	quick('DROP DATABASE copy_file_copy', "$how: DROP DATABASE of a copy");
+	quick('DROP DATABASE IF EXISTS copy_wal_log',
+		"$how: DROP DATABASE of a copy");
 }
 
 # A cancelled keeper that nobody needs to leave goes on.
@@ -177,47 +177,38 @@ is( $node->safe_psql('postgres',
 
 # ---- databases that are not for keepers ----
 
-# A restart, some time to make mistakes, and whether a keeper has come.
-sub restart_and_look
-{
-	my ($database, $expected, $name) = @_;
-	my $log = -s $node->logfile;
-
-	$node->restart;
-	ok(await_keeper($node), "$name: the others have their keepers");
-	ok( $node->poll_query_until('postgres',
-			qq{SELECT count(*) = $expected FROM pg_stat_activity
-			   WHERE backend_type = 'pg_jobq keeper' AND datname = '$database'}),
-		"$name: $expected keepers");
-	sleep(2);
-	is(keepers($database), $expected, "$name: that stays so");
-	my @noise = grep { !/terminating background worker/ } log_lines($log);
-	is(join("\n", @noise), '', "$name: nobody complains");
-	return;
-}
-
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
-await_keeper($node);
-$node->safe_psql('postgres', 'ALTER DATABASE db CONNECTION LIMIT 0');
-restart_and_look('db', 1, 'connection limit 0');
-$node->safe_psql('postgres',
-	q{UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'db'});
-restart_and_look('db', 0, 'an invalid database');
-quick('DROP DATABASE db', 'an invalid database can be dropped');
-
 $node->safe_psql('template1', 'CREATE EXTENSION pg_jobq');
-restart_and_look('template1', 0, 'extension in template1');
+is(keepers('template1'), '0', 'no keeper in template1');
 quick('CREATE DATABASE child', 'a database made of template1');
 ok(await_keeper($node, 'child'), 'has a keeper');
-quick('CREATE DATABASE child2 TEMPLATE child', 'and can be a template itself');
-ok(await_keeper($node, 'child2'), 'and this has one, too');
-is( $node->safe_psql('child2', q{SELECT count(*) FROM jobq.queues}),
+quick('CREATE DATABASE closed TEMPLATE child', 'and can be a template itself');
+ok(await_keeper($node, 'closed'), 'and this has one, too');
+is( $node->safe_psql('closed', q{SELECT count(*) FROM jobq.queues}),
 	'1', 'with its queues');
-$node->safe_psql('postgres', 'ALTER DATABASE child ALLOW_CONNECTIONS false');
-restart_and_look('child', 0, 'a database that refuses connections');
-quick('DROP DATABASE child; ', 'it can be dropped');
+quick('CREATE DATABASE invalid', 'one that is to break');
+ok(await_keeper($node, 'invalid'), 'has one at first');
+
+# A restart, some time to make mistakes, and who has a keeper.
+$node->safe_psql('postgres', q{
+ALTER DATABASE db CONNECTION LIMIT 0;
+ALTER DATABASE closed ALLOW_CONNECTIONS false;
+UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'invalid'});
+my $log = -s $node->logfile;
+$node->restart;
+ok(await_keeper($node), 'restart: there are keepers');
+my $served = q{SELECT string_agg(datname, ' ' ORDER BY datname)
+	FROM pg_stat_activity WHERE backend_type = 'pg_jobq keeper'};
+ok( await(
+		sub { $node->safe_psql('postgres', $served) eq 'child db postgres' }),
+	'connection limit 0 is no obstacle; closed, invalid and template databases have none');
+sleep(2);
+is($node->safe_psql('postgres', $served),
+	'child db postgres', 'that stays so');
+my @noise = grep { !/terminating background worker/ } log_lines($log);
+is(join("\n", @noise), '', 'and nobody complains');
+quick("DROP DATABASE $_", "$_ can be dropped") for qw(closed invalid db);
 $node->safe_psql('template1', 'DROP EXTENSION pg_jobq');
-is(keepers('template1'), '0', 'no keeper was ever in template1');
 
 unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|terminated by signal/,
 	'nobody has crashed');
