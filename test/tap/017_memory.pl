@@ -10,11 +10,10 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $ROUNDS = $ENV{JOBQ_MEMORY_ROUNDS} // 10_000;
-my $WARM_UP = 3000;
+my $WARM_UP = 1000;
 my $GROWTH_KB = 256;			# what is allowed in all those rounds
 
-my $node = start_node('memory', 'synchronous_commit = off
-jobq.claim_durability = async');
+my $node = start_node('memory', "fsync = off\nsynchronous_commit = off");
 
 sub sql
 {

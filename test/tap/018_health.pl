@@ -130,6 +130,8 @@ health_warns('standby_feedback', qr/.*: feedback, pid \d+\..*hot_standby_feedbac
 $reader->quit;
 $standby->stop;
 
+$session->quit;
+
 # ---- health: settings and places ----
 
 sql('CREATE PUBLICATION everything FOR ALL TABLES');
@@ -189,6 +191,8 @@ my $start = time();
 sql('SELECT jobq.run_maintenance()') for 1 .. 5;
 cmp_ok(time() - $start, '<', 3, 'run_maintenance() comes back soon');
 test_functions($node);
+$session = $node->background_psql('postgres');
+$pid = $session->query_safe('SELECT pg_backend_pid()');
 sql(q{SELECT pause_at('between-move-writes')});
 $session->query_safe(q{SELECT jobq.enqueue('q', delay => '0.01 s')});
 $node->poll_query_until('postgres', 'SELECT paused() = 1');
