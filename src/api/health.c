@@ -175,7 +175,7 @@ report_databases(ReturnSetInfo *rsinfo, const Facts *facts)
 	jobq_report(rsinfo, "databases", full ? JOBQ_WARNING : JOBQ_OK,
 				psprintf("%d of %d places for databases are taken.",
 						 facts->databases, jobq_max_databases),
-				full ? "Raise jobq.max_databases and restart the server before another database gets the extension." : NULL);
+				full ? "Raise jobq.max_databases and restart the server before another database is to have the extension." : NULL);
 }
 
 static void

@@ -269,7 +269,8 @@ my @damage = (
 		'DROP INDEX jobq.odd' ],
 	[ 'columns', qr/.*: outcome_$epoch\./,
 		"ALTER TABLE jobq.outcome_$epoch ADD surplus int",
-		"DELETE FROM pg_attribute WHERE attrelid = 'jobq.outcome_$epoch'::regclass AND attname = 'surplus'" ],
+		"DELETE FROM pg_attribute WHERE attrelid = 'jobq.outcome_$epoch'::regclass AND attname = 'surplus';
+			UPDATE pg_class SET relnatts = relnatts - 1 WHERE oid = 'jobq.outcome_$epoch'::regclass" ],
 	[ 'columns', qr/.*: job_$epoch\./,
 		"ALTER TABLE jobq.job_$epoch RENAME kind TO sort",
 		"ALTER TABLE jobq.job_$epoch RENAME sort TO kind" ],
