@@ -21,13 +21,14 @@
 #define MIN_EPOCH_AGE			100 /* ms */
 
 int			jobq_claim_durability = JOBQ_CLAIM_ASYNC;
-int			jobq_max_live_jobs = 250000;
+int			jobq_max_live_jobs = 300000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
 char	   *jobq_databases = NULL;
 int			jobq_epoch_rows = 1000000;
 int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
+static int	horizon_warn_after = 300;	/* read by name, in SQL */
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -110,6 +111,18 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomIntVariable("jobq.horizon_warn_after",
+							"How old a transaction may become before jobq.health() warns of it.",
+							NULL,
+							&horizon_warn_after,
+							300,
+							0,
+							INT_MAX,
+							PGC_USERSET,
+							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
 }
 
 void
@@ -117,9 +130,9 @@ jobq_define_preload_settings(void)
 {
 	DefineCustomIntVariable("jobq.max_live_jobs",
 							"Jobs held in memory, available or running, in all databases together.",
-							"Jobs beyond stay on disk until there is room.",
+							"Jobs beyond stay on disk until there is room; 300,000 take about 64 MB.",
 							&jobq_max_live_jobs,
-							250000,
+							300000,
 							MIN_LIVE_JOBS,
 							MAX_LIVE_JOBS,
 							PGC_POSTMASTER,

@@ -125,3 +125,20 @@ CREATE FUNCTION jobq.health(
 	AS 'MODULE_PATHNAME', 'jobq_sql_health';
 COMMENT ON FUNCTION jobq.health() IS
 	'The state of the installation, one item a row, status ok, warning or error. For members of jobq_admin and jobq_monitor.';
+
+CREATE FUNCTION jobq.check_install(
+	OUT item text,
+	OUT status text,
+	OUT detail text,
+	OUT hint text
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'jobq_sql_check_install';
+COMMENT ON FUNCTION jobq.check_install() IS
+	'Is the installation sound: versions, tables, indexes, triggers, owners, privileges, numbers; one item a row, status ok, warning or error. Reads all claims, so it takes a while where there are many. For members of jobq_admin.';
+
+CREATE FUNCTION jobq.run_maintenance() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'jobq_sql_run_maintenance';
+COMMENT ON FUNCTION jobq.run_maintenance() IS
+	'Has the keeper do at once what it would do by itself later, and waits until it has. For members of jobq_admin.';

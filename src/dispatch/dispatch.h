@@ -138,6 +138,9 @@ typedef struct JobqDb
 	bool		epoch_ended;	/* keeper: a slot that is watched has gone */
 	TimestampTz history_cut_at; /* last time history went before its time, for
 								 * jobq.max_history_size; 0 = never */
+	/* run_maintenance(): rounds asked for, and the last such round done */
+	int64		maintenance_asked;
+	int64		maintenance_done;
 } JobqDb;
 
 /* ---- slots ---- */
@@ -361,6 +364,22 @@ extern void jobq_db_dead_due(JobqDb *db, TimestampTz when);
 
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
+
+/*
+ * run_maintenance(): ask for a full round of the keeper, begun after this, and
+ * see whether it is done. The keeper notes at the beginning of a round what
+ * it is for, and at its end that it is done.
+ */
+extern int64 jobq_maintenance_ask(JobqDb *db);
+extern bool jobq_maintenance_is_done(JobqDb *db, int64 asked);
+extern int64 jobq_maintenance_asked(JobqDb *db);
+extern void jobq_maintenance_finish(JobqDb *db, int64 asked);
+
+/*
+ * Keeper: has somebody asked for a round that does at once whatever it would
+ * do later by itself?
+ */
+extern bool jobq_maintenance_wanted(JobqDb *db);
 
 /* ---- numbers.c ---- */
 

@@ -523,3 +523,53 @@ jobq_wake_refillers(void)
 			jobq_wake_keeper(&jobq_dbs[db]);
 	}
 }
+
+/* ---- rounds on request ---- */
+
+int64
+jobq_maintenance_ask(JobqDb *db)
+{
+	int64		asked;
+
+	SpinLockAcquire(&db->mutex);
+	asked = ++db->maintenance_asked;
+	SpinLockRelease(&db->mutex);
+	jobq_wake_keeper(db);
+	return asked;
+}
+
+bool
+jobq_maintenance_is_done(JobqDb *db, int64 asked)
+{
+	bool		done;
+
+	SpinLockAcquire(&db->mutex);
+	done = db->maintenance_done >= asked;
+	SpinLockRelease(&db->mutex);
+	return done;
+}
+
+int64
+jobq_maintenance_asked(JobqDb *db)
+{
+	int64		asked;
+
+	SpinLockAcquire(&db->mutex);
+	asked = db->maintenance_asked;
+	SpinLockRelease(&db->mutex);
+	return asked;
+}
+
+void
+jobq_maintenance_finish(JobqDb *db, int64 asked)
+{
+	SpinLockAcquire(&db->mutex);
+	db->maintenance_done = asked;
+	SpinLockRelease(&db->mutex);
+}
+
+bool
+jobq_maintenance_wanted(JobqDb *db)
+{
+	return !jobq_maintenance_is_done(db, jobq_maintenance_asked(db));
+}

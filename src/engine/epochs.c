@@ -830,6 +830,14 @@ jobq_tend_epochs(const JobqSession *session, TimestampTz now)
 		queues_seen = 0;
 		wanted = true;
 	}
+	if (jobq_maintenance_wanted(session->db))
+	{
+		for (int i = 0; i < nknown; i++)
+			no_more_pause(&known[i]);
+		next_count = 0;
+		count_wanted = true;
+		wanted = true;
+	}
 	ended_seen = jobq_watched_gone(session->db) || ended_seen;
 	if (!wanted && now < next_look)
 	{

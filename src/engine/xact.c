@@ -56,7 +56,11 @@ typedef struct Op
 	JobqKey		first;			/* OP_SPILL */
 } Op;
 
-#define SPILL_LOOK_BACK	64		/* entries */
+/*
+ * What can be joined is joined with one of so many last entries, so that a
+ * transaction with very many jobs needs little memory.
+ */
+#define LOOK_BACK		64
 
 /* The log; lives in TopTransactionContext. */
 static Op  *ops;
@@ -131,7 +135,7 @@ spill_entry(const JobqSession *session, const JobqTicket *t)
 {
 	Op		   *op;
 
-	for (int i = nops - 1; i >= Max(0, nops - SPILL_LOOK_BACK); i--)
+	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
 	{
 		op = &ops[i];
 		if (op->kind == OP_SPILL && op->queue_id == t->queue_id &&
@@ -328,30 +332,52 @@ void
 jobq_xact_count(const JobqSession *session, int32 queue_id,
 				JobqCounter counter, int64 delta)
 {
-	Op		   *op = nops > 0 ? &ops[nops - 1] : NULL;
+	Op		   *op;
 
-	if (op == NULL || op->kind != OP_COUNT || op->queue_id != queue_id ||
-		op->counter != counter || op->ref.gen != session->gen ||
-		op->subid != GetCurrentSubTransactionId())
+	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
 	{
-		op = push(OP_COUNT, session->db);
-		op->ref.gen = session->gen;
-		op->queue_id = queue_id;
-		op->counter = counter;
+		op = &ops[i];
+		if (op->kind == OP_COUNT && op->queue_id == queue_id &&
+			op->counter == counter && op->ref.gen == session->gen &&
+			op->subid == GetCurrentSubTransactionId())
+		{
+			op->delta += delta;
+			return;
+		}
 	}
-	op->delta += delta;
+	op = push(OP_COUNT, session->db);
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->counter = counter;
+	op->delta = delta;
+}
+
+/* The earliest of a kind of times is enough. */
+static void
+note_time(const JobqSession *session, OpKind kind, TimestampTz when)
+{
+	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
+	{
+		if (ops[i].kind == kind &&
+			ops[i].subid == GetCurrentSubTransactionId())
+		{
+			ops[i].when = Min(ops[i].when, when);
+			return;
+		}
+	}
+	push(kind, session->db)->when = when;
 }
 
 void
 jobq_xact_shelved(const JobqSession *session, TimestampTz run_at)
 {
-	push(OP_SHELVED, session->db)->when = run_at;
+	note_time(session, OP_SHELVED, run_at);
 }
 
 void
 jobq_xact_died(const JobqSession *session, TimestampTz until)
 {
-	push(OP_DIED, session->db)->when = until;
+	note_time(session, OP_DIED, until);
 }
 
 void

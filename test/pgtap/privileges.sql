@@ -71,7 +71,9 @@ INSERT INTO sample VALUES
 	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
 	('job(bigint)', $$SELECT jobq.job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
-	('health()', $$SELECT jobq.health()$$);
+	('health()', $$SELECT jobq.health()$$),
+	('check_install()', $$SELECT jobq.check_install()$$),
+	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
 	SELECT call, 'SELECT * FROM jobq.' || call
 	FROM jobq.call WHERE is_view OR call LIKE '\_%' GROUP BY call;

@@ -18,13 +18,13 @@ our @EXPORT = qw(start_node kill_server kill_backend await await_keeper add_audi
 my $TIMEOUT = $PostgreSQL::Test::Utils::timeout_default;
 
 # A server with the library preloaded; extra lines for postgresql.conf, to which
-# JOBQ_CONF adds, such as "jobq.max_live_jobs = 100".
+# JOBQ_CONF adds, such as "jobq.max_live_jobs = 100"; options for init.
 sub start_node
 {
-	my ($name, $conf) = @_;
+	my ($name, $conf, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init;
+	$node->init(%options);
 	$node->append_conf(
 		'postgresql.conf', qq{
 shared_preload_libraries = 'pg_jobq'
