@@ -23,6 +23,7 @@ int			jobq_max_live_jobs = 250000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
 char	   *jobq_databases = NULL;
+bool		jobq_start_paused = false;
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -69,6 +70,16 @@ jobq_define_settings(void)
 							   check_databases,
 							   NULL,
 							   NULL);
+	DefineCustomBoolVariable("jobq.start_paused",
+							 "Whether all queues start as those of a copy: paused until jobq.adopt() is called.",
+							 "For physical copies, which cannot be told from the original; counts when the server starts.",
+							 &jobq_start_paused,
+							 false,
+							 PGC_SIGHUP,
+							 0,
+							 NULL,
+							 NULL,
+							 NULL);
 }
 
 void

@@ -238,6 +238,18 @@ report_prepared(ReturnSetInfo *rsinfo, const Facts *facts)
 		   full ? "Commit or roll back prepared transactions." : NULL);
 }
 
+/* What everybody goes by; the keeper keeps it up to date. */
+static void
+report_copy(ReturnSetInfo *rsinfo, const JobqDb *db)
+{
+	if (db->copy)
+		report(rsinfo, "copy", HEALTH_WARNING,
+			   "This database was restored, copied or upgraded, or jobq.start_paused is on: its queues are paused.",
+			   "SELECT jobq.adopt();");
+	else
+		report(rsinfo, "copy", HEALTH_OK, "This database is no copy.", NULL);
+}
+
 static void
 report_publications(ReturnSetInfo *rsinfo)
 {
@@ -289,5 +301,6 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);
 	report_publications(rsinfo);
+	report_copy(rsinfo, session.db);
 	return (Datum) 0;
 }

@@ -485,7 +485,7 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	pointing = pointing_to(name);
 	if (force)
 		(void) jobq_purge(&session, &queue,

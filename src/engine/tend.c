@@ -13,6 +13,7 @@
 
 #include "engine/belts.h"
 #include "engine/claimrow.h"
+#include "engine/copy.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
 #include "engine/place.h"
@@ -394,6 +395,12 @@ tend_shelf(Round *round)
 			return;
 		rows = palloc(sizeof(JobqRow) * SHELF_BATCH);
 		n = jobq_shelf_take_due(round->now, SHELF_BATCH, rows);
+		/* rows that a restore has just brought are not to run */
+		if (n > 0 && jobq_is_copy(db))
+		{
+			jobq_keeper_abort();
+			return;
+		}
 		JOBQ_PAUSE("between-move-writes");
 		to_belt(round, rows, n);
 		JOBQ_PAUSE("before-keeper-commit");
@@ -508,6 +515,21 @@ tend_prepared(Round *round)
 	}
 }
 
+/* ---- copies ---- */
+
+/* Nothing moves in a copy. When we cannot look, we do not touch it either. */
+static bool
+is_paused(Round *round)
+{
+	bool		copy;
+
+	if (!begin(round))
+		return true;
+	copy = jobq_is_copy(round->session.db);
+	jobq_keeper_commit();
+	return copy;
+}
+
 TimestampTz
 jobq_tend(JobqDb *db, uint32 gen)
 {
@@ -516,6 +538,8 @@ jobq_tend(JobqDb *db, uint32 gen)
 	JobqPart   *part;
 
 	tend_reservations(&round);
+	if (is_paused(&round))
+		return round.next;
 	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0;
 		 i = jobq_parts_of(db, gen, i, &part))
 	{

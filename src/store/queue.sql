@@ -3,7 +3,7 @@
 CREATE TABLE jobq.queue (
 	queue_id	int			GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	queue		text		NOT NULL UNIQUE,
-	owner		oid			NOT NULL,
+	owner		jobq.role	NOT NULL,
 	class		int			NOT NULL DEFAULT 1,
 	paused		bool		NOT NULL DEFAULT false,
 	options		jsonb		NOT NULL DEFAULT '{}',
@@ -14,7 +14,7 @@ COMMENT ON TABLE jobq.queue IS
 
 CREATE TABLE jobq.queue_acl (
 	queue_id	int			NOT NULL REFERENCES jobq.queue ON DELETE CASCADE,
-	grantee		oid			NOT NULL,
+	grantee		jobq.role	NOT NULL,
 	privileges	int			NOT NULL,
 	PRIMARY KEY (queue_id, grantee)
 );
