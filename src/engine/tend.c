@@ -394,6 +394,7 @@ tend_shelf(Round *round)
 		if (!begin(round))
 			return;
 		rows = palloc(sizeof(JobqRow) * SHELF_BATCH);
+		JOBQ_PAUSE("before-shelf");
 		n = jobq_shelf_take_due(round->now, SHELF_BATCH, rows);
 		/* rows that a restore has just brought are not to run */
 		if (n > 0 && jobq_is_copy(db))

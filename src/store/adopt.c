@@ -81,6 +81,13 @@
 	" FROM pg_database d, pg_control_system() c" \
 	" WHERE d.datname = current_database()"
 
+/* One command of a dump gives a function to several roles, or to none. */
+#define GRANTS \
+	"SELECT r.oid, bit_or(g.privileges) FROM pg_roles r JOIN" \
+	" (SELECT grantee, privileges FROM jobq.queue_acl" \
+	"  UNION ALL SELECT owner, $1 FROM jobq.queue) g (role, privileges)" \
+	" ON g.role = r.oid GROUP BY r.oid"
+
 #define FORGET_RESTORE \
 	"DELETE FROM jobq.restored"
 
@@ -279,6 +286,29 @@ raise_numbers(int64 above)
 	(void) jobq_execute(RAISE_NUMBERS, 1, &type, &value, SPI_OK_SELECT);
 }
 
+/* EXECUTE and USAGE as grant_queue gives them. */
+static void
+give_calls(void)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(JOBQ_PRIV_ALL);
+	uint64		n = jobq_execute(GRANTS, 1, &type, &value, SPI_OK_SELECT);
+	SPITupleTable *grants = SPI_tuptable;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		null;
+		Oid			role = DatumGetObjectId(SPI_getbinval(grants->vals[i],
+														  grants->tupdesc, 1,
+														  &null));
+		Datum		privileges = SPI_getbinval(grants->vals[i],
+											   grants->tupdesc, 2, &null);
+
+		if (!jobq_is_admin(role))
+			jobq_give_calls(role, DatumGetInt32(privileges));
+	}
+}
+
 void
 jobq_store_adopt(int64 number_handed_out)
 {
@@ -304,6 +334,7 @@ jobq_store_adopt(int64 number_handed_out)
 		jobq_epoch_tie(adoption.epochs[i].number);
 	}
 	raise_numbers(all);
+	give_calls();
 	(void) run(SPI_OK_INSERT, ONE_MARK);
 	(void) run(SPI_OK_UPDATE, SETTLE_HERE);
 	(void) run(SPI_OK_DELETE, FORGET_RESTORE);
