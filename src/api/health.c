@@ -46,7 +46,7 @@ typedef struct Facts
 	bool		barred;			/* not in jobq.databases */
 	int			holds;
 	TimestampTz careful_until;
-	int64		reload_from;
+	bool		spilled;
 	int64		spills;
 	int64		index_conflicts;
 	int			prepared;
@@ -64,6 +64,7 @@ read_facts(JobqDb *db, Facts *facts)
 		pg_atomic_read_u32(&jobq_control->worker_slots_exhausted) != 0;
 	facts->free_slots = jobq_free_slots();
 	facts->queues = 0;
+	facts->spilled = false;
 	facts->prepared = 0;
 
 	LWLockAcquire(jobq_control->lock, LW_SHARED);
@@ -72,6 +73,9 @@ read_facts(JobqDb *db, Facts *facts)
 	{
 		if (jobq_parts[i].db >= 0)
 			facts->queues++;
+		if (jobq_parts[i].db == jobq_db_index(db) &&
+			jobq_parts[i].frontier.priority != JOBQ_KEY_END)
+			facts->spilled = true;
 	}
 	LWLockRelease(jobq_control->lock);
 
@@ -81,7 +85,6 @@ read_facts(JobqDb *db, Facts *facts)
 	facts->barred = db->barred;
 	facts->holds = db->holds;
 	facts->careful_until = db->careful_until;
-	facts->reload_from = db->reload_from;
 	facts->spills = db->spills;
 	facts->index_conflicts = db->index_conflicts;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
@@ -176,7 +179,7 @@ static void
 report_live_jobs(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	int			used = jobq_max_live_jobs - facts->free_slots;
-	bool		spilled = facts->reload_from != JOBQ_NEVER;
+	bool		spilled = facts->spilled;
 	bool		warn = spilled || nearly_full(used, jobq_max_live_jobs);
 	char	   *detail;
 

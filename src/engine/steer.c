@@ -48,11 +48,11 @@ typedef struct Found
 {
 	JobqRow		row;
 	JobqHeld	held;
-	int64		awaited;		/* spilled ticket that is ours alone; 0 at first */
 } Found;
 
 static FoundWhere
-look_elsewhere(const JobqSession *session, int64 id, int attempt, Found *found)
+look_elsewhere(const JobqSession *session, int64 id, bool many, int attempt,
+			   Found *found)
 {
 	JobqWhere	where;
 
@@ -65,13 +65,9 @@ look_elsewhere(const JobqSession *session, int64 id, int attempt, Found *found)
 		case WHERE_FINAL:
 			return FOUND_FINAL;
 		case WHERE_SPILLED:
-			if (found->awaited == where.t.ticket)
-			{
-				found->held = (JobqHeld) {.own = -1,.t = where.t};
+			if (jobq_hold_spilled(session, &where.t, many, &found->held))
 				return FOUND_SPILLED;
-			}
-			found->awaited = where.t.ticket;
-			jobq_await_spilled(session, &where);
+			pause_briefly(attempt);
 			break;
 		case WHERE_ELSEWHERE:
 			pause_briefly(attempt);
@@ -165,7 +161,8 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 			case HOLD_NO_SLOT:
 				break;
 		}
-		switch (look_elsewhere(session, id, attempt, &found))
+		switch (look_elsewhere(session, id, grace == JOBQ_ONLY_WAITING, attempt,
+							   &found))
 		{
 			case FOUND_NO_JOB:
 				return JOBQ_STEER_NO_JOB;
@@ -262,7 +259,7 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 			case HOLD_NO_SLOT:
 				break;
 		}
-		switch (look_elsewhere(session, id, attempt, &found))
+		switch (look_elsewhere(session, id, false, attempt, &found))
 		{
 			case FOUND_NO_JOB:
 				return JOBQ_STEER_NO_JOB;

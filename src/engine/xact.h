@@ -66,8 +66,8 @@ extern bool jobq_xact_ends(const JobqSlotRef *ref);
 /* The lease of a slot we have marked, as we have extended it. */
 extern void jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease);
 
-/* May this be one of our own tickets beyond JOBQ_OWN_MAX? */
-extern bool jobq_xact_spilled(int64 id);
+/* Have we tickets of this queue beyond JOBQ_OWN_MAX? */
+extern bool jobq_xact_spilled(int32 queue_id);
 
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);

@@ -6,7 +6,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/sysattr.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/bufmgr.h"
@@ -123,6 +125,28 @@ jobq_belt_read_ticket(Relation job_rel, ItemPointer hint, int64 id,
 		copy_job(scan.slot, row);
 	jobq_scan_end(&scan);
 	return found;
+}
+
+bool
+jobq_belt_is_own(Relation job_rel, int64 id, int64 ticket)
+{
+	bool		own = false;
+	JobqScan	scan;
+
+	jobq_scan_begin_int8(&scan, job_rel, SnapshotSelf, JOB_ID + 1, id);
+	while (jobq_scan_next(&scan))
+	{
+		bool		isnull;
+		Datum		xmin;
+
+		if (!slot_has_int8(scan.slot, JOB_TICKET, ticket))
+			continue;
+		xmin = slot_getsysattr(scan.slot, MinTransactionIdAttributeNumber,
+							   &isnull);
+		own = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+	}
+	jobq_scan_end(&scan);
+	return own;
 }
 
 static int

@@ -277,6 +277,9 @@ extern bool jobq_belt_read_ticket(Relation job_rel, ItemPointer hint,
 /* All tickets of a job in one epoch, ascending; returns their number. */
 extern int	jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows);
 
+/* Was the row of a ticket written by the present transaction? */
+extern bool jobq_belt_is_own(Relation job_rel, int64 id, int64 ticket);
+
 /* The outcome of a ticket, if a committed one (or our own) exists. */
 extern bool jobq_belt_read_outcome(Relation outcome_rel, int64 ticket,
 								   JobqOutcomeRow *row);
