@@ -29,6 +29,7 @@ int			jobq_epoch_rows = 1000000;
 int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
+bool		jobq_start_paused = false;
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -123,6 +124,16 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomBoolVariable("jobq.start_paused",
+							 "Whether all queues start as those of a copy: paused until jobq.adopt() is called.",
+							 "For physical copies, which cannot be told from the original; counts when the server starts.",
+							 &jobq_start_paused,
+							 false,
+							 PGC_SIGHUP,
+							 0,
+							 NULL,
+							 NULL,
+							 NULL);
 }
 
 void

@@ -218,6 +218,18 @@ report_prepared(ReturnSetInfo *rsinfo, const Facts *facts)
 				full ? "Commit or roll back prepared transactions." : NULL);
 }
 
+/* What everybody goes by; the keeper keeps it up to date. */
+static void
+report_copy(ReturnSetInfo *rsinfo, const JobqDb *db)
+{
+	if (db->copy)
+		jobq_report(rsinfo, "copy", JOBQ_WARNING,
+					"This database was restored, copied or upgraded, or jobq.start_paused is on: its queues are paused.",
+					"SELECT jobq.adopt();");
+	else
+		jobq_report(rsinfo, "copy", JOBQ_OK, "This database is no copy.", NULL);
+}
+
 /* Did finished jobs go before their retention had passed? */
 static void
 report_history(ReturnSetInfo *rsinfo, JobqDb *db)
@@ -266,5 +278,6 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_prepared(rsinfo, &facts);
 	report_history(rsinfo, session.db);
 	jobq_report_horizon(rsinfo);
+	report_copy(rsinfo, session.db);
 	return (Datum) 0;
 }

@@ -58,6 +58,9 @@ typedef enum IfExists
 #define DELETE_DEAD \
 	"DELETE FROM jobq.shelf WHERE queue_id = $1 AND state = 'd'"
 
+#define DELETE_GRANTS \
+	"DELETE FROM jobq.queue_acl WHERE queue_id = $1"
+
 #define DELETE_QUEUE \
 	"DELETE FROM jobq.queue WHERE queue_id = $1"
 
@@ -494,6 +497,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	roles = grantees(queue->queue_id);
 	forget_dead_letter(pointing);
 	(void) jobq_execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
+	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)
@@ -518,7 +522,7 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	pointing = pointing_to(name);
 	if (force)
 		(void) jobq_purge(&session, &queue,

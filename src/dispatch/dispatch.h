@@ -141,6 +141,11 @@ typedef struct JobqDb
 	/* run_maintenance(): rounds asked for, and the last such round done */
 	int64		maintenance_asked;
 	int64		maintenance_done;
+	/* copies */
+	bool		copy;			/* nothing runs or expires until adopt(); read
+								 * without mutex */
+	bool		start_paused;	/* what jobq.start_paused said at recovery */
+	bool		adopted;		/* adopt() since the server was started */
 } JobqDb;
 
 /* ---- slots ---- */
@@ -326,6 +331,12 @@ extern void jobq_db_sweep(JobqDb *db, bool everything);
  * the installation (gen goes up) and free what it held. The entry stays.
  */
 extern void jobq_db_reset(JobqDb *db, uint32 gen);
+
+/*
+ * The database has been adopted: if gen is still current, forget what is in
+ * memory, so that a new keeper loads everything. The installation stays.
+ */
+extern void jobq_db_restart(JobqDb *db, uint32 gen);
 
 static inline int
 jobq_db_index(const JobqDb *db)

@@ -245,6 +245,9 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	}
 	db->index_conflicts = 0;
 	db->spills = 0;
+	db->copy = false;
+	db->start_paused = false;
+	db->adopted = false;
 	SpinLockRelease(&db->mutex);
 }
 
@@ -402,6 +405,23 @@ jobq_db_reset(JobqDb *db, uint32 gen)
 	LWLockRelease(jobq_control->lock);
 	if (current)
 		jobq_db_sweep(db, false);
+}
+
+void
+jobq_db_restart(JobqDb *db, uint32 gen)
+{
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	if (db->gen == gen && OidIsValid(db->dbid))
+	{
+		reset_entry(db, db->dbid, db->install);
+		SpinLockAcquire(&db->mutex);
+		db->adopted = true;
+		db->wanted = true;
+		SpinLockRelease(&db->mutex);
+	}
+	LWLockRelease(jobq_control->lock);
+	jobq_wake_keeper(db);
+	jobq_wake_launcher();
 }
 
 bool

@@ -370,6 +370,8 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 	TimestampTz deadline = 0;
 
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	if (session->db->copy)
+		return deliveries;
 	call.part = get_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
@@ -446,6 +448,8 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	int			n = 1;
 
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	if (session->db->copy)
+		return NIL;
 	part = get_part(session, queue);
 	for (bool first = true; n > 0 && list_length(found) < max; first = false)
 	{

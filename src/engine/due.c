@@ -8,6 +8,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 
+#include "engine/copy.h"
 #include "engine/keeperxact.h"
 #include "engine/move.h"
 #include "engine/place.h"
@@ -133,14 +134,22 @@ to_belt(const JobqSession *session, TimestampTz now, JobqRow *rows, int n)
 /*
  * One transaction. Moves commit lazily: losing them means only that they are
  * done again, and whatever comes of the jobs is written to the WAL after them.
- * Returns how many jobs were moved.
+ * Returns how many jobs were moved, -1 if none may be.
  */
 static int
 move_batch(const JobqSession *session, TimestampTz now, JobqShelfWalk *walk)
 {
 	JobqRow    *rows = palloc(sizeof(JobqRow) * BATCH);
-	int			n = jobq_shelf_take_due(now, BATCH, rows, walk);
+	int			n;
 
+	JOBQ_PAUSE("before-shelf");
+	n = jobq_shelf_take_due(now, BATCH, rows, walk);
+	/* rows that a restore has just brought are not to run */
+	if (n > 0 && jobq_is_copy(session->db))
+	{
+		jobq_keeper_abort();
+		return -1;
+	}
 	JOBQ_PAUSE("between-move-writes");
 	if (to_belt(session, now, rows, n))
 		jobq_commit_lazily();
@@ -178,6 +187,8 @@ walk_once(const JobqSession *session, TimestampTz now, TimestampTz *next)
 	unread = true;
 	jobq_db_shelf_walk(db, &walk.mark.run_at, &walk.mark.id);
 	n = move_batch(session, now, &walk);
+	if (n < 0)
+		return false;
 	jobq_db_shelf_walked(db, session->gen, walk.mark.run_at, walk.mark.id,
 						 walk.next);
 	unread = false;
@@ -231,7 +242,8 @@ walk_again(const JobqSession *session, TimestampTz now)
 	walk.end.run_at = db->shelf_low;
 	walk.end.id = db->shelf_low_id;
 	SpinLockRelease(&db->mutex);
-	(void) move_batch(session, now, &walk);
+	if (move_batch(session, now, &walk) < 0)
+		return JOBQ_NEVER;
 	if (compare_keys(&again.first_busy, &walk.first_busy) < 0)
 		walk.first_busy = again.first_busy;
 	again = walk;

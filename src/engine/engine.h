@@ -48,6 +48,12 @@ extern void jobq_await_ready(const JobqSession *session, int timeout_ms);
 extern bool jobq_wait_a_moment(TimestampTz deadline);
 JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
 
+/*
+ * The same for whatever ends, moves or extends jobs; JQ009 also in a copy
+ * that has not been adopted.
+ */
+extern void jobq_await_settle(const JobqSession *session);
+
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 
@@ -224,6 +230,14 @@ typedef struct JobqRedrive
 
 extern int64 jobq_redrive(const JobqSession *session, const JobqRedrive *what);
 
+/* ---- copy.c ---- */
+
+/*
+ * Take over the jobs of a copy, at commit. Keeps everybody else out of the
+ * queues until then.
+ */
+extern void jobq_adopt(void);
+
 /* ---- keeper's work; each opens and commits its own transactions ---- */
 
 /* Load shared memory from the tables; leaves the database READY. */
@@ -246,5 +260,6 @@ extern bool jobq_in_keeper;
  */
 extern bool jobq_keeper_begin(Oid install);
 extern void jobq_keeper_commit(void);
+extern void jobq_keeper_abort(void);
 
 #endif							/* JOBQ_ENGINE_H */

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/hsearch.h"
 
+#include "engine/copy.h"
 #include "engine/keeperxact.h"
 #include "guc.h"
 
@@ -52,7 +53,7 @@ start_above_mark(JobqDb *db)
 {
 	int64		mark = 0;
 
-	jobq_keeper_query("SELECT m.lease FROM jobq.lease_mark m", 0, NULL, NULL,
+	jobq_keeper_query("SELECT coalesce(max(m.lease), 0) FROM jobq.lease_mark m", 0, NULL, NULL,
 					  take_int64, &mark);
 	SpinLockAcquire(&db->mutex);
 	db->lease_last = Max(db->lease_last, mark);
@@ -71,7 +72,8 @@ jobq_raise_lease_mark(JobqDb *db)
 	mark = Max(mark, db->lease_last) + JOBQ_LEASE_RESERVE;
 	SpinLockRelease(&db->mutex);
 	values[0] = Int64GetDatum(mark);
-	run_command("UPDATE jobq.lease_mark SET lease = $1", 1, types, values);
+	run_command("UPDATE jobq.lease_mark SET lease = $1 WHERE lease < $1",
+				1, types, values);
 	ForceSyncCommit();
 	jobq_keeper_commit();
 	SpinLockAcquire(&db->mutex);
@@ -134,6 +136,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 
 	set_state(db, gen, JOBQ_DB_RECOVERING);
 	begin_or_fail(db);
+	jobq_begin_copy(db);
 	start_above_mark(db);
 	notice_crash(db);
 	jobq_raise_lease_mark(db);	/* commits */

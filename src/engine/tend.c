@@ -13,6 +13,7 @@
 
 #include "engine/belts.h"
 #include "engine/claimrow.h"
+#include "engine/copy.h"
 #include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
@@ -400,6 +401,21 @@ tend_prepared(Round *round)
 	}
 }
 
+/* ---- copies ---- */
+
+/* Nothing moves in a copy. When we cannot look, we do not touch it either. */
+static bool
+is_paused(Round *round)
+{
+	bool		copy;
+
+	if (!begin(round))
+		return true;
+	copy = jobq_is_copy(round->session.db);
+	jobq_keeper_commit();
+	return copy;
+}
+
 TimestampTz
 jobq_tend(JobqDb *db, uint32 gen)
 {
@@ -408,6 +424,8 @@ jobq_tend(JobqDb *db, uint32 gen)
 	JobqPart   *part;
 
 	tend_reservations(&round);
+	if (is_paused(&round))
+		return round.next;
 	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0;
 		 i = jobq_parts_of(db, gen, i, &part))
 	{

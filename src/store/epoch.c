@@ -52,10 +52,11 @@ typedef enum EpochAttr
 #define BELT_OPTIONS \
 	" USING heap" \
 	" WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
-#define REFUSE_WRITE(kind) \
+#define REFUSE_WRITE_ON(table) \
 	"CREATE TRIGGER refuse_write" \
 	" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE" \
-	" ON jobq." kind "_%1$d EXECUTE FUNCTION jobq._refuse_write()"
+	" ON jobq." table " EXECUTE FUNCTION jobq._refuse_write()"
+#define REFUSE_WRITE(kind)	REFUSE_WRITE_ON(kind "_%1$d")
 
 /* Commands that take back what ALTER DEFAULT PRIVILEGES has given away. */
 #define REVOKE_COMMANDS \
@@ -70,6 +71,10 @@ typedef enum EpochAttr
 	"'job_%1$d', 'claim_%1$d', 'outcome_%1$d']::pg_catalog.name[])" \
 	" AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
 
+#define GRANT_DUMP \
+	"GRANT SELECT ON TABLE jobq.job_%1$d, jobq.claim_%1$d," \
+	" jobq.outcome_%1$d TO pg_database_owner"
+
 static const char *const epoch_ddl[] = {
 	"CREATE TABLE jobq.job_%1$d ("
 	" ticket bigint NOT NULL,"
@@ -79,7 +84,7 @@ static const char *const epoch_ddl[] = {
 	" queue_id int NOT NULL,"
 	" attempt int NOT NULL,"
 	" max_attempts int NOT NULL,"
-	" enqueued_by oid NOT NULL,"
+	" enqueued_by jobq.role NOT NULL,"
 	" priority int2 NOT NULL,"
 	" kind text,"
 	" group_key text,"
@@ -109,7 +114,7 @@ static const char *const epoch_ddl[] = {
 	" lease bigint NOT NULL,"
 	" claimed_at timestamptz NOT NULL,"
 	" expires_at timestamptz NOT NULL,"
-	" claimed_by oid NOT NULL,"
+	" claimed_by jobq.role NOT NULL,"
 	" flag \"char\" NOT NULL,"
 	" tickets bytea NOT NULL,"
 	" worker text,"
@@ -131,7 +136,7 @@ static const char *const epoch_ddl[] = {
 	" moved_to bigint,"
 	" held_until timestamptz,"
 	" queue_id int NOT NULL,"
-	" finished_by oid NOT NULL,"
+	" finished_by jobq.role NOT NULL,"
 	" claim_tid tid,"
 	" ended \"char\" NOT NULL,"
 	" attempt_outcome \"char\","
@@ -269,8 +274,9 @@ make_tables(int32 epoch)
 	pfree(sql.data);
 }
 
-static void
-revoke_all(int32 epoch)
+/* The database's owner may read what pg_dump reads, nobody else anything. */
+void
+jobq_epoch_set_rights(int32 epoch)
 {
 	StringInfoData sql;
 	SPITupleTable *commands;
@@ -288,6 +294,10 @@ revoke_all(int32 epoch)
 						false, 0) != SPI_OK_UTILITY)
 			elog(ERROR, "could not revoke privileges of an epoch");
 	}
+	resetStringInfo(&sql);
+	appendStringInfo(&sql, GRANT_DUMP, epoch);
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not grant privileges of an epoch");
 	pfree(sql.data);
 }
 
@@ -308,9 +318,15 @@ enter_epoch(int32 epoch, int32 class_id)
 		elog(ERROR, "could not enter an epoch");
 }
 
-/* Not members, but gone with the extension. */
-static void
-tie_to_extension(int32 epoch)
+char *
+jobq_epoch_trigger(const char *table)
+{
+	return psprintf(REFUSE_WRITE_ON("%s"), table);
+}
+
+/* Not members, but gone with the extension; a dump does not say so. */
+void
+jobq_epoch_tie(int32 epoch)
 {
 	static const JobqBeltKind kinds[] = {BELT_JOB, BELT_CLAIM, BELT_OUTCOME};
 	ObjectAddress extension;
@@ -323,7 +339,9 @@ tie_to_extension(int32 epoch)
 		ObjectAddress table;
 
 		ObjectAddressSet(table, RelationRelationId, RelationGetRelid(rel));
-		recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
+		if (getAutoExtensionsOfObject(RelationRelationId,
+									  table.objectId) == NIL)
+			recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
 		table_close(rel, NoLock);
 	}
 }
@@ -355,9 +373,9 @@ jobq_epoch_create(int32 class_id)
 		SPI_connect();
 		epoch = next_number();
 		make_tables(epoch);
-		revoke_all(epoch);
+		jobq_epoch_set_rights(epoch);
 		enter_epoch(epoch, class_id);
-		tie_to_extension(epoch);
+		jobq_epoch_tie(epoch);
 		SPI_finish();
 	}
 	PG_FINALLY();

@@ -9,7 +9,7 @@ CREATE TABLE jobq.shelf (
 	queue_id		int			NOT NULL,
 	attempt			int			NOT NULL,
 	max_attempts	int			NOT NULL,
-	enqueued_by		oid			NOT NULL,
+	enqueued_by		jobq.role	NOT NULL,
 	priority		int2		NOT NULL,
 	kind			text,
 	group_key		text,

@@ -26,6 +26,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_NUMBER_BLOCK,
 	JOBQ_TABLE_INSTALLATION,
 	JOBQ_TABLE_CLASS,
+	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -406,6 +407,34 @@ extern int	jobq_class_read(JobqClass **classes);
  */
 extern int32 jobq_class_get(int64 retention);
 extern void jobq_class_forget(int32 class_id);
+
+/*
+ * Inside SPI, as the owner: who may do what with an epoch's tables, and that
+ * they go with the extension. Both may be called again.
+ */
+extern void jobq_epoch_set_rights(int32 epoch);
+extern void jobq_epoch_tie(int32 epoch);
+
+/* The command that makes the trigger of a belt table; palloc'd. */
+extern char *jobq_epoch_trigger(const char *table);
+
+/* ---- copy.c, adopt.c: copies of a database ---- */
+
+/*
+ * Do the tables say that this database is a copy that has not been adopted?
+ * A dump was restored into it, or it was made elsewhere.
+ */
+extern bool jobq_store_is_copy(void);
+
+/*
+ * Take over every epoch that is here, or raise an error when something of one
+ * is missing; then this database is no copy any more. number_handed_out: a
+ * number of this installation's own, 0 = none is known. As the owner.
+ */
+extern void jobq_store_adopt(int64 number_handed_out);
+
+/* Do our own commands fire this trigger, rather than somebody's COPY? */
+extern bool jobq_is_own_command(void);
 
 /* ---- shelf.c ---- */
 

@@ -72,6 +72,7 @@ INSERT INTO sample VALUES
 	('job(bigint)', $$SELECT jobq.job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
 	('health()', $$SELECT jobq.health()$$),
+	('adopt()', $$SELECT jobq.adopt()$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
@@ -295,7 +296,18 @@ SELECT is_empty($$
 		FROM pg_class c, aclexplode(c.relacl) a
 		WHERE relnamespace = 'jobq'::regnamespace AND a.grantee <> c.relowner
 		AND NOT (c.relkind = 'v' AND a.privilege_type = 'SELECT' AND a.grantee <> 0)
-	$$, 'nothing on tables and sequences, only SELECT on views');
+		AND NOT (c.relkind <> 'v' AND a.privilege_type = 'SELECT'
+			AND a.grantee = 'pg_database_owner'::regrole)
+	$$, 'nothing on tables and sequences, only SELECT on views, and what pg_dump needs');
+SELECT set_eq($$
+	SELECT regexp_replace(c.relname, '_[0-9]+$', '_N')
+		FROM pg_class c, aclexplode(c.relacl) a
+		WHERE relnamespace = 'jobq'::regnamespace
+		AND a.grantee = 'pg_database_owner'::regrole
+	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
+		'queue_acl', 'class', 'epoch', 'epoch_total', 'shelf', 'lease_mark',
+		'number_block'],
+	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
 	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
 		WHERE nspname = 'jobq' AND (a.grantee = 0
