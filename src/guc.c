@@ -17,12 +17,17 @@
 #define MAX_LIVE_JOBS			50000000
 #define MAX_QUEUES				1000000
 #define MAX_DATABASES			10000
+#define MIN_EPOCH_ROWS			100
+#define MIN_EPOCH_AGE			100 /* ms */
 
 int			jobq_claim_durability = JOBQ_CLAIM_ASYNC;
 int			jobq_max_live_jobs = 250000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
 char	   *jobq_databases = NULL;
+int			jobq_epoch_rows = 1000000;
+int			jobq_epoch_age = 3600000;
+int			jobq_max_history_size = -1;
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
 
 static const struct config_enum_entry claim_durability_options[] = {
@@ -79,6 +84,42 @@ jobq_define_settings(void)
 							INT_MAX,
 							PGC_USERSET,
 							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.epoch_rows",
+							"Tickets after which jobs go to new tables.",
+							"Finished jobs leave the disk with the tables they are in.",
+							&jobq_epoch_rows,
+							1000000,
+							MIN_EPOCH_ROWS,
+							INT_MAX,
+							PGC_SIGHUP,
+							0,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.epoch_age",
+							"Time after which jobs go to new tables.",
+							"Counted from the first job; never less than a twenty-fourth of the retention.",
+							&jobq_epoch_age,
+							3600000,
+							MIN_EPOCH_AGE,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.max_history_size",
+							"Disk space that finished jobs may take, in each database.",
+							"The oldest go first, whatever their retention; -1 means no limit.",
+							&jobq_max_history_size,
+							-1,
+							-1,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MB,
 							NULL,
 							NULL,
 							NULL);

@@ -35,7 +35,7 @@ typedef struct Facts
 	bool		barred;			/* not in jobq.databases */
 	int			holds;
 	TimestampTz careful_until;
-	int64		reload_from;
+	bool		spilled;
 	int64		spills;
 	int64		index_conflicts;
 	int			prepared;
@@ -51,6 +51,7 @@ read_facts(JobqDb *db, Facts *facts)
 		pg_atomic_read_u32(&jobq_control->worker_slots_exhausted) != 0;
 	facts->free_slots = jobq_free_slots();
 	facts->queues = 0;
+	facts->spilled = false;
 	facts->prepared = 0;
 
 	LWLockAcquire(jobq_control->lock, LW_SHARED);
@@ -59,6 +60,9 @@ read_facts(JobqDb *db, Facts *facts)
 	{
 		if (jobq_parts[i].db >= 0)
 			facts->queues++;
+		if (jobq_parts[i].db == jobq_db_index(db) &&
+			jobq_parts[i].frontier.priority != JOBQ_KEY_END)
+			facts->spilled = true;
 	}
 	facts->databases = 0;
 	for (int i = 0; i < jobq_max_databases; i++)
@@ -74,7 +78,6 @@ read_facts(JobqDb *db, Facts *facts)
 	facts->barred = db->barred;
 	facts->holds = db->holds;
 	facts->careful_until = db->careful_until;
-	facts->reload_from = db->reload_from;
 	facts->spills = db->spills;
 	facts->index_conflicts = db->index_conflicts;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
@@ -142,7 +145,7 @@ static void
 report_live_jobs(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	int			used = jobq_max_live_jobs - facts->free_slots;
-	bool		spilled = facts->reload_from != JOBQ_NEVER;
+	bool		spilled = facts->spilled;
 	bool		warn = spilled || nearly_full(used, jobq_max_live_jobs);
 	char	   *detail;
 
@@ -215,6 +218,26 @@ report_prepared(ReturnSetInfo *rsinfo, const Facts *facts)
 				full ? "Commit or roll back prepared transactions." : NULL);
 }
 
+/* Did finished jobs go before their retention had passed? */
+static void
+report_history(ReturnSetInfo *rsinfo, JobqDb *db)
+{
+	TimestampTz cut_at;
+
+	SpinLockAcquire(&db->mutex);
+	cut_at = db->history_cut_at;
+	SpinLockRelease(&db->mutex);
+	if (cut_at != 0 && cut_at > jobq_now() - USECS_PER_DAY)
+		jobq_report(rsinfo, "history", JOBQ_WARNING,
+					psprintf("Finished jobs were deleted before their retention had passed, last at %s: they took more than jobq.max_history_size.",
+							 timestamptz_to_str(cut_at)),
+					"Raise jobq.max_history_size and reload, or give queues a shorter retention.");
+	else
+		jobq_report(rsinfo, "history", JOBQ_OK,
+					"Finished jobs stay as long as their queue's retention says.",
+					NULL);
+}
+
 Datum
 jobq_sql_health(PG_FUNCTION_ARGS)
 {
@@ -242,5 +265,6 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);
 	jobq_report_horizon(rsinfo);
+	report_history(rsinfo, session.db);
 	return (Datum) 0;
 }

@@ -214,7 +214,7 @@ jobq_view_queue_stats(PG_FUNCTION_ARGS)
 		(void) jobq_part_stats(session.db, session.gen, queues[i].queue_id,
 							   &part);
 		values[STATS_QUEUE] = CStringGetTextDatum(queues[i].name);
-		values[STATS_AVAILABLE] = Int64GetDatum(part.ready);
+		values[STATS_AVAILABLE] = Int64GetDatum(Max(part.counters[COUNT_AVAILABLE], 0));
 		values[STATS_SCHEDULED] =
 			Int64GetDatum(part.counters[COUNT_SCHEDULED]);
 		values[STATS_RETRYABLE] =

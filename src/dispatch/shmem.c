@@ -92,6 +92,7 @@ init_control(LWLockPadded *locks)
 	SpinLockInit(&jobq_control->free_mutex);
 	jobq_control->free_head = 0;
 	jobq_control->free_count = jobq_max_live_jobs;
+	pg_atomic_init_u32(&jobq_control->share, (uint32) jobq_max_live_jobs);
 }
 
 static void
@@ -102,7 +103,12 @@ init_dbs(void)
 	{
 		SpinLockInit(&jobq_dbs[i].mutex);
 		jobq_dbs[i].keeper_proc = -1;
-		jobq_dbs[i].reload_from = JOBQ_NEVER;
+		for (int c = 0; c <= JOBQ_MAX_CLASSES; c++)
+		{
+			pg_atomic_init_u64(&jobq_dbs[i].epoch_rows[c], 0);
+			pg_atomic_init_u64(&jobq_dbs[i].epoch_limit[c], 0);
+		}
+		pg_atomic_init_u32(&jobq_dbs[i].epoch_watched, 0);
 	}
 }
 
@@ -214,15 +220,23 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->lease_last = 0;
 	db->lease_limit = 0;
 	for (int i = 0; i <= JOBQ_MAX_CLASSES; i++)
+	{
 		db->open_epoch[i] = 0;
+		pg_atomic_write_u64(&db->epoch_rows[i], 0);
+		pg_atomic_write_u64(&db->epoch_limit[i], 0);
+	}
+	pg_atomic_write_u32(&db->epoch_watched, 0);
+	db->epoch_news = false;
+	db->epoch_ended = false;
+	db->history_cut_at = 0;
 	db->keeper_wake_at = JOBQ_NEVER;
 	db->shelf_next = JOBQ_NEVER;
 	db->careful_until = 0;
-	db->reload_from = JOBQ_NEVER;
+	db->lost_leases = false;
+	db->lost_parts = false;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
 	{
 		db->prepared[i].xid = InvalidTransactionId;
-		db->prepared[i].min_id = 0;
 	}
 	db->index_conflicts = 0;
 	db->spills = 0;
@@ -449,46 +463,18 @@ jobq_db_shelf_due(JobqDb *db, TimestampTz when)
 	jobq_wake_keeper_by(db, when);
 }
 
-bool
-jobq_note_reload(JobqDb *db, uint32 gen, int64 id, int64 spills)
-{
-	bool		news;
-
-	SpinLockAcquire(&db->mutex);
-	news = db->gen == gen && id < db->reload_from;
-	if (news)
-		db->reload_from = id;
-	if (db->gen == gen)
-	{
-		db->reloads_noted++;
-		db->spills += spills;
-	}
-	SpinLockRelease(&db->mutex);
-	return news;
-}
-
-bool
-jobq_db_reload(JobqDb *db, int64 id)
-{
-	bool		news = jobq_note_reload(db, db->gen, id, 0);
-
-	if (news)
-		jobq_wake_keeper(db);
-	return news;
-}
-
 void
-jobq_wake_reloaders(void)
+jobq_wake_refillers(void)
 {
-	for (int i = 0; i < jobq_max_databases; i++)
+	for (int i = 0; i < jobq_max_queues; i++)
 	{
-		int64		from;
+		const JobqPart *part = &jobq_parts[i];
+		int			db = part->db;
 
-		SpinLockAcquire(&jobq_dbs[i].mutex);
-		from = jobq_dbs[i].reload_from;
-		SpinLockRelease(&jobq_dbs[i].mutex);
-		if (from != JOBQ_NEVER)
-			jobq_wake_keeper(&jobq_dbs[i]);
+		/* looked at without a lock: a wake-up too many or, just as a queue
+		 * spills, one too few, which its own publisher makes good */
+		if (db >= 0 && part->frontier.priority != JOBQ_KEY_END)
+			jobq_wake_keeper(&jobq_dbs[db]);
 	}
 }
 

@@ -61,6 +61,9 @@ extern void jobq_register_xact_callbacks(void);
 /* This transaction does what PREPARE TRANSACTION must refuse. */
 extern void jobq_xact_steered(const JobqSession *session);
 
+/* The keeper is to look at the epochs and their classes after the commit. */
+extern void jobq_xact_epoch_news(const JobqSession *session);
+
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
 									int32 queue_id);

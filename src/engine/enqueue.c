@@ -31,6 +31,17 @@ jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
 	t->tid = *tid;
 }
 
+/* All its columns up to the priority are fixed in length and never null. */
+void
+jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch, JobqTicket *t)
+{
+	JobqRow		row;
+
+	slot_getsomeattrs(slot, JOB_PRIORITY + 1);
+	memcpy(row.values, slot->tts_values, sizeof(Datum) * (JOB_PRIORITY + 1));
+	jobq_ticket_of_row(&row, epoch, &slot->tts_tid, t);
+}
+
 void
 jobq_give_ticket(const JobqSession *session, JobqRow *row)
 {
@@ -59,6 +70,7 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
 		jobq_xact_publish(session, &t);
 	}
+	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);
 	pfree(tids);
 }

@@ -30,6 +30,9 @@ extern void jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
 /* The row of the job in our hands, with the attempt that ends added to it. */
 extern void jobq_read_held(const JobqHeld *held, JobqRow *row);
 
+/* Put the progress reported under the present lease into the row. */
+extern void jobq_keep_progress(const JobqHeld *held, JobqRow *row);
+
 /* A row for a new job that repeats the work of another one. */
 extern void jobq_new_job_like(const JobqRow *old, TimestampTz now,
 							  JobqRow *row);

@@ -2,7 +2,7 @@
  * epoch.c: which epochs there are, and making the tables of a new one.
  *
  * The tables are no members of the extension, so that pg_dump keeps them, but
- * go with it. Never makes an epoch inside a user's transaction.
+ * go with it. What becomes of an epoch later is not done here.
  */
 #include "postgres.h"
 
@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -149,6 +150,92 @@ static const char *const epoch_ddl[] = {
 	" dropped.'",
 };
 
+static int
+compare_epochs(const void *a, const void *b)
+{
+	int32		ea = ((const JobqEpoch *) a)->epoch;
+	int32		eb = ((const JobqEpoch *) b)->epoch;
+
+	return (ea > eb) - (ea < eb);
+}
+
+static TimestampTz
+time_or_zero(TupleTableSlot *slot, EpochAttr attr)
+{
+	return slot->tts_isnull[attr] ? 0 :
+		DatumGetTimestampTz(slot->tts_values[attr]);
+}
+
+/* Which installation this is; epochs of others do not count. */
+static void
+read_installation(Snapshot snapshot, pg_uuid_t *id)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_INSTALLATION),
+								 AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		isnull;
+
+	memset(id, 0, sizeof(*id));
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		memcpy(id, DatumGetUUIDP(slot_getattr(slot, 2, &isnull)), sizeof(*id));
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, NoLock);
+}
+
+/* Ascending; `all` also those of other installations. */
+static int
+read_epochs(JobqEpoch **epochs, bool all)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
+								 AccessShareLock);
+	Snapshot	snapshot = jobq_fresh_snapshot();
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			size = 16;
+	int			n = 0;
+	pg_uuid_t	ours;
+
+	read_installation(snapshot, &ours);
+	*epochs = palloc(size * sizeof(JobqEpoch));
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		JobqEpoch  *epoch;
+
+		slot_getallattrs(slot);
+		if (!all &&
+			memcmp(DatumGetUUIDP(slot->tts_values[EPOCH_INSTALLATION]), &ours,
+				   sizeof(ours)) != 0)
+			continue;
+		if (n == size)
+		{
+			size *= 2;
+			*epochs = repalloc(*epochs, size * sizeof(JobqEpoch));
+		}
+		epoch = &(*epochs)[n++];
+		epoch->epoch = DatumGetInt32(slot->tts_values[EPOCH_EPOCH]);
+		epoch->class_id = DatumGetInt32(slot->tts_values[EPOCH_CLASS]);
+		epoch->opened_at = time_or_zero(slot, EPOCH_OPENED_AT);
+		epoch->closed_at = time_or_zero(slot, EPOCH_CLOSED_AT);
+		epoch->sealed_at = time_or_zero(slot, EPOCH_SEALED_AT);
+		epoch->drained_at = time_or_zero(slot, EPOCH_DRAINED_AT);
+		epoch->last_finished_at = time_or_zero(slot, EPOCH_LAST_FINISHED_AT);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	qsort(*epochs, n, sizeof(JobqEpoch), compare_epochs);
+	return n;
+}
+
+int
+jobq_epoch_read(JobqEpoch **epochs)
+{
+	return read_epochs(epochs, false);
+}
+
 /*
  * Numbers are never used twice, also not by another CREATE EXTENSION: where
  * the table of epochs knows no better, the seconds since 2024 are one.
@@ -156,19 +243,14 @@ static const char *const epoch_ddl[] = {
 static int32
 next_number(void)
 {
-	int64		seconds = GetCurrentTimestamp() / USECS_PER_SEC -
+	int64		number = GetCurrentTimestamp() / USECS_PER_SEC -
 		(int64) DAYS_2000_TO_2024 * SECS_PER_DAY;
-	Datum		last;
-	bool		isnull;
+	JobqEpoch  *epochs;
+	int			n = read_epochs(&epochs, true);
 
-	if (SPI_execute("SELECT pg_catalog.max(epoch) FROM jobq.epoch",
-					false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the epochs");
-	last = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-						 &isnull);
-	if (!isnull)
-		seconds = Max(seconds, (int64) DatumGetInt32(last) + 1);
-	return (int32) Max(seconds, 1);
+	if (n > 0)
+		number = Max(number, (int64) epochs[n - 1].epoch + 1);
+	return (int32) Max(number, 1);
 }
 
 static void
@@ -246,6 +328,17 @@ tie_to_extension(int32 epoch)
 	}
 }
 
+bool
+jobq_epoch_lock_numbers(bool nowait)
+{
+	Oid			relid = jobq_table_oid(JOBQ_TABLE_EPOCH);
+
+	if (nowait)
+		return ConditionalLockRelationOid(relid, ShareUpdateExclusiveLock);
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	return true;
+}
+
 int32
 jobq_epoch_create(int32 class_id)
 {
@@ -288,84 +381,6 @@ jobq_open_first_epoch(PG_FUNCTION_ARGS)
 	jobq_epoch_create(JOBQ_CLASS_DEFAULT);
 	jobq_database_changed();
 	PG_RETURN_VOID();
-}
-
-static int
-compare_epochs(const void *a, const void *b)
-{
-	int32		ea = ((const JobqEpoch *) a)->epoch;
-	int32		eb = ((const JobqEpoch *) b)->epoch;
-
-	return (ea > eb) - (ea < eb);
-}
-
-static TimestampTz
-time_or_zero(TupleTableSlot *slot, EpochAttr attr)
-{
-	return slot->tts_isnull[attr] ? 0 :
-		DatumGetTimestampTz(slot->tts_values[attr]);
-}
-
-/* Which installation this is; epochs of others do not count. */
-static void
-read_installation(Snapshot snapshot, pg_uuid_t *id)
-{
-	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_INSTALLATION),
-								 AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	bool		isnull;
-
-	memset(id, 0, sizeof(*id));
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		memcpy(id, DatumGetUUIDP(slot_getattr(slot, 2, &isnull)), sizeof(*id));
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-	table_close(rel, NoLock);
-}
-
-int
-jobq_epoch_read(JobqEpoch **epochs)
-{
-	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
-								 AccessShareLock);
-	Snapshot	snapshot = jobq_fresh_snapshot();
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	int			size = 16;
-	int			n = 0;
-	pg_uuid_t	ours;
-
-	read_installation(snapshot, &ours);
-	*epochs = palloc(size * sizeof(JobqEpoch));
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		JobqEpoch  *epoch;
-
-		slot_getallattrs(slot);
-		if (memcmp(DatumGetUUIDP(slot->tts_values[EPOCH_INSTALLATION]), &ours,
-				   sizeof(ours)) != 0)
-			continue;
-		if (n == size)
-		{
-			size *= 2;
-			*epochs = repalloc(*epochs, size * sizeof(JobqEpoch));
-		}
-		epoch = &(*epochs)[n++];
-		epoch->epoch = DatumGetInt32(slot->tts_values[EPOCH_EPOCH]);
-		epoch->class_id = DatumGetInt32(slot->tts_values[EPOCH_CLASS]);
-		epoch->opened_at = time_or_zero(slot, EPOCH_OPENED_AT);
-		epoch->closed_at = time_or_zero(slot, EPOCH_CLOSED_AT);
-		epoch->sealed_at = time_or_zero(slot, EPOCH_SEALED_AT);
-		epoch->drained_at = time_or_zero(slot, EPOCH_DRAINED_AT);
-		epoch->last_finished_at = time_or_zero(slot, EPOCH_LAST_FINISHED_AT);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-	qsort(*epochs, n, sizeof(JobqEpoch), compare_epochs);
-	return n;
 }
 
 int32

@@ -1,7 +1,7 @@
 -- The catalog of queues and who may do what with them.
 
 CREATE TABLE jobq.queue (
-	queue_id	int			GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	queue_id	int			GENERATED ALWAYS AS IDENTITY (START WITH 2) PRIMARY KEY,
 	queue		text		NOT NULL UNIQUE,
 	owner		oid			NOT NULL,
 	class		int			NOT NULL DEFAULT 1,
