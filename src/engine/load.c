@@ -347,13 +347,15 @@ take_outcomes(HeapTuple tuple, TupleDesc desc, void *state)
 static void
 take_totals(HeapTuple tuple, TupleDesc desc, void *state)
 {
+	static const JobqCounter columns[] = {
+		COUNT_COMPLETED, COUNT_FAILED, COUNT_DEAD, COUNT_CANCELLED,
+		COUNT_EXPIRED
+	};
 	Count	   *count = count_of(state, tuple, desc);
 
-	count->counters[COUNT_COMPLETED] += DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
-	count->counters[COUNT_FAILED] += DatumGetInt64(jobq_row_value(tuple, desc, 3, NULL));
-	count->counters[COUNT_DEAD] += DatumGetInt64(jobq_row_value(tuple, desc, 4, NULL));
-	count->counters[COUNT_CANCELLED] += DatumGetInt64(jobq_row_value(tuple, desc, 5, NULL));
-	count->counters[COUNT_EXPIRED] += DatumGetInt64(jobq_row_value(tuple, desc, 6, NULL));
+	for (int i = 0; i < (int) lengthof(columns); i++)
+		count->counters[columns[i]] +=
+			DatumGetInt64(jobq_row_value(tuple, desc, i + 2, NULL));
 }
 
 static void
