@@ -367,7 +367,7 @@ await_expiry('idle', enqueue_expiring('1.5 s'));
 audit_ok($node, 'expired');
 sql(q{SELECT jobq.alter_queue('short', '{"expired_to": "dead_letter"}')});
 my %before = enqueue_expiring('2 s');
-my %long = enqueue_expiring('8 s');
+my %long = enqueue_expiring('6 s');
 kill_server($node);
 $node->start;
 ok(await_keeper($node), 'after a crash');
