@@ -130,7 +130,8 @@ sub finish_bench
 
 	$bench->{run}->finish;
 	$bench->{seconds} = time() - $bench->{started};
-	is(complaints($bench), '', "$bench->{name}: no client failed");
+	is(complaints($bench), '', "$bench->{name}: no client failed")
+	  or die 'clients have failed';
 	my $out = slurp_file("$bench->{prefix}.out");
 	($bench->{transactions}) =
 	  $out =~ /transactions actually processed: (\d+)/;
@@ -143,7 +144,8 @@ sub stop_bench
 {
 	my ($bench) = @_;
 
-	is(complaints($bench), '', "$bench->{name}: no client has failed");
+	is(complaints($bench), '', "$bench->{name}: no client has failed")
+	  or die 'clients have failed';
 	$bench->{run}->signal('TERM');
 	eval { $bench->{run}->finish };
 	return;
@@ -208,6 +210,18 @@ CREATE SCHEMA soak;
 CREATE TABLE soak.ledger (id bigint) WITH (autovacuum_enabled = off);
 CREATE TABLE soak.effect (id bigint) WITH (autovacuum_enabled = off);
 CREATE TABLE soak.held (n int);
+-- The lease of one job, as soon as there is one.
+CREATE FUNCTION soak.take(queue text) RETURNS bigint LANGUAGE plpgsql AS \$\$
+DECLARE
+	taken bigint;
+BEGIN
+	FOR i IN 1 .. 10000 LOOP
+		SELECT lease INTO taken FROM jobq.dequeue(queue);
+		EXIT WHEN FOUND;
+		PERFORM pg_sleep(0.001);
+	END LOOP;
+	RETURN taken;
+END \$\$;
 SELECT jobq.create_queue('mix', '{"retention": "$retention", "max_attempts": 1000,
 	"backoff": {"base": "1 s", "cap": "2 s"}}');
 SELECT jobq.create_queue('probe', '{"retention": "$retention"}');
@@ -239,18 +253,19 @@ sub consumer_scripts
 	my $into = $ledger ? 'INSERT INTO soak.effect SELECT' : 'SELECT';
 	my $dequeue = q{SELECT count(*) AS n, coalesce(max(lease), 0) AS lease,
 	coalesce(min(id), 0) AS id, coalesce(array_agg(id), '{}')::text AS ids
-FROM jobq.dequeue('mix', 10, '0.2 s') \gset
+FROM jobq.dequeue('mix', 10) \gset
 };
+	my $idle = "\\else\nSELECT pg_sleep(0.002);\n\\endif";
 	return {
 		work => [ 9, $dequeue . qq{\\if :n > 0
 $into unnest(jobq.complete_many(:ids, :lease));
-\\endif
+$idle
 }
 		],
 		fails => [ 1, $dequeue . qq{\\if :n > 0
 SELECT jobq.fail(:id, :lease, 'oops');
 $into unnest(jobq.complete_many(array_remove(:ids::bigint[], :id::bigint), :lease));
-\\endif
+$idle
 }
 		] };
 }
@@ -333,7 +348,7 @@ sub probe
 		log => 1,
 		scripts => {
 			probe => [ 1, q{SELECT jobq.enqueue('probe') AS id \gset
-SELECT coalesce(max(lease), 0) AS lease FROM jobq.dequeue('probe', 1, '5 s') \gset
+SELECT soak.take('probe') AS lease \gset
 SELECT jobq.complete(:id, :lease);
 } ] });
 }

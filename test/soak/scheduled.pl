@@ -54,13 +54,15 @@ my $work = start_bench(
 	clients => 4,
 	seconds => 1_000_000,
 	scripts => {
-		work => [ 1, q{WITH d AS MATERIALIZED (SELECT * FROM jobq.dequeue('due', 100, '1 s')),
+		work => [ 1, q{WITH d AS MATERIALIZED (SELECT * FROM jobq.dequeue('due', 100)),
 t AS (INSERT INTO soak.taken SELECT clock_timestamp(), array_agg(run_at) FROM d
 	HAVING count(*) > 0)
 SELECT count(*) AS n, coalesce(max(lease), 0) AS lease,
 	coalesce(array_agg(id), '{}')::text AS ids FROM d \gset
 \if :n > 0
 SELECT count(*) FROM unnest(jobq.complete_many(:ids, :lease));
+\else
+SELECT pg_sleep(0.002);
 \endif
 } ] });
 my $backlog = 0;
