@@ -223,6 +223,7 @@ BEGIN
 	RETURN taken;
 END \$\$;
 SELECT jobq.create_queue('mix', '{"retention": "$retention", "max_attempts": 1000,
+	"lease_for": "10 s",
 	"backoff": {"base": "1 s", "cap": "2 s"}}');
 SELECT jobq.create_queue('probe', '{"retention": "$retention"}');
 });
