@@ -70,8 +70,8 @@ sub fill_disk
 	return;
 }
 
-# What is on the small disk: the tables of the database by a tablespace, or all
-# databases, catalogs included. The log of changes is elsewhere.
+# What is on the small disk: one database by its tablespace, or all of them. The
+# log of changes is elsewhere.
 sub disk_full
 {
 	my ($name, $place) = @_;
@@ -107,7 +107,9 @@ sub disk_full
 	is(sqlstate($node, "INSERT INTO soak.ledger SELECT jobq.enqueue('mix')"),
 		'00000', "$name: enqueuing works again");
 	nothing_lost($node, $name);
-	figure("disk full, $name", map { "$_: $states{$_}" } sort keys %states,
+	figure(
+		"disk full, $name",
+		(map { "$_: $states{$_}" } sort keys %states),
 		'keeper ' . (keeper_pid($node) eq $keeper ? 'the same' : 'restarted'));
 	$node->stop;
 	return;
@@ -122,10 +124,8 @@ SKIP:
 	disk_full('tablespace', sub {
 		my ($node) = @_;
 
-		# Tables go where the database's default is, catalogs stay.
 		sql($node, "CREATE TABLESPACE small LOCATION '$disk/space'");
-		sql($node, "ALTER SYSTEM SET default_tablespace = 'small'");
-		$node->reload;
+		$node->safe_psql('template1', 'ALTER DATABASE postgres SET TABLESPACE small');
 	});
 	system_or_bail('rm', '-rf', "$disk/space");
 	disk_full('base', sub {
@@ -188,7 +188,7 @@ for (1 .. 12)
 		extra_params => [ '-U', 'worker' ]);
 	$refused = $err;
 	last if $rc != 0;
-	my ($in, $buffer) = ('SELECT 1;', '');
+	my ($in, $buffer) = ("SELECT 1;\n", '');
 	push @sessions,
 	  IPC::Run::start([ 'psql', '-XAtq', '-U', 'worker', '-d',
 			$node->connstr('postgres') ], '<', \$in, '>', \$buffer);
@@ -205,7 +205,7 @@ $_->kill_kill foreach @sessions;
 nothing_lost($node, 'connections');
 $node->stop;
 
-# One worker slot for launcher, keeper and logical replication's launcher.
+# Worker slots for the launchers, ours and that of logical replication.
 $node = soak_node('workers', "${conf}max_worker_processes = 2\n");
 sql($node, 'CREATE EXTENSION pg_jobq');
 sql($node, 'CREATE SCHEMA soak; CREATE TABLE soak.ledger (id bigint)');
