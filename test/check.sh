@@ -209,8 +209,9 @@ show_failure() {
 	done
 	if [ -d "$home/out/$name/tmp_check" ]; then
 		for file in "$home/out/$name"/tmp_check/log/*; do
-			# Signal 9 is what crash tests send themselves.
-			if grep -qE 'PANIC:|TRAP:|terminated by signal ([0-8]|1[0-9]):' "$file"; then
+			# Signal 9 is what crash tests send themselves; a test that dies
+			# says why in its own log.
+			if grep -qE 'PANIC:|TRAP:|terminated by signal ([0-8]|1[0-9]):|Looks like your test exited' "$file"; then
 				echo "-- end of $(basename "$file")"
 				tail -n 40 "$file"
 			fi
