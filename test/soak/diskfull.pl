@@ -81,7 +81,7 @@ sub disk_full
 	sql($node, 'CREATE EXTENSION pg_jobq');
 	mix_queue($node, '1 day');
 	my $keeper = keeper_pid($node);
-	fill_disk(24);
+	fill_disk(setting('LEAVE_MB', 24, 8));
 
 	my $state = enqueue_until_failure($node, 300);
 	is($state, '53100', "$name: enqueuing says that the disk is full");
@@ -148,7 +148,8 @@ SKIP:
 my $node = soak_node('slots', "${conf}jobq.max_live_jobs = 100\n");
 sql($node, 'CREATE EXTENSION pg_jobq');
 mix_queue($node, '1 day');
-is(enqueue_until_failure($node, 5), '00000', 'slots: enqueuing needs none');
+is(enqueue_until_failure($node, setting('WAITING_JOBS', 20_000, 2000) / 1000),
+	'00000', 'slots: enqueuing needs none');
 my %states;
 sql($node, 'CREATE TABLE soak.leased (id bigint, lease bigint)');
 foreach my $call (1 .. 40)
@@ -163,7 +164,7 @@ cmp_ok($leased, '>=', 50, 'slots: jobs are handed out');
 cmp_ok($leased, '<=', 100, 'slots: no more than there are');
 is(join(' ', grep { !/^(?:00000|JQ009)$/ } sort keys %states),
 	'', 'slots: nobody is told anything but "not ready"');
-is(enqueue_until_failure($node, 2), '00000', 'slots: enqueuing still works');
+is(enqueue_until_failure($node, 1), '00000', 'slots: enqueuing still works');
 is( sql($node, q{SELECT count(*) FROM jobq.health()
 		WHERE item = 'live_jobs' AND status <> 'ok' AND hint LIKE '%jobq.max_live_jobs%'}),
 	'1', 'slots: health() names the setting');
