@@ -32,9 +32,16 @@ sub memory_of
 sub pid_of
 {
 	my ($what) = @_;
+	my $pid = '';
 
-	return sql($node, "SELECT pid FROM pg_stat_activity WHERE $what
-		ORDER BY backend_start LIMIT 1");
+	await(
+		sub {
+			$pid = sql($node, "SELECT pid FROM pg_stat_activity WHERE $what
+				ORDER BY backend_start LIMIT 1");
+			return $pid ne '';
+		},
+		10);
+	return $pid;
 }
 
 my $capacity = calibrate($node, ledger => 1);
@@ -105,7 +112,7 @@ sub flat
 }
 
 flat($_,
-	(map { median(quarter($_, 2)) / 1048576 } 1),
+	median(quarter($_, 2)) / 1048576,
 	median(quarter($_, 4)) / 1048576,
 	2, 'MB')
   foreach qw(belt shelf catalog);
