@@ -52,8 +52,8 @@ my %pid = (
 	keeper => pid_of(q{backend_type = 'pg_jobq keeper'}),
 	launcher => pid_of(q{backend_type = 'pg_jobq launcher'}),
 	# clients of the load, by what they do
-	producer => pid_of(q{application_name = 'pgbench' AND query LIKE '%enqueue(''mix''%'}),
-	consumer => pid_of(q{application_name = 'pgbench' AND query LIKE '%dequeue(''mix''%'}));
+	producer => pid_of(q{pid <> pg_backend_pid() AND query LIKE '%enqueue(''mix''%'}),
+	consumer => pid_of(q{pid <> pg_backend_pid() AND query LIKE '%dequeue(''mix''%'}));
 ok($pid{$_}, "there is a $_") foreach sort keys %pid;
 
 # ---- samples ----
