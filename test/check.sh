@@ -1,8 +1,8 @@
 #!/bin/bash
 # check.sh: runs the test suites on a throw-away build and server, and ends
-# with "N passed, N failed". Environment: SUITES (names, default all), TESTS
-# (names of single files), KEEP=1 (leave the directory). A suite without files
-# counts nothing, one that dies counts as failed.
+# with "N passed, N failed". Environment: SUITES (names, default all but the
+# hours of soak), TESTS (names of single files), KEEP=1 (leave the directory).
+# A suite without files counts nothing, one that dies counts as failed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,10 +13,10 @@ all_suites=(unit lint release regress isolation pgtap tap)
 read -r -a suites <<<"${SUITES:-${all_suites[*]}}"
 read -r -a wanted <<<"${TESTS:-}"
 for suite in "${suites[@]}"; do
-	case " ${all_suites[*]} " in
+	case " ${all_suites[*]} soak " in
 	*" $suite "*) ;;
 	*)
-		echo "no suite \"$suite\"; there are: ${all_suites[*]}" >&2
+		echo "no suite \"$suite\"; there are: ${all_suites[*]} soak" >&2
 		exit 2
 		;;
 	esac
@@ -54,6 +54,7 @@ suite_files() {
 	isolation) files test/isolation/specs .spec ;;
 	pgtap) files test/pgtap .sql ;;
 	tap) files test/tap .pl ;;
+	soak) files test/soak .pl ;;
 	*) [ ${#wanted[@]} -gt 0 ] || echo "$1" ;;
 	esac
 }
@@ -121,13 +122,46 @@ suite_pgtap() {
 	as_server pg_prove --verbose --psql-bin "$bindir/psql" -d pgtap "${tests[@]}"
 }
 
-suite_tap() {
-	mapfile -t tests < <(suite_files tap)
-	as_server mkdir -p out/tap
-	as_server env TESTDIR="$home/out/tap" \
+# run_perl SUITE TEST...
+run_perl() {
+	local suite=$1
+	shift
+	as_server mkdir -p "out/$suite"
+	as_server env TESTDIR="$home/out/$suite" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-120}" \
-		prove --verbose --merge -I "$pgxs/src/test/perl" -I src/test/tap "${tests[@]}"
+		prove --verbose --merge -I "$pgxs/src/test/perl" -I src/test/tap \
+		-I src/test/soak "$@"
+}
+
+suite_tap() {
+	mapfile -t tests < <(suite_files tap)
+	run_perl tap "${tests[@]}"
+}
+
+# Measurements, on what is shipped; crashes need the pause points of the test
+# build.
+suite_soak() {
+	local status=0
+	mapfile -t tests < <(suite_files soak | grep '/crash\.pl$')
+	[ ${#tests[@]} -eq 0 ] || run_perl soak "${tests[@]}" || status=1
+	mapfile -t tests < <(suite_files soak | grep -v '/crash\.pl$')
+	if [ ${#tests[@]} -gt 0 ]; then
+		[ -d "$home/release" ] || build release WERROR=1
+		install_build release
+		run_perl soak "${tests[@]}" || status=1
+	fi
+	return "$status"
+}
+
+# A file system that tests can fill; only root can have one, without they skip.
+make_small_disk() {
+	[ "$(id -u)" -eq 0 ] || return 0
+	as_server mkdir "$home/small"
+	if mount -t tmpfs -o "size=96m,uid=$(id -u "$server_user")" \
+		pg_jobq "$home/small" 2>"$home/out/mount.log"; then
+		export JOBQ_SMALL_DISK=$home/small
+	fi
 }
 
 # The server that regress, isolation and pgtap used never crashed and stops.
@@ -173,10 +207,11 @@ show_failure() {
 			head -n 200 "$file"
 		fi
 	done
-	if [ "$name" = tap ]; then
-		for file in "$home"/out/tap/tmp_check/log/*; do
-			# Signal 9 is what crash tests send themselves.
-			if grep -qE 'PANIC:|TRAP:|terminated by signal ([0-8]|1[0-9]):' "$file"; then
+	if [ -d "$home/out/$name/tmp_check" ]; then
+		for file in "$home/out/$name"/tmp_check/log/*; do
+			# Signal 9 is what crash tests send themselves; a test that dies
+			# says why in its own log.
+			if grep -qE 'PANIC:|TRAP:|terminated by signal ([0-8]|1[0-9]):|Looks like your test exited' "$file"; then
 				echo "-- end of $(basename "$file")"
 				tail -n 40 "$file"
 			fi
@@ -201,6 +236,9 @@ run_suite() {
 	failed=$((failed + bad))
 	printf '%-10s %4d passed %4d failed %4d skipped %5d s\n' \
 		"$name" "$ok" "$bad" "$skipped" $((SECONDS - started))
+	if [ "$name" = soak ]; then
+		sed -n 's/^# figure: //p' "$log"
+	fi
 	if [ "$bad" -gt 0 ]; then
 		show_failure "$name" "$log"
 	fi
@@ -218,6 +256,7 @@ if build build WERROR=1 TEST_BUILD=1 && install_build build; then
 	for suite in "${suites[@]}"; do
 		[ -n "$(suite_files "$suite")" ] || continue
 		case $suite in
+		tap | soak) [ -d "$home/small" ] || make_small_disk ;;
 		regress | isolation | pgtap)
 			if [ -z "$server" ]; then
 				server=started

@@ -66,6 +66,9 @@ clean_up() {
 			sleep 0.1
 		done
 	done
+	if mountpoint -q "$home/small"; then
+		umount "$home/small"
+	fi
 	if [ -n "${KEEP:-}" ]; then
 		echo "kept: $home"
 	else
@@ -111,15 +114,15 @@ install_build() {
 	for directory in "$("$system_pg_config" --bindir)" \
 		"$("$system_pg_config" --pkglibdir)" \
 		"$("$system_pg_config" --sharedir)"; do
-		as_server mkdir -p "tree${directory%/*}"
-		as_server cp -R "$directory" "tree${directory%/*}/"
+		as_server mkdir -p "tree-$1${directory%/*}"
+		as_server cp -R "$directory" "tree-$1${directory%/*}/"
 	done
 	as_server make -C "$1" install PG_CONFIG="$system_pg_config" \
-		with_llvm=no DESTDIR="$home/tree" >"$home/out/install-$1.log" 2>&1 || {
+		with_llvm=no DESTDIR="$home/tree-$1" >"$home/out/install-$1.log" 2>&1 || {
 		tail -n 20 "$home/out/install-$1.log" >&2
 		return 1
 	}
-	bindir=$home/tree$("$system_pg_config" --bindir)
+	bindir=$home/tree-$1$("$system_pg_config" --bindir)
 }
 
 # start_cluster [SETTING...]: a server with the library preloaded that listens
