@@ -5,6 +5,11 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
 #include "engine/claimrow.h"
 #include "engine/epochs.h"
 #include "engine/hold.h"
@@ -12,6 +17,7 @@
 #include "engine/place.h"
 #include "engine/xact.h"
 #include "pause.h"
+#include "store/order.h"
 
 #define CARRY_REASON	"carried"
 
@@ -105,6 +111,96 @@ jobq_carry_some(const JobqSession *session, int32 epoch, int32 *from)
 		return false;
 	for (int i = 0; i < n; i++)
 		carry(session, epoch, ids[i]);
+	JOBQ_PAUSE("before-keeper-commit");
+	jobq_keeper_commit();
+	return true;
+}
+
+/* ---- tickets that are on disk only ---- */
+
+#define DISK_BATCH		48		/* less than what a transaction may hold */
+
+typedef struct DiskCarry
+{
+	JobqProbe	probe;
+	int32		epoch;
+	JobqTicket	live[DISK_BATCH];
+	int			n;
+	bool		full;			/* there were more */
+} DiskCarry;
+
+static void
+note_live(TupleTableSlot *slot, void *state)
+{
+	DiskCarry  *disk = state;
+	bool		null;
+	int64		ticket = DatumGetInt64(slot_getattr(slot, JOB_TICKET + 1,
+													&null));
+
+	if (jobq_probe_ended(&disk->probe, ticket))
+		return;
+	if (disk->n == DISK_BATCH)
+		disk->full = true;
+	else
+		jobq_ticket_of_slot(slot, disk->epoch, &disk->live[disk->n++]);
+}
+
+/* Blocks from *next on until there is a batch, or the time is over. */
+static void
+find_live(DiskCarry *disk, Relation job, BlockNumber *next, bool *more)
+{
+	TimestampTz deadline = GetCurrentTimestamp() + JOBQ_EPOCH_STEP;
+
+	do
+	{
+		BlockNumber block = *next;
+
+		*more = jobq_belt_walk_block(job, next, note_live, disk);
+		if (disk->full)
+		{
+			/* the rest of this block another time */
+			*next = block;
+			*more = true;
+		}
+	} while (*more && !disk->full && disk->n < DISK_BATCH / 2 &&
+			 GetCurrentTimestamp() < deadline);
+}
+
+static void
+carry_on_disk(const JobqSession *session, const JobqTicket *t)
+{
+	JobqMove	move = {.reason = CARRY_REASON};
+	JobqHeld	held;
+	JobqQueue	queue;
+
+	if (jobq_queue_by_id(t->queue_id, &queue) &&
+		jobq_hold_spilled(session, t, false, &held))
+		jobq_move(session, &held, &queue, &move);
+}
+
+bool
+jobq_carry_from_disk(const JobqSession *session, int32 epoch,
+					 BlockNumber *next, bool *more)
+{
+	JobqBelts	belts = {0};
+	DiskCarry	disk = {.epoch = epoch};
+	Relation	job;
+	Relation	outcome;
+
+	if (!jobq_keeper_begin(session->db->install))
+		return false;
+	*more = false;
+	job = jobq_belts_read(&belts, epoch, BELT_JOB);
+	outcome = jobq_belts_read(&belts, epoch, BELT_OUTCOME);
+	if (job != NULL && outcome != NULL)
+	{
+		jobq_probe_begin(&disk.probe, outcome);
+		find_live(&disk, job, next, more);
+		jobq_probe_end(&disk.probe);
+	}
+	jobq_belts_close(&belts);
+	for (int i = 0; i < disk.n; i++)
+		carry_on_disk(session, &disk.live[i]);
 	JOBQ_PAUSE("before-keeper-commit");
 	jobq_keeper_commit();
 	return true;

@@ -54,6 +54,7 @@ typedef struct Known
 	TimestampTz few_since;		/* 0 = many are left */
 	bool		carrying;
 	int32		carry_from;
+	BlockNumber disk_from;		/* carrying from disk, its next block */
 	int64		size;			/* bytes, once drained; -1 = not measured */
 } Known;
 
@@ -480,18 +481,6 @@ survey(Look *look, Known *epoch)
 	return true;
 }
 
-/* None is in memory: have all ended, or are some on disk only? */
-static bool
-drain(Look *look, Known *epoch)
-{
-	if (must_wait(look, epoch))
-		return false;
-	if (jobq_survey_pays(look->session, epoch->row.epoch, &epoch->survey))
-		return survey(look, epoch);
-	put_off(look, epoch, SURVEY_PAUSE, SURVEY_PAUSE_MAX);
-	return false;
-}
-
 static bool
 history_is_too_large(void)
 {
@@ -502,20 +491,64 @@ history_is_too_large(void)
 	return settings.size >= 0 && size > settings.size * BYTES_PER_MB;
 }
 
-/* Few of its tickets are left; shall they go elsewhere, so that it can go? */
+/* May its last tickets go elsewhere, so that it can go? */
 static bool
-carry(Look *look, Known *epoch)
+may_carry(Look *look, const Known *epoch)
 {
-	int64		wait = Min(CARRY_WAIT, settings.age * USECS_PER_MS);
 	TimestampTz due = epoch->row.sealed_at;
 
 	if (!is_pressed(epoch) && !history_is_too_large())
 		due += retention_of(epoch);
 	if (due > look->now)
-	{
 		come_again(look, due);
+	return due <= look->now;
+}
+
+/* Few are left, behind their queues' frontiers. */
+static bool
+carry_from_disk(Look *look, Known *epoch)
+{
+	bool		more;
+
+	if (!jobq_carry_from_disk(look->session, epoch->row.epoch,
+							  &epoch->disk_from, &more))
+	{
+		come_again(look, look->now + LOCK_PAUSE);
 		return false;
 	}
+	if (more)
+		return true;
+	epoch->disk_from = 0;
+	epoch->few_since = 0;
+	put_off(look, epoch, SURVEY_PAUSE, SURVEY_PAUSE_MAX);
+	return false;
+}
+
+/* None is in memory: have all ended, or are some on disk only? */
+static bool
+drain(Look *look, Known *epoch)
+{
+	if (epoch->disk_from > 0)
+		return carry_from_disk(look, epoch);
+	if (must_wait(look, epoch))
+		return false;
+	if (epoch->few_since != 0 && epoch->survey.jobs > epoch->survey.ended &&
+		may_carry(look, epoch))
+		return carry_from_disk(look, epoch);
+	if (jobq_survey_pays(look->session, epoch->row.epoch, &epoch->survey))
+		return survey(look, epoch);
+	put_off(look, epoch, SURVEY_PAUSE, SURVEY_PAUSE_MAX);
+	return false;
+}
+
+/* Few of its tickets are left; shall they go elsewhere, so that it can go? */
+static bool
+carry(Look *look, Known *epoch)
+{
+	int64		wait = Min(CARRY_WAIT, settings.age * USECS_PER_MS);
+
+	if (!may_carry(look, epoch))
+		return false;
 	if (epoch->carrying)
 	{
 		if (!jobq_carry_some(look->session, epoch->row.epoch,

@@ -54,4 +54,11 @@ extern bool jobq_survey_pays(const JobqSession *session, int32 epoch,
 extern bool jobq_carry_some(const JobqSession *session, int32 epoch,
 							int32 *from);
 
+/*
+ * The same for live tickets that are on disk only, from block *next on. More
+ * tells whether there are blocks left.
+ */
+extern bool jobq_carry_from_disk(const JobqSession *session, int32 epoch,
+								 BlockNumber *next, bool *more);
+
 #endif							/* JOBQ_EPOCHS_H */

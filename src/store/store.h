@@ -387,6 +387,10 @@ typedef void (*JobqRowVisitor) (TupleTableSlot *slot, void *state);
 extern bool jobq_belt_walk(Relation rel, BlockNumber *next, int64 us,
 						   JobqRowVisitor visit, void *state);
 
+/* The same for one block. */
+extern bool jobq_belt_walk_block(Relation rel, BlockNumber *next,
+								 JobqRowVisitor visit, void *state);
+
 /* About how many rows a table has, dead ones included; exact when small. */
 extern int64 jobq_belt_estimate(Relation rel);
 

@@ -57,6 +57,25 @@ jobq_belt_walk(Relation rel, BlockNumber *next, int64 us, JobqRowVisitor visit,
 	return *next < end;
 }
 
+bool
+jobq_belt_walk_block(Relation rel, BlockNumber *next, JobqRowVisitor visit,
+					 void *state)
+{
+	Snapshot	snapshot = jobq_fresh_snapshot();
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	BlockNumber end = RelationGetNumberOfBlocks(rel);
+
+	CHECK_FOR_INTERRUPTS();
+	if (*next < end)
+	{
+		walk_blocks(rel, snapshot, *next, *next + 1, slot, visit, state);
+		(*next)++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	return *next < end;
+}
+
 static int
 rows_on(Relation rel, BlockNumber block)
 {
