@@ -107,8 +107,8 @@ watch_transaction(void)
 /* ---- restoring ---- */
 
 /*
- * Statement trigger of the shelf and of the list of epochs. Our own rows go
- * around triggers or are our own commands' rows; others are a dump's.
+ * Statement trigger of what a dump fills. Our own rows go around triggers or
+ * are our own commands' rows; others are a dump's.
  */
 Datum
 jobq_note_restore(PG_FUNCTION_ARGS)

@@ -463,6 +463,9 @@ $node->safe_psql('race', 'INSERT INTO jobq.class SELECT 3, retention FROM jobq.c
 is( $node->safe_psql('race', 'SELECT c.class, q.class, e.class FROM jobq.class c,
 		jobq.queue q, jobq.epoch e'),
 	'3|3|3', 'a class of the same retention replaces ours');
+ok( $node->poll_query_until('race',
+		"SELECT status = 'warning' FROM jobq.health() WHERE item = 'copy'"),
+	'that, too, is taken for a restore');
 
 # ---- physical copies ----
 
