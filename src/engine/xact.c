@@ -750,13 +750,15 @@ describe_prepared(JobqPrepared *entry)
 static void
 check_prepare(void)
 {
-	JobqDb	   *db = nops > 0 ? ops[nops - 1].db : NULL;
+	JobqDb	   *db = NULL;
 	JobqPrepared entry = {0};
 	int			found = -1;
 
+	describe_prepared(&entry);
+	for (int i = 0; i < nops && db == NULL; i++)
+		db = ops[i].db;
 	if (db == NULL)
 		return;
-	describe_prepared(&entry);
 	SpinLockAcquire(&db->mutex);
 	for (int i = 0; i < JOBQ_MAX_PREPARED && found < 0; i++)
 	{
