@@ -28,6 +28,7 @@ endif
 SQL_PARTS = \
 	src/api/install_start.sql \
 	src/security/roles.sql \
+	src/store/role.sql \
 	src/store/queue.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
@@ -37,8 +38,11 @@ SQL_PARTS = \
 	src/api/consume.sql \
 	src/api/steer.sql \
 	src/api/look.sql \
+	src/api/adopt.sql \
 	src/security/security.sql \
+	src/store/copy.sql \
 	src/security/revoke.sql \
+	src/store/dump.sql \
 	calls.sql \
 	src/api/install_end.sql
 

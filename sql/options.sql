@@ -14,7 +14,7 @@ SELECT jobq.alter_queue('o', 'null');
 SELECT jobq.alter_queue('o', '{"leas_for": 5}');
 SELECT jobq.alter_queue('o', '{"Lease_For": 5}');
 SELECT jobq.alter_queue('o', '{"": 5}');
-SELECT jobq.create_queue('not made', '{"ttl": null}');
+SELECT jobq.create_queue('not made', '{"tl": null}');
 
 -- what is accepted, what not: SQLSTATE and detail of each
 CREATE FUNCTION pg_temp.try(options jsonb) RETURNS text
@@ -33,6 +33,13 @@ $$;
 \pset tuples_only on
 SELECT options, pg_temp.try(options) FROM unnest(ARRAY[
 	'{"lease_for": "1 s"}',
+	'{"ttl": "1 ms"}',
+	'{"ttl": 0.0009}',
+	'{"ttl": "3650 days"}',
+	'{"ttl": "3651 days"}',
+	'{"expired_to": "drop"}',
+	'{"expired_to": "dead_letter"}',
+	'{"expired_to": "Drop"}',
 	'{"lease_for": 1}',
 	'{"lease_for": 0.5}',
 	'{"lease_for": "999 ms"}',

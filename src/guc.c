@@ -17,12 +17,19 @@
 #define MAX_LIVE_JOBS			50000000
 #define MAX_QUEUES				1000000
 #define MAX_DATABASES			10000
+#define MIN_EPOCH_ROWS			100
+#define MIN_EPOCH_AGE			100 /* ms */
 
 int			jobq_claim_durability = JOBQ_CLAIM_ASYNC;
-int			jobq_max_live_jobs = 250000;
+int			jobq_max_live_jobs = 300000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
 char	   *jobq_databases = NULL;
+int			jobq_epoch_rows = 1000000;
+int			jobq_epoch_age = 3600000;
+int			jobq_max_history_size = -1;
+static int	horizon_warn_after = 300;	/* read by name, in SQL */
+bool		jobq_start_paused = false;
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -69,6 +76,64 @@ jobq_define_settings(void)
 							   check_databases,
 							   NULL,
 							   NULL);
+	DefineCustomIntVariable("jobq.epoch_rows",
+							"Tickets after which jobs go to new tables.",
+							"Finished jobs leave the disk with the tables they are in.",
+							&jobq_epoch_rows,
+							1000000,
+							MIN_EPOCH_ROWS,
+							INT_MAX,
+							PGC_SIGHUP,
+							0,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.epoch_age",
+							"Time after which jobs go to new tables.",
+							"Counted from the first job; never less than a twenty-fourth of the retention.",
+							&jobq_epoch_age,
+							3600000,
+							MIN_EPOCH_AGE,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.max_history_size",
+							"Disk space that finished jobs may take, in each database.",
+							"The oldest go first, whatever their retention; -1 means no limit.",
+							&jobq_max_history_size,
+							-1,
+							-1,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MB,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.horizon_warn_after",
+							"How old a transaction may become before jobq.health() warns of it.",
+							NULL,
+							&horizon_warn_after,
+							300,
+							0,
+							INT_MAX,
+							PGC_USERSET,
+							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomBoolVariable("jobq.start_paused",
+							 "Whether all queues start as those of a copy: paused until jobq.adopt() is called.",
+							 "For physical copies, which cannot be told from the original; counts when the server starts.",
+							 &jobq_start_paused,
+							 false,
+							 PGC_SIGHUP,
+							 0,
+							 NULL,
+							 NULL,
+							 NULL);
 }
 
 void
@@ -76,9 +141,9 @@ jobq_define_preload_settings(void)
 {
 	DefineCustomIntVariable("jobq.max_live_jobs",
 							"Jobs held in memory, available or running, in all databases together.",
-							"Jobs beyond stay on disk until there is room.",
+							"Jobs beyond stay on disk until there is room; 300,000 take about 64 MB.",
 							&jobq_max_live_jobs,
-							250000,
+							300000,
 							MIN_LIVE_JOBS,
 							MAX_LIVE_JOBS,
 							PGC_POSTMASTER,

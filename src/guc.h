@@ -17,6 +17,11 @@ extern int	jobq_max_queues;		/* queues in memory, the whole cluster */
 extern int	jobq_max_databases;		/* databases with the extension */
 extern char *jobq_databases;		/* names the launcher looks after, or * */
 
+extern int	jobq_epoch_rows;		/* tickets in an epoch */
+extern int	jobq_epoch_age;			/* ms */
+extern int	jobq_max_history_size;	/* MB, -1 = no limit */
+extern bool jobq_start_paused;	/* copies that cannot be told from originals */
+
 extern void jobq_define_settings(void);		/* any time */
 extern void jobq_define_preload_settings(void); /* while preloading only */
 

@@ -45,6 +45,7 @@ span(int64 us)
 		{USECS_PER_HOUR, "hour"},
 		{USECS_PER_MINUTE, "minute"},
 		{USECS_PER_SEC, "second"},
+		{INT64CONST(1000), "millisecond"},
 		{INT64CONST(1), "microsecond"},
 	};
 	int			i = 0;

@@ -159,7 +159,7 @@ hold(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
 	jobq_arg_required(fcinfo, 1, "lease");
 	id = PG_GETARG_INT64(0);
 	lease = PG_GETARG_INT64(1);
-	jobq_await_ready(session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(session);
 	lost = jobq_hold_leased(session, id, lease, held, queue);
 	if (lost != JOBQ_HELD)
 		jobq_raise_lost(lost, id, lease);
@@ -309,7 +309,7 @@ jobq_sql_complete_many(PG_FUNCTION_ARGS)
 	if (n == 0)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(INT8OID));
 	jobq_arg_required(fcinfo, 1, "lease");
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	held = palloc_extended(sizeof(JobqHeld) * n, MCXT_ALLOC_HUGE);
 	nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), skip, held);
 	jobq_complete(&session, held, nheld, (Datum) 0, true);
@@ -351,7 +351,7 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 	if (n > 0)
 	{
 		jobq_arg_required(fcinfo, 1, "lease");
-		jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+		jobq_await_settle(&session);
 		nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), true, held);
 		jobq_extend(&session, held, nheld, lease_for, (Datum) 0, true);
 		qsort(held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
@@ -396,7 +396,7 @@ jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS)
 		int			nheld;
 
 		jobq_arg_required(fcinfo, 2, "lease");
-		jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+		jobq_await_settle(&session);
 		nheld = hold_many(&session, done, n, PG_GETARG_INT64(2), false, held);
 		jobq_complete(&session, held, nheld, (Datum) 0, true);
 	}

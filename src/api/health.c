@@ -1,35 +1,24 @@
 /*
  * health.c: jobq.health(): what an administrator should know about this
- * installation, one line an item. Reads settings, shared memory and the list
- * of publications; shows no job, and changes nothing.
+ * installation, one line an item: what settings and shared memory tell; what
+ * the catalogs tell is in horizon.c. Shows no job, and changes nothing.
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "commands/dbcommands.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "api/report.h"
 #include "compat.h"
 #include "engine/engine.h"
 #include "guc.h"
 #include "security/security.h"
 
-#define HEALTH_NATTS			4
 #define SLOTS_WARN_PERCENT		90	/* of slots or queues in use */
-
-#define HEALTH_OK				"ok"
-#define HEALTH_WARNING			"warning"
-#define HEALTH_ERROR			"error"
-
-#define SQL_PUBLICATIONS \
-	"SELECT string_agg(quote_ident(p.pubname), ', ' ORDER BY p.pubname)" \
-	" FROM pg_catalog.pg_publication p WHERE p.puballtables"
 
 /* What shared memory says, copied under its locks. */
 typedef struct Facts
@@ -37,8 +26,8 @@ typedef struct Facts
 	bool		standby;
 	bool		launcher_runs;
 	bool		workers_exhausted;
-	bool		preload_first;
 	int			queues;			/* parts in use */
+	int			databases;		/* entries in use */
 	int			free_slots;
 
 	JobqDbState state;
@@ -46,7 +35,7 @@ typedef struct Facts
 	bool		barred;			/* not in jobq.databases */
 	int			holds;
 	TimestampTz careful_until;
-	int64		reload_from;
+	bool		spilled;
 	int64		spills;
 	int64		index_conflicts;
 	int			prepared;
@@ -58,12 +47,11 @@ static void
 read_facts(JobqDb *db, Facts *facts)
 {
 	facts->standby = RecoveryInProgress();
-	facts->preload_first =
-		pg_atomic_read_u32(&jobq_control->preload_first) != 0;
 	facts->workers_exhausted =
 		pg_atomic_read_u32(&jobq_control->worker_slots_exhausted) != 0;
 	facts->free_slots = jobq_free_slots();
 	facts->queues = 0;
+	facts->spilled = false;
 	facts->prepared = 0;
 
 	LWLockAcquire(jobq_control->lock, LW_SHARED);
@@ -72,6 +60,15 @@ read_facts(JobqDb *db, Facts *facts)
 	{
 		if (jobq_parts[i].db >= 0)
 			facts->queues++;
+		if (jobq_parts[i].db == jobq_db_index(db) &&
+			jobq_parts[i].frontier.priority != JOBQ_KEY_END)
+			facts->spilled = true;
+	}
+	facts->databases = 0;
+	for (int i = 0; i < jobq_max_databases; i++)
+	{
+		if (OidIsValid(jobq_dbs[i].dbid))
+			facts->databases++;
 	}
 	LWLockRelease(jobq_control->lock);
 
@@ -81,7 +78,6 @@ read_facts(JobqDb *db, Facts *facts)
 	facts->barred = db->barred;
 	facts->holds = db->holds;
 	facts->careful_until = db->careful_until;
-	facts->reload_from = db->reload_from;
 	facts->spills = db->spills;
 	facts->index_conflicts = db->index_conflicts;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
@@ -93,77 +89,50 @@ read_facts(JobqDb *db, Facts *facts)
 }
 
 static void
-report(ReturnSetInfo *rsinfo, const char *item, const char *status,
-	   const char *detail, const char *hint)
-{
-	Datum		values[HEALTH_NATTS];
-	bool		nulls[HEALTH_NATTS] = {0};
-
-	values[0] = CStringGetTextDatum(item);
-	values[1] = CStringGetTextDatum(status);
-	values[2] = CStringGetTextDatum(detail);
-	nulls[3] = hint == NULL;
-	values[3] = hint != NULL ? CStringGetTextDatum(hint) : (Datum) 0;
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
-static void
-report_preload(ReturnSetInfo *rsinfo, const Facts *facts)
-{
-	if (facts->preload_first)
-		report(rsinfo, "preload", HEALTH_OK,
-			   "pg_jobq is the first of shared_preload_libraries.", NULL);
-	else
-		report(rsinfo, "preload", HEALTH_WARNING,
-			   "Another library was loaded before pg_jobq; what it writes at the end of a transaction that dequeues may be committed asynchronously.",
-			   "Put pg_jobq first in shared_preload_libraries and restart the server, or set jobq.claim_durability to on.");
-}
-
-static void
 report_launcher(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	if (facts->launcher_runs)
-		report(rsinfo, "launcher", HEALTH_OK, "The launcher runs.", NULL);
+		jobq_report(rsinfo, "launcher", JOBQ_OK, "The launcher runs.", NULL);
 	else if (facts->standby)
-		report(rsinfo, "launcher", HEALTH_OK,
-			   "This server is a standby; the launcher starts when it is promoted.",
-			   NULL);
+		jobq_report(rsinfo, "launcher", JOBQ_OK,
+					"This server is a standby; the launcher starts when it is promoted.",
+					NULL);
 	else
-		report(rsinfo, "launcher", HEALTH_ERROR,
-			   "The launcher does not run, so no keeper is started.",
-			   "Look into the server log; raise max_worker_processes if it is used up, and restart the server.");
+		jobq_report(rsinfo, "launcher", JOBQ_ERROR,
+					"The launcher does not run, so no keeper is started.",
+					"Look into the server log; raise max_worker_processes if it is used up, and restart the server.");
 }
 
 static void
 report_keeper(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	if (facts->keeper_runs && facts->state == JOBQ_DB_READY)
-		report(rsinfo, "keeper", HEALTH_OK,
-			   "The keeper of this database runs.", NULL);
+		jobq_report(rsinfo, "keeper", JOBQ_OK,
+					"The keeper of this database runs.", NULL);
 	else if (facts->keeper_runs)
-		report(rsinfo, "keeper", HEALTH_WARNING,
-			   "The keeper is loading the jobs of this database; until it is done nothing is delivered.",
-			   "Wait a moment.");
+		jobq_report(rsinfo, "keeper", JOBQ_WARNING,
+					"The keeper is loading the jobs of this database; until it is done nothing is delivered.",
+					"Wait a moment.");
 	else if (facts->standby)
-		report(rsinfo, "keeper", HEALTH_OK,
-			   "This server is a standby; the keeper starts when it is promoted.",
-			   NULL);
+		jobq_report(rsinfo, "keeper", JOBQ_OK,
+					"This server is a standby; the keeper starts when it is promoted.",
+					NULL);
 	else if (facts->barred)
-		report(rsinfo, "keeper", HEALTH_ERROR,
-			   "jobq.databases does not name this database, so it has no keeper.",
-			   "Add the database to jobq.databases and reload the configuration.");
+		jobq_report(rsinfo, "keeper", JOBQ_ERROR,
+					"jobq.databases does not name this database, so it has no keeper.",
+					"Add the database to jobq.databases and reload the configuration.");
 	else if (facts->holds > 0)
-		report(rsinfo, "keeper", HEALTH_WARNING,
-			   "The keeper stays away while a statement needs the database for itself.",
-			   "Wait until DROP, ALTER or CREATE DATABASE is done.");
+		jobq_report(rsinfo, "keeper", JOBQ_WARNING,
+					"The keeper stays away while a statement needs the database for itself.",
+					"Wait until DROP, ALTER or CREATE DATABASE is done.");
 	else if (facts->workers_exhausted)
-		report(rsinfo, "keeper", HEALTH_ERROR,
-			   "The keeper could not be started: all background worker slots are taken.",
-			   "Raise max_worker_processes and restart the server.");
+		jobq_report(rsinfo, "keeper", JOBQ_ERROR,
+					"The keeper could not be started: all background worker slots are taken.",
+					"Raise max_worker_processes and restart the server.");
 	else
-		report(rsinfo, "keeper", HEALTH_WARNING,
-			   "The keeper of this database does not run, or is just starting.",
-			   "Try again in a moment; if that does not help, look into the server log.");
+		jobq_report(rsinfo, "keeper", JOBQ_WARNING,
+					"The keeper of this database does not run, or is just starting.",
+					"Try again in a moment; if that does not help, look into the server log.");
 }
 
 static bool
@@ -176,7 +145,7 @@ static void
 report_live_jobs(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	int			used = jobq_max_live_jobs - facts->free_slots;
-	bool		spilled = facts->reload_from != JOBQ_NEVER;
+	bool		spilled = facts->spilled;
 	bool		warn = spilled || nearly_full(used, jobq_max_live_jobs);
 	char	   *detail;
 
@@ -186,8 +155,8 @@ report_live_jobs(ReturnSetInfo *rsinfo, const Facts *facts)
 	else
 		detail = psprintf("%d of %d places for live jobs are taken; " INT64_FORMAT " times there was none.",
 						  used, jobq_max_live_jobs, facts->spills);
-	report(rsinfo, "live_jobs", warn ? HEALTH_WARNING : HEALTH_OK, detail,
-		   warn ? "Raise jobq.max_live_jobs and restart the server, or let workers catch up." : NULL);
+	jobq_report(rsinfo, "live_jobs", warn ? JOBQ_WARNING : JOBQ_OK, detail,
+				warn ? "Raise jobq.max_live_jobs and restart the server, or let workers catch up." : NULL);
 }
 
 static void
@@ -195,36 +164,47 @@ report_queues(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	bool		full = nearly_full(facts->queues, jobq_max_queues);
 
-	report(rsinfo, "queues", full ? HEALTH_WARNING : HEALTH_OK,
-		   psprintf("%d of %d places for queues are taken.", facts->queues,
-					jobq_max_queues),
-		   full ? "Raise jobq.max_queues and restart the server." : NULL);
+	jobq_report(rsinfo, "queues", full ? JOBQ_WARNING : JOBQ_OK,
+				psprintf("%d of %d places for queues are taken.", facts->queues,
+						 jobq_max_queues),
+				full ? "Raise jobq.max_queues and restart the server." : NULL);
+}
+
+static void
+report_databases(ReturnSetInfo *rsinfo, const Facts *facts)
+{
+	bool		full = facts->databases == jobq_max_databases;
+
+	jobq_report(rsinfo, "databases", full ? JOBQ_WARNING : JOBQ_OK,
+				psprintf("%d of %d places for databases are taken.",
+						 facts->databases, jobq_max_databases),
+				full ? "Raise jobq.max_databases and restart the server before another database is to have the extension." : NULL);
 }
 
 static void
 report_conflicts(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	if (facts->index_conflicts == 0)
-		report(rsinfo, "index_conflicts", HEALTH_OK,
-			   "No job was about to end twice.", NULL);
+		jobq_report(rsinfo, "index_conflicts", JOBQ_OK,
+					"No job was about to end twice.", NULL);
 	else
-		report(rsinfo, "index_conflicts", HEALTH_WARNING,
-			   psprintf("The unique index refused a second end of a job " INT64_FORMAT " times; no job has ended twice, but the memory of the queue was wrong.",
-						facts->index_conflicts),
-			   "Please report this as a bug of pg_jobq.");
+		jobq_report(rsinfo, "index_conflicts", JOBQ_WARNING,
+					psprintf("The unique index refused a second end of a job " INT64_FORMAT " times; no job has ended twice, but the memory of the queue was wrong.",
+							 facts->index_conflicts),
+					"Please report this as a bug of pg_jobq.");
 }
 
 static void
 report_careful(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	if (facts->careful_until > jobq_now())
-		report(rsinfo, "careful", HEALTH_WARNING,
-			   psprintf("The server has crashed; until %s each delivery is recorded on disk before it is handed out.",
-						timestamptz_to_str(facts->careful_until)),
-			   "Wait a minute; dequeue is slower until then.");
+		jobq_report(rsinfo, "careful", JOBQ_WARNING,
+					psprintf("The server has crashed; until %s each delivery is recorded on disk before it is handed out.",
+							 timestamptz_to_str(facts->careful_until)),
+					"Wait a minute; dequeue is slower until then.");
 	else
-		report(rsinfo, "careful", HEALTH_OK,
-			   "Deliveries are handed out without delay.", NULL);
+		jobq_report(rsinfo, "careful", JOBQ_OK,
+					"Deliveries are handed out without delay.", NULL);
 }
 
 static void
@@ -232,36 +212,42 @@ report_prepared(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	bool		full = facts->prepared == JOBQ_MAX_PREPARED;
 
-	report(rsinfo, "prepared_transactions", full ? HEALTH_WARNING : HEALTH_OK,
-		   psprintf("%d of %d places for prepared transactions with enqueued jobs are taken.",
-					facts->prepared, JOBQ_MAX_PREPARED),
-		   full ? "Commit or roll back prepared transactions." : NULL);
+	jobq_report(rsinfo, "prepared_transactions", full ? JOBQ_WARNING : JOBQ_OK,
+				psprintf("%d of %d places for prepared transactions with enqueued jobs are taken.",
+						 facts->prepared, JOBQ_MAX_PREPARED),
+				full ? "Commit or roll back prepared transactions." : NULL);
 }
 
+/* What everybody goes by; the keeper keeps it up to date. */
 static void
-report_publications(ReturnSetInfo *rsinfo)
+report_copy(ReturnSetInfo *rsinfo, const JobqDb *db)
 {
-	JobqOwnerContext owner;
-	char	   *names;
-
-	jobq_become_owner(&owner);
-	SPI_connect();
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute(SQL_PUBLICATIONS, true, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "could not read the publications");
-	names = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (names == NULL)
-		report(rsinfo, "publications", HEALTH_OK,
-			   "No publication is FOR ALL TABLES.", NULL);
+	if (db->copy)
+		jobq_report(rsinfo, "copy", JOBQ_WARNING,
+					"This database was restored, copied or upgraded, or jobq.start_paused is on: its queues are paused.",
+					"SELECT jobq.adopt();");
 	else
-		report(rsinfo, "publications", HEALTH_WARNING,
-			   psprintf("Publications FOR ALL TABLES do not carry jobs: %s.",
-						names),
-			   "Replicate the queue physically, or publish tables by name.");
-	PopActiveSnapshot();
-	SPI_finish();
-	jobq_leave_owner(&owner);
+		jobq_report(rsinfo, "copy", JOBQ_OK, "This database is no copy.", NULL);
+}
+
+/* Did finished jobs go before their retention had passed? */
+static void
+report_history(ReturnSetInfo *rsinfo, JobqDb *db)
+{
+	TimestampTz cut_at;
+
+	SpinLockAcquire(&db->mutex);
+	cut_at = db->history_cut_at;
+	SpinLockRelease(&db->mutex);
+	if (cut_at != 0 && cut_at > jobq_now() - USECS_PER_DAY)
+		jobq_report(rsinfo, "history", JOBQ_WARNING,
+					psprintf("Finished jobs were deleted before their retention had passed, last at %s: they took more than jobq.max_history_size.",
+							 timestamptz_to_str(cut_at)),
+					"Raise jobq.max_history_size and reload, or give queues a shorter retention.");
+	else
+		jobq_report(rsinfo, "history", JOBQ_OK,
+					"Finished jobs stay as long as their queue's retention says.",
+					NULL);
 }
 
 Datum
@@ -280,14 +266,18 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	jobq_begin_read(&session);
 	InitMaterializedSRF(fcinfo, 0);
 	read_facts(session.db, &facts);
-	report_preload(rsinfo, &facts);
+	jobq_report_preload(rsinfo);
+	jobq_report_standby(rsinfo);
 	report_launcher(rsinfo, &facts);
 	report_keeper(rsinfo, &facts);
 	report_live_jobs(rsinfo, &facts);
 	report_queues(rsinfo, &facts);
+	report_databases(rsinfo, &facts);
 	report_conflicts(rsinfo, &facts);
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);
-	report_publications(rsinfo);
+	report_history(rsinfo, session.db);
+	jobq_report_horizon(rsinfo);
+	report_copy(rsinfo, session.db);
 	return (Datum) 0;
 }

@@ -29,6 +29,7 @@ typedef enum StatsAttr
 	STATS_FAILED_TOTAL,
 	STATS_DEAD_TOTAL,
 	STATS_CANCELLED_TOTAL,
+	STATS_EXPIRED_TOTAL,
 	STATS_NATTS
 } StatsAttr;
 
@@ -214,7 +215,7 @@ jobq_view_queue_stats(PG_FUNCTION_ARGS)
 		(void) jobq_part_stats(session.db, session.gen, queues[i].queue_id,
 							   &part);
 		values[STATS_QUEUE] = CStringGetTextDatum(queues[i].name);
-		values[STATS_AVAILABLE] = Int64GetDatum(part.ready);
+		values[STATS_AVAILABLE] = Int64GetDatum(Max(part.counters[COUNT_AVAILABLE], 0));
 		values[STATS_SCHEDULED] =
 			Int64GetDatum(part.counters[COUNT_SCHEDULED]);
 		values[STATS_RETRYABLE] =
@@ -227,6 +228,8 @@ jobq_view_queue_stats(PG_FUNCTION_ARGS)
 		values[STATS_DEAD_TOTAL] = Int64GetDatum(part.counters[COUNT_DEAD]);
 		values[STATS_CANCELLED_TOTAL] =
 			Int64GetDatum(part.counters[COUNT_CANCELLED]);
+		values[STATS_EXPIRED_TOTAL] =
+			Int64GetDatum(part.counters[COUNT_EXPIRED]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}

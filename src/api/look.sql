@@ -42,7 +42,8 @@ CREATE FUNCTION jobq._queue_stats(
 	OUT completed_total bigint,
 	OUT failed_total bigint,
 	OUT dead_total bigint,
-	OUT cancelled_total bigint
+	OUT cancelled_total bigint,
+	OUT expired_total bigint
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_view_queue_stats';
@@ -67,7 +68,7 @@ CREATE VIEW jobq.history WITH (security_barrier) AS
 		j.retry_of, j.moved_to, j.result, j.payload, j.headers
 	FROM jobq._history() j;
 COMMENT ON VIEW jobq.history IS
-	'Final jobs (completed, cancelled, dead) that are still kept, as far as the caller may see them. last_error of a cancelled job is the reason it was given.';
+	'Final jobs (completed, cancelled, dead, expired) that are still kept, as far as the caller may see them. last_error of a cancelled job is the reason it was given.';
 
 CREATE VIEW jobq.dead_jobs WITH (security_barrier) AS
 	SELECT j.id, j.queue, j.kind, j.state, j.is_final, j.priority,
@@ -87,7 +88,8 @@ COMMENT ON VIEW jobq.queues IS
 
 CREATE VIEW jobq.queue_stats WITH (security_barrier) AS
 	SELECT s.queue, s.available, s.scheduled, s.retryable, s.running,
-		s.completed_total, s.failed_total, s.dead_total, s.cancelled_total
+		s.completed_total, s.failed_total, s.dead_total, s.cancelled_total,
+		s.expired_total
 	FROM jobq._queue_stats() s;
 COMMENT ON VIEW jobq.queue_stats IS
 	'Counts of the queues that view queues shows, from shared memory, whatever the number of jobs. failed_total counts attempts, the other totals jobs.';
@@ -123,3 +125,20 @@ CREATE FUNCTION jobq.health(
 	AS 'MODULE_PATHNAME', 'jobq_sql_health';
 COMMENT ON FUNCTION jobq.health() IS
 	'The state of the installation, one item a row, status ok, warning or error. For members of jobq_admin and jobq_monitor.';
+
+CREATE FUNCTION jobq.check_install(
+	OUT item text,
+	OUT status text,
+	OUT detail text,
+	OUT hint text
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'jobq_sql_check_install';
+COMMENT ON FUNCTION jobq.check_install() IS
+	'Is the installation sound: versions, tables, indexes, triggers, owners, privileges, numbers; one item a row, status ok, warning or error. Reads all claims, so it takes a while where there are many. For members of jobq_admin.';
+
+CREATE FUNCTION jobq.run_maintenance() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'jobq_sql_run_maintenance';
+COMMENT ON FUNCTION jobq.run_maintenance() IS
+	'Has the keeper do at once what it would do by itself later, and waits until it has. For members of jobq_admin.';

@@ -34,6 +34,7 @@ enum
 	ARG_RUN_AT,
 	ARG_DELAY,
 	ARG_MAX_ATTEMPTS,
+	ARG_EXPIRES_AT,
 	ARG_HEADERS
 };
 
@@ -83,6 +84,26 @@ get_run_at(FunctionCallInfo fcinfo, TimestampTz now)
 														 PG_GETARG_DATUM(ARG_DELAY)));
 	}
 	return Max(run_at, now);
+}
+
+/* The argument, or what the queue's ttl makes of run_at. */
+static void
+set_expires_at(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *row)
+{
+	TimestampTz expires_at;
+
+	if (PG_ARGISNULL(ARG_EXPIRES_AT))
+	{
+		jobq_set_default_expiry(queue, row);
+		return;
+	}
+	expires_at = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(ARG_EXPIRES_AT),
+							   "expires_at");
+	/* which is not before now */
+	if (expires_at <= DatumGetTimestampTz(row->values[JOB_RUN_AT]))
+		jobq_bad_argument("expires_at", "It must be in the future and after run_at.");
+	row->values[JOB_EXPIRES_AT] = TimestampTzGetDatum(expires_at);
+	row->nulls[JOB_EXPIRES_AT] = false;
 }
 
 /* An object, without what pg_jobq itself says of a job's origin. */
@@ -137,6 +158,7 @@ fill_row(FunctionCallInfo fcinfo, const JobqQueue *queue, TimestampTz now,
 	row->nulls[JOB_MAX_ATTEMPTS] = false;
 	row->nulls[JOB_ENQUEUED_BY] = false;
 	row->nulls[JOB_PRIORITY] = false;
+	set_expires_at(fcinfo, queue, row);
 }
 
 static void

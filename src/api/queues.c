@@ -38,12 +38,15 @@ typedef enum IfExists
 	"  WHERE pg_catalog.jsonb_typeof(o.value) <> 'null')"
 
 #define INSERT_QUEUE \
-	"INSERT INTO jobq.queue (queue, owner, options)" \
-	" VALUES ($1, $2, " MERGED("'{}'", "$3") ")"
+	"INSERT INTO jobq.queue (queue, owner, options, class)" \
+	" VALUES ($1, $2, " MERGED("'{}'", "$3") ", $4)"
 
 #define UPDATE_OPTIONS \
 	"UPDATE jobq.queue SET options = " MERGED("options", "$2") \
 	" WHERE queue_id = $1"
+
+#define UPDATE_CLASS \
+	"UPDATE jobq.queue SET class = $2 WHERE queue_id = $1"
 
 #define UPDATE_PAUSED \
 	"UPDATE jobq.queue SET paused = $2 WHERE queue_id = $1"
@@ -54,6 +57,9 @@ typedef enum IfExists
 
 #define DELETE_DEAD \
 	"DELETE FROM jobq.shelf WHERE queue_id = $1 AND state = 'd'"
+
+#define DELETE_GRANTS \
+	"DELETE FROM jobq.queue_acl WHERE queue_id = $1"
 
 #define DELETE_QUEUE \
 	"DELETE FROM jobq.queue WHERE queue_id = $1"
@@ -156,13 +162,14 @@ refuse_cycle(const char *name, const char *target)
 }
 
 static void
-insert_queue(const char *name, Oid owner, Jsonb *options)
+insert_queue(const char *name, Oid owner, Jsonb *options, int32 class_id)
 {
-	Oid			types[] = {TEXTOID, OIDOID, JSONBOID};
+	Oid			types[] = {TEXTOID, OIDOID, JSONBOID, INT4OID};
 	Datum		values[] = {
 		CStringGetTextDatum(name),
 		ObjectIdGetDatum(owner),
-		JsonbPGetDatum(options)
+		JsonbPGetDatum(options),
+		Int32GetDatum(class_id)
 	};
 	JobqOwnerContext context;
 
@@ -197,26 +204,47 @@ prepare_dead_letter(const char *name, const char *target, Oid owner)
 	if (jobq_queue_by_name(target, &existing))
 		jobq_check_queue(&existing, JOBQ_PRIV_ENQUEUE);
 	else
-		insert_queue(target, owner, no_options());
+		insert_queue(target, owner, no_options(), JOBQ_CLASS_DEFAULT);
 }
 
 /* ---- create and alter ---- */
+
+/* Do the options change something that concerns other queues, too? */
+static bool
+concerns_others(const JobqQueue *queue, const JobqQueue *wanted)
+{
+	return strcmp(queue->dead_letter, wanted->dead_letter) != 0 ||
+		queue->retention != wanted->retention;
+}
 
 /*
  * Under the lock. `wanted` is the queue as it is with the options applied.
  */
 static void
-alter(const JobqQueue *queue, const JobqQueue *wanted, Jsonb *options)
+alter(const JobqSession *session, const JobqQueue *queue,
+	  const JobqQueue *wanted, Jsonb *options)
 {
 	JobqOwnerContext context;
+	int32		class_id = queue->class_id;
 
+	jobq_options_check(wanted);
+	if (queue->retention != wanted->retention)
+	{
+		class_id = jobq_class_get(wanted->retention);
+		jobq_xact_epoch_news(session);
+	}
 	if (strcmp(queue->dead_letter, wanted->dead_letter) != 0)
 		prepare_dead_letter(queue->name, wanted->dead_letter, queue->owner);
 	connect_as_owner(&context);
 	jobq_queue_changed();
 	change_row(UPDATE_OPTIONS, queue->queue_id, JSONBOID,
 			   JsonbPGetDatum(options), SPI_OK_UPDATE);
+	if (class_id != queue->class_id)
+		change_row(UPDATE_CLASS, queue->queue_id, INT4OID,
+				   Int32GetDatum(class_id), SPI_OK_UPDATE);
 	disconnect(&context);
+	if (queue->dead_retention != wanted->dead_retention)
+		jobq_xact_died(session, jobq_now());
 }
 
 static void
@@ -248,6 +276,8 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	if_exists = read_if_exists(fcinfo, 2);
 	jobq_options_defaults(&wanted);
 	jobq_options_apply(options, &wanted);
+	if (if_exists != IF_EXISTS_ALTER)
+		jobq_options_check(&wanted);
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -256,8 +286,11 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	if (!jobq_queue_by_name(name, &queue))
 	{
+		jobq_options_check(&wanted);
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
-		insert_queue(name, GetUserId(), options);
+		insert_queue(name, GetUserId(), options,
+					 jobq_class_get(wanted.retention));
+		jobq_xact_epoch_news(&session);
 		PG_RETURN_BOOL(true);
 	}
 	if (if_exists == IF_EXISTS_ERROR)
@@ -267,7 +300,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
 		wanted = queue;
 		jobq_options_apply(options, &wanted);
-		alter(&queue, &wanted, options);
+		alter(&session, &queue, &wanted, options);
 	}
 	PG_RETURN_BOOL(false);
 }
@@ -290,14 +323,17 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 	wanted = queue;
 	jobq_options_apply(options, &wanted);
 
-	/* a dead-letter queue must not be dropped or lead back meanwhile */
-	if (strcmp(queue.dead_letter, wanted.dead_letter) != 0)
+	/*
+	 * A dead-letter queue must not be dropped or lead back meanwhile, nor a
+	 * retention's epochs go.
+	 */
+	if (concerns_others(&queue, &wanted))
 		jobq_queue_lock();
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
 	wanted = queue;
 	jobq_options_apply(options, &wanted);
-	alter(&queue, &wanted, options);
+	alter(&session, &queue, &wanted, options);
 	PG_RETURN_VOID();
 }
 
@@ -411,7 +447,7 @@ static void
 forget_dead_letter(const List *pointing)
 {
 	Datum		none = DirectFunctionCall1(jsonb_in,
-										   CStringGetDatum("{\"dead_letter\": null}"));
+										   CStringGetDatum("{\"dead_letter\": null, \"expired_to\": null}"));
 	ListCell   *lc;
 
 	foreach(lc, pointing)
@@ -461,6 +497,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	roles = grantees(queue->queue_id);
 	forget_dead_letter(pointing);
 	(void) jobq_execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
+	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)
@@ -485,7 +522,7 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	pointing = pointing_to(name);
 	if (force)
 		(void) jobq_purge(&session, &queue,

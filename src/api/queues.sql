@@ -35,9 +35,15 @@ CREATE FUNCTION jobq.resume_queue(queue text) RETURNS void
 COMMENT ON FUNCTION jobq.resume_queue(text) IS
 	'Undoes pause_queue.';
 
--- The queue that is always there.
-INSERT INTO jobq.queue (queue, owner)
-	SELECT 'default', c.relowner
+-- The queue that is always there. Its number is not taken from the sequence:
+-- what a sequence gives in the transaction that makes it is given again after
+-- a crash, with wal_level = minimal.
+INSERT INTO jobq.queue (queue_id, queue, owner) OVERRIDING SYSTEM VALUE
+	SELECT 1, 'default', c.relowner
 	FROM pg_catalog.pg_class c
 	WHERE c.oid = 'jobq.queue'::pg_catalog.regclass;
+-- With wal_level = minimal, nextval() in the transaction that makes a sequence
+-- counts 32 numbers as logged that are not: after a crash they would come again.
+SELECT pg_catalog.setval('jobq.queue_queue_id_seq', 1);
+
 

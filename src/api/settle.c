@@ -306,7 +306,7 @@ jobq_sql_settle_jobs(PG_FUNCTION_ARGS)
 	jobq_begin_write("jobq.settle_jobs()", &session);
 	jobq_arg_required(fcinfo, 0, "jobs");
 	n = parse_settlements(PG_GETARG_JSONB_P(0), &settlements);
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	/* ascending, so that two sessions with the same jobs do not deadlock */
 	qsort(settlements, n, sizeof(Settlement), compare_settlements);
 	for (int i = 0; i < n; i++)

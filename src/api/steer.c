@@ -50,7 +50,7 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 	enqueuer = has_privs_of_role(GetUserId(), enqueued_by);
 	if ((enqueuer && enqueuer_may) || (queue.my_privileges & JOBQ_PRIV_MANAGE))
 	{
-		jobq_await_ready(session, JOBQ_SETTLE_WAIT_MS);
+		jobq_await_settle(session);
 		return id;
 	}
 	if (!enqueuer && queue.my_privileges == 0)
@@ -135,7 +135,7 @@ jobq_sql_redrive(PG_FUNCTION_ARGS)
 		what.kind = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	if (!PG_ARGISNULL(4))
 		what.died_after = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(4), "died_after");
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	PG_RETURN_INT64(jobq_redrive(&session, &what));
 }
 
@@ -193,7 +193,7 @@ jobq_sql_purge_queue(PG_FUNCTION_ARGS)
 	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue"),
 					   JOBQ_PRIV_MANAGE, &queue);
 	states = get_states(fcinfo, 1);
-	jobq_await_ready(&session, JOBQ_SETTLE_WAIT_MS);
+	jobq_await_settle(&session);
 	PG_RETURN_INT64(states == 0 ? 0 : jobq_purge(&session, &queue, states));
 }
 

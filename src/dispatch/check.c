@@ -28,6 +28,7 @@ typedef struct Walk
 {
 	uint8	   *hashed;			/* how often met in the hash */
 	uint8	   *trees;			/* Tree */
+	bool	   *expiring;		/* met in an expiry tree */
 	bool	   *is_free;
 	int32	   *part_first;		/* by part: slots in the hash, chained ... */
 	int32	   *next;			/* ... through this */
@@ -133,6 +134,32 @@ walk_tree(Walk *walk, int32 root, Tree tree, int32 part)
 	}
 }
 
+/* The same for the tree of those that expire, which has links of its own. */
+static void
+walk_expiry(Walk *walk, int32 root, int32 part)
+{
+	int			depth = 0;
+
+	if (root != JOBQ_NIL)
+		walk->stack[depth++] = root;
+	while (depth > 0)
+	{
+		int32		at = walk->stack[--depth];
+		const JobqSlot *slot = &jobq_slots[at];
+
+		if (walk->expiring[at] || slot->part != part || !walk->hashed[at])
+		{
+			wrong(walk, "slot is in a wrong expiry tree, or twice", at);
+			return;
+		}
+		walk->expiring[at] = true;
+		if (slot->expiry.left != JOBQ_NIL)
+			walk->stack[depth++] = slot->expiry.left;
+		if (slot->expiry.right != JOBQ_NIL)
+			walk->stack[depth++] = slot->expiry.right;
+	}
+}
+
 static void
 check_slot(Walk *walk, int32 at, const JobqPart *part)
 {
@@ -142,10 +169,19 @@ check_slot(Walk *walk, int32 at, const JobqPart *part)
 
 	if (slot->state == SLOT_LINKING || marked)
 		tree = TREE_NONE;
-	if (walk->trees[at] != tree)
-		wrong(walk, "slot is not in the tree that its state asks for", at);
 	if (((slot->flags & SLOT_LINKED) != 0) != (tree != TREE_NONE))
 		wrong(walk, "slot's linked flag is wrong", at);
+	if (walk->expiring[at] !=
+		(tree == TREE_READY && slot->t.expires_at != DT_NOEND))
+		wrong(walk, "slot is not in the expiry tree, or should not be", at);
+	if (slot->flags & SLOT_ASIDE)
+	{
+		if (!walk->expiring[at])
+			wrong(walk, "slot is aside although it does not expire", at);
+		tree = TREE_NONE;
+	}
+	if (walk->trees[at] != tree)
+		wrong(walk, "slot is not in the tree that its state asks for", at);
 	if (slot->state == SLOT_LINKING)
 		return;
 	if (slot->db != part->db || slot->gen != part->gen ||
@@ -166,6 +202,7 @@ check_part(Walk *walk, int index)
 	LWLockAcquire(part->lock, LW_SHARED);
 	walk_tree(walk, part->ready_root, TREE_READY, index);
 	walk_tree(walk, part->lease_root, TREE_LEASE, index);
+	walk_expiry(walk, part->expiry_root, index);
 	for (int32 at = walk->part_first[index]; at != JOBQ_NIL;
 		 at = walk->next[at])
 	{
@@ -222,6 +259,7 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 
 	walk.hashed = palloc0(jobq_max_live_jobs);
 	walk.trees = palloc0(jobq_max_live_jobs);
+	walk.expiring = palloc0(sizeof(bool) * jobq_max_live_jobs);
 	walk.is_free = palloc0(sizeof(bool) * jobq_max_live_jobs);
 	walk.next = palloc(sizeof(int32) * jobq_max_live_jobs);
 	walk.stack = palloc(sizeof(int32) * (jobq_max_live_jobs + 2));
@@ -244,6 +282,7 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 
 	pfree(walk.hashed);
 	pfree(walk.trees);
+	pfree(walk.expiring);
 	pfree(walk.is_free);
 	pfree(walk.next);
 	pfree(walk.stack);

@@ -42,20 +42,30 @@ lease_after(const JobqPart *part, const JobqSlot *key)
 
 /* ---- taking ---- */
 
+static bool
+is_before_frontier(const JobqPart *part, const JobqSlot *slot)
+{
+	JobqKey		key = jobq_key_of(&slot->t);
+
+	return jobq_key_before(&key, &part->frontier);
+}
+
 /*
- * One lock hold. Says in *more whether there may be more to take, and in *db
- * whose the jobs were if there were any.
+ * One lock hold. Says in *more whether there may be more to take, in *db whose
+ * the jobs were if there were any, and in *ask whether the keeper is to load
+ * more from disk, or to end jobs that have expired.
  */
 static int
 take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		  const JobqLease *lease, uint8 flags, JobqTaken *taken, bool *more,
-		  int *db)
+		  int *db, bool *ask)
 {
 	int			n = 0;
+	int			naside = 0;
 
 	*more = false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	while (n < max && jobq_part_is_mine(part, gen))
+	while (n < max && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
 		JobqSlot   *slot;
@@ -66,8 +76,15 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		slot = &jobq_slots[number];
 		if (before != NULL && jobq_compare_tickets(&slot->t, before) >= 0)
 			break;
+		if (!is_before_frontier(part, slot))
+			break;
+		if (slot->t.expires_at <= lease->claimed_at)
+		{
+			jobq_slot_set_aside(slot);
+			naside++;
+			continue;
+		}
 
-		taken[n].flags = slot->flags;
 		jobq_slot_unlink(slot);
 		jobq_slot_set_state(slot, SLOT_RUNNING);
 		slot->l = *lease;
@@ -75,12 +92,14 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		slot->claim_proc = jobq_my_procno();
 		jobq_slot_link(slot);
 
+		part->counters[COUNT_AVAILABLE]--;
 		taken[n].t = slot->t;
 		jobq_slot_fill_ref(slot, &taken[n].ref);
 		n++;
 	}
-	*more = n == max;
+	*more = n == max || naside == JOBQ_CHUNK;
 	*db = part->db;
+	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
 	LWLockRelease(part->lock);
 	return n;
 }
@@ -96,11 +115,14 @@ jobq_take(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 	{
 		int			db;
 		int			got;
+		bool		ask;
 
 		got = take_some(part, gen, Min(max - n, JOBQ_CHUNK), before, lease,
-						flags, taken + n, &more, &db);
+						flags, taken + n, &more, &db, &ask);
+		if (ask)
+			jobq_wake_keeper(&jobq_dbs[db]);
 		if (got == 0)
-			break;
+			continue;
 		n += got;
 		if (flags & SLOT_START_WANTED)
 			jobq_wake_keeper(&jobq_dbs[db]);
@@ -134,13 +156,14 @@ jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 			else
 				at = first_ready(part);
 		}
-		while (at != JOBQ_NIL && n < stop)
+		while (at != JOBQ_NIL && n < stop &&
+			   is_before_frontier(part, &jobq_slots[at]))
 		{
 			tickets[n++] = jobq_slots[at].t;
 			at = ready_after(part, &jobq_slots[at]);
 		}
 		LWLockRelease(part->lock);
-		more = at != JOBQ_NIL;
+		more = at != JOBQ_NIL && n == stop;
 		if (more)
 			after = &tickets[n - 1];
 	}
@@ -193,9 +216,11 @@ void
 jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	TimestampTz expires_at;
 
 	if (slot == NULL)
 		return;
+	expires_at = slot->t.expires_at;
 	if (slot->state == SLOT_RUNNING && (slot->flags & SLOT_CLAIM_OPEN) &&
 		!(slot->flags & SLOT_START_DONE) && !TransactionIdIsValid(slot->mark))
 	{
@@ -203,9 +228,11 @@ jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 		slot->flags &= ~(SLOT_CLAIM_OPEN | SLOT_START_WANTED);
 		memset(&slot->l, 0, sizeof(slot->l));
 		jobq_slot_set_state(slot, SLOT_READY);
+		jobq_slot_part(slot)->counters[COUNT_AVAILABLE]++;
 		jobq_slot_link(slot);
 	}
 	jobq_slot_unlock(slot);
+	jobq_wake_keeper_by(db, expires_at);
 }
 
 void

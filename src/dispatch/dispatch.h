@@ -37,10 +37,31 @@ typedef enum JobqDbState
 	JOBQ_DB_READY				/* dequeue and settle are open */
 } JobqDbState;
 
+/* A place in a queue's order; the priority may be JOBQ_KEY_START or _END. */
+typedef struct JobqKey
+{
+	int32		priority;
+	TimestampTz run_at;
+	int64		id;
+} JobqKey;
+
+#define JOBQ_KEY_START	PG_INT32_MIN	/* before all jobs */
+#define JOBQ_KEY_END	PG_INT32_MAX	/* after all jobs */
+
+/*
+ * A prepared transaction that has enqueued: what is on disk only once it has
+ * committed. unknown: it may be more than that, or all.
+ */
+#define JOBQ_PREPARED_QUEUES	4
+
 typedef struct JobqPrepared
 {
 	TransactionId xid;			/* Invalid = free entry */
-	int64		min_id;			/* smallest job id it enqueued */
+	bool		unknown;
+	int			nqueues;
+	int32		queue_id[JOBQ_PREPARED_QUEUES];
+	JobqKey		first[JOBQ_PREPARED_QUEUES];
+	int64		n[JOBQ_PREPARED_QUEUES];
 } JobqPrepared;
 
 /*
@@ -77,9 +98,10 @@ typedef struct JobqDb
 								 * whoever adds something then wakes it */
 	TimestampTz shelf_next;		/* earliest run_at on the shelf */
 	TimestampTz careful_until;	/* until then claims go through the keeper */
-	int64		reload_from;	/* smallest id that is on disk only;
-								 * JOBQ_NEVER = all are in memory */
-	int64		reloads_noted;	/* how often something was added to it */
+	bool		lost_leases;	/* a running ticket found no slot: keeper, load
+								 * the running ones again */
+	bool		lost_parts;		/* a queue found no part: what a new part knows
+								 * of its queue begins on disk */
 	JobqPrepared prepared[JOBQ_MAX_PREPARED];
 
 	/* launcher */
@@ -93,6 +115,37 @@ typedef struct JobqDb
 	/* counted for health() and tests */
 	int64		index_conflicts;	/* outcomes refused by the unique index */
 	int64		spills;			/* tickets left on disk for lack of a slot */
+
+	/*
+	 * The shelf: all committed waiting rows before (shelf_low, shelf_low_id)
+	 * are off it, or noted by the keeper because others are changing them, or
+	 * their transaction is about to retreat the mark; shelf_missed is the
+	 * smallest run_at retreated to since the present walk began.
+	 */
+	TimestampTz shelf_low;
+	int64		shelf_low_id;
+	TimestampTz shelf_missed;
+	TimestampTz dead_next;		/* when the first dead row may go */
+
+	/* epochs; the first three without mutex, see epochs.c */
+	pg_atomic_uint64 epoch_rows[JOBQ_MAX_CLASSES + 1];	/* written to the open
+														 * epoch of a class */
+	pg_atomic_uint64 epoch_limit[JOBQ_MAX_CLASSES + 1]; /* keeper: so many are
+														 * enough */
+	pg_atomic_uint32 epoch_watched; /* keeper: say when a slot of this epoch,
+									 * or an older one, goes; 0 = do not */
+	bool		epoch_news;		/* keeper: look at the epochs */
+	bool		epoch_ended;	/* keeper: a slot that is watched has gone */
+	TimestampTz history_cut_at; /* last time history went before its time, for
+								 * jobq.max_history_size; 0 = never */
+	/* run_maintenance(): rounds asked for, and the last such round done */
+	int64		maintenance_asked;
+	int64		maintenance_done;
+	/* copies */
+	bool		copy;			/* nothing runs or expires until adopt(); read
+								 * without mutex */
+	bool		start_paused;	/* what jobq.start_paused said at recovery */
+	bool		adopted;		/* adopt() since the server was started */
 } JobqDb;
 
 /* ---- slots ---- */
@@ -107,11 +160,12 @@ typedef enum JobqSlotState
 	SLOT_GRACE					/* cancelled, its worker may still learn it */
 } JobqSlotState;
 
-#define SLOT_FROM_SCAN			0x01	/* verify against outcome at claim */
 #define SLOT_START_WANTED		0x02	/* keeper: commit a claim row for it */
 #define SLOT_START_DONE			0x04
 #define SLOT_CLAIM_OPEN			0x08	/* the claiming transaction is open */
 #define SLOT_LINKED				0x10	/* in the ready or the lease tree */
+#define SLOT_ASIDE				0x20	/* linked, but as it has expired not in
+										 * the ready tree any more */
 
 /* What makes a ticket dispatchable. */
 typedef struct JobqTicket
@@ -125,6 +179,8 @@ typedef struct JobqTicket
 	int32		max_attempts;
 	int16		priority;
 	ItemPointerData tid;		/* hint, in job_<epoch> */
+	TimestampTz expires_at;		/* not delivered from then on; DT_NOEND =
+								 * always */
 } JobqTicket;
 
 /* What a delivery adds. */
@@ -157,6 +213,7 @@ typedef struct JobqSlot
 	int			claim_proc;		/* pgprocno of the claimer, for START_DONE */
 	JobqTicket	t;
 	JobqLease	l;
+	JobqTreeNode expiry;		/* expiry tree: available ones that expire */
 } JobqSlot;
 
 /* ---- queues in memory ---- */
@@ -164,12 +221,14 @@ typedef struct JobqSlot
 typedef enum JobqCounter
 {
 	COUNT_NONE = -1,
+	COUNT_AVAILABLE,			/* on the belt, in memory or not */
 	COUNT_SCHEDULED,
 	COUNT_RETRYABLE,			/* on the shelf; rolled-back slots come on top */
 	COUNT_COMPLETED,
 	COUNT_FAILED,				/* attempts: failed, lease expired, rolled back */
 	COUNT_DEAD,
 	COUNT_CANCELLED,
+	COUNT_EXPIRED,
 	COUNT_N
 } JobqCounter;
 
@@ -194,6 +253,18 @@ typedef struct JobqPart
 	int64		rolled_back;
 	int64		start_wanted;	/* slots the keeper must commit a claim for */
 	int64		counters[COUNT_N];
+	int32		expiry_root;
+
+	/*
+	 * Tickets before the frontier are in memory, unless their transaction is
+	 * about to publish them; the others may be on disk only, and what is in
+	 * memory of them is not handed out. See frontier.c.
+	 */
+	JobqKey		frontier;
+	JobqKey		missed;			/* while refilling: smallest key left out */
+	bool		refilling;
+	bool		asked;			/* the keeper has been told to refill */
+	TransactionId holder;		/* until it ends nothing is refilled */
 } JobqPart;
 
 /* ---- starting keepers ---- */
@@ -229,6 +300,7 @@ typedef struct JobqControl
 	slock_t		free_mutex;		/* the next two */
 	int32		free_head;
 	int32		free_count;
+	pg_atomic_uint32 share;		/* slots a queue may fill when there are few */
 	char		test_pause[64]; /* test builds: point to stop at */
 	pg_atomic_uint32 test_paused;	/* test builds: how many are stopped */
 } JobqControl;
@@ -260,6 +332,12 @@ extern void jobq_db_sweep(JobqDb *db, bool everything);
  */
 extern void jobq_db_reset(JobqDb *db, uint32 gen);
 
+/*
+ * The database has been adopted: if gen is still current, forget what is in
+ * memory, so that a new keeper loads everything. The installation stays.
+ */
+extern void jobq_db_restart(JobqDb *db, uint32 gen);
+
 static inline int
 jobq_db_index(const JobqDb *db)
 {
@@ -276,19 +354,43 @@ extern void jobq_wake_launcher(void);
  */
 extern void jobq_set_alarm(JobqDb *db, TimestampTz when);
 
-/* Something on the shelf is due at `when`; wakes the keeper if it must. */
+/*
+ * Something on the shelf is due at `when`; wakes the keeper if it must. For
+ * the keeper's walk over the shelf to see it, the mark goes back to it
+ * (DT_NOBEGIN: the whole shelf is to be walked).
+ */
 extern void jobq_db_shelf_due(JobqDb *db, TimestampTz when);
 
 /*
- * The job with this id, and perhaps later ones, are on disk only: the keeper
- * must load them. True when that was news; the keeper is then woken. When it
- * finds too few free slots it is woken again as an eighth of all becomes free;
- * as that may never happen, it looks once in a while by itself until then.
+ * Keeper: a walk over the shelf begins at the mark that comes back, before its
+ * first row is read; when what it has taken is committed, it was right up to a
+ * new mark, and nothing is due before next.
  */
-extern bool jobq_db_reload(JobqDb *db, int64 id);
+extern void jobq_db_shelf_walk(JobqDb *db, TimestampTz *run_at, int64 *id);
+extern void jobq_db_shelf_walked(JobqDb *db, uint32 gen, TimestampTz run_at,
+								 int64 id, TimestampTz next);
+
+/* A dead row's retention is over at `when`; wakes the keeper if it must. */
+extern void jobq_db_dead_due(JobqDb *db, TimestampTz when);
 
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
+
+/*
+ * run_maintenance(): ask for a full round of the keeper, begun after this, and
+ * see whether it is done. The keeper notes at the beginning of a round what
+ * it is for, and at its end that it is done.
+ */
+extern int64 jobq_maintenance_ask(JobqDb *db);
+extern bool jobq_maintenance_is_done(JobqDb *db, int64 asked);
+extern int64 jobq_maintenance_asked(JobqDb *db);
+extern void jobq_maintenance_finish(JobqDb *db, int64 asked);
+
+/*
+ * Keeper: has somebody asked for a round that does at once whatever it would
+ * do later by itself?
+ */
+extern bool jobq_maintenance_wanted(JobqDb *db);
 
 /* ---- numbers.c ---- */
 
@@ -351,30 +453,33 @@ typedef struct JobqSlotRef
 extern void jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref);
 
 /*
- * Make tickets of one queue available (or running, where leases[i].lease is
- * not 0; leases may be NULL). A ticket whose job is already in memory
- * replaces an older, unclaimed, unmarked one, else is skipped. Returns how
- * many could not be held for lack of slots or parts.
+ * Make committed tickets of one queue available (or running, where
+ * leases[i].lease is not 0; leases may be NULL). A ticket whose job is already
+ * in memory replaces an older, unclaimed, unmarked one, else is skipped. What
+ * lies behind the frontier, or finds no slot, stays on disk.
  */
-extern int	jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-						 const JobqLease *leases, int n, uint8 flags);
+extern void jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
+						 const JobqLease *leases, int n);
 
 /*
  * Take up to max available jobs of the queue in order (priority, run_at, id),
  * only those before `before` when that is not NULL, and give them the lease.
+ * Those that have expired when it was claimed are left to the keeper.
  */
 typedef struct JobqTaken
 {
 	JobqSlotRef ref;
 	JobqTicket	t;
-	uint8		flags;			/* as they were */
 } JobqTaken;
 
 extern int	jobq_take(JobqPart *part, uint32 gen, int max,
 					  const JobqTicket *before, const JobqLease *lease,
 					  uint8 flags, JobqTaken *taken);
 
-/* The same order without taking: tickets after *after (NULL: the first). */
+/*
+ * The same order without taking: tickets after *after (NULL: the first), also
+ * expired ones that nobody has met.
+ */
 extern int	jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after,
 					  int max, JobqTicket *tickets);
 
@@ -414,6 +519,16 @@ extern JobqMarkResult jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease,
 extern void jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid);
 
 /*
+ * A slot, marked for xid, for a ticket that has none; the caller looks then
+ * whether the ticket has ended. False: it has one by now, or there is no room.
+ */
+extern bool jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
+							  TransactionId xid, JobqSlotRef *ref);
+
+/* It has: the slot goes, and nothing is counted. */
+extern void jobq_drop_marked(JobqDb *db, const JobqSlotRef *ref);
+
+/*
  * The transaction that marked it has committed: the slot goes, whoever has
  * marked it; its lease is extended; it stays, cancelled, until grace is over.
  */
@@ -442,8 +557,112 @@ extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);
 extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
 
+/* ---- expire.c ---- */
+
+/*
+ * Keeper: up to max available slots of the queue that have expired at `now`,
+ * and when the next one does: not after `now` when there were more than max.
+ * Marked slots are not among them. max is JOBQ_CHUNK at most.
+ */
+extern int	jobq_due_expiry(JobqPart *part, uint32 gen, TimestampTz now,
+							int max, JobqSlot *copies, TimestampTz *next);
+
 /* Slots not in use, of the whole cluster. */
 extern int	jobq_free_slots(void);
+
+/* ---- frontier.c: what is on disk only ---- */
+
+extern JobqKey jobq_key_of(const JobqTicket *t);
+extern bool jobq_key_before(const JobqKey *a, const JobqKey *b);
+
+/*
+ * n committed tickets of the queue, the first of them at `first`, were not
+ * published one by one: they are on disk only.
+ */
+extern void jobq_leave_on_disk(JobqDb *db, uint32 gen, int32 queue_id,
+							   const JobqKey *first, int64 n);
+
+/* May this ticket be on disk only? Then it stays there while we are holder. */
+extern bool jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t);
+
+/* Is anything of the queue on disk only? */
+extern bool jobq_part_spilled(JobqPart *part, uint32 gen);
+
+/*
+ * Let no refill of the queue begin until xid has ended. True once none is
+ * going on; else look again, after the end of *busy if that is not 0.
+ */
+extern bool jobq_hold_refill(JobqDb *db, uint32 gen, int32 queue_id,
+							 TransactionId xid, TransactionId *busy);
+
+/* Wake the keeper if tickets of the queue that could be taken are on disk. */
+extern void jobq_ask_refill(JobqPart *part, uint32 gen);
+
+/*
+ * The keeper's refill. Wanted? Begin (false: not now) and learn where; put
+ * tickets in, in order; end where everything before is in memory. `put` says
+ * how many of the n tickets it has dealt with: fewer than n for lack of room.
+ * fresh[i] is the ref of a slot that is in the hash but not yet linked, or has
+ * slot JOBQ_NIL; the caller looks whether its ticket has ended, then links.
+ */
+extern bool jobq_refill_wanted(JobqPart *part, uint32 gen);
+extern bool jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from);
+extern int	jobq_refill_put(JobqPart *part, uint32 gen,
+							const JobqTicket *tickets,
+							const JobqLease *leases, int n,
+							JobqSlotRef *fresh);
+extern void jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
+							 const bool *ended, int n);
+extern void jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached);
+
+/* Has the queue got what it may have? */
+extern bool jobq_refill_enough(JobqPart *part, uint32 gen);
+
+/* A keeper that starts: refills that an earlier one began are over. */
+extern void jobq_refill_reset(JobqDb *db, uint32 gen);
+
+/*
+ * Share the slots out among the queues of all databases, and take some from
+ * those that have more than their share.
+ */
+extern void jobq_share_slots(void);
+/* ---- epochs.c ---- */
+
+/* So many tickets were written into the open epoch of a class. */
+extern void jobq_count_tickets(JobqDb *db, int32 class_id, int n);
+
+/* The keeper is to look at the epochs; it takes the news by asking. */
+extern void jobq_epoch_news(JobqDb *db);
+extern bool jobq_take_epoch_news(JobqDb *db);
+
+/* A slot of this epoch has gone; the keeper hears of it if it wants to. */
+extern void jobq_slot_gone(JobqDb *db, int32 epoch);
+
+/*
+ * Keeper: hear when slots of epochs up to this one go, 0 = of none; and has
+ * one gone since the last call?
+ */
+extern void jobq_watch_epochs(JobqDb *db, int32 epoch);
+extern bool jobq_watched_gone(JobqDb *db);
+
+/*
+ * Keeper: how many slots hold live tickets of each of these epochs, which
+ * ascend; and up to max job ids of one epoch, from slot *from on, which is
+ * JOBQ_NIL when there are no more. Both look at all slots without locks, so
+ * that what changes meanwhile may be missed. May raise an error.
+ */
+extern void jobq_slots_by_epoch(JobqDb *db, uint32 gen, const int32 *epochs,
+								int n, int64 *counts);
+extern int	jobq_slots_of_epoch(JobqDb *db, uint32 gen, int32 epoch,
+								int32 *from, int max, int64 *ids);
+
+/*
+ * The transaction that marked a running job has carried it to another ticket:
+ * slot and lease stay.
+ */
+extern void jobq_carried(JobqDb *db, const JobqSlotRef *ref,
+						 TransactionId xid, const JobqTicket *to,
+						 const ItemPointerData *claim_tid);
 
 #ifdef JOBQ_TEST_BUILD
 /* ---- check.c ---- */

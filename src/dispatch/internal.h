@@ -36,11 +36,8 @@ jobq_hash_lock(uint32 bucket)
 	return &jobq_hash_locks[bucket % JOBQ_HASH_LOCKS].lock;
 }
 
-/* Note that id is on disk only; true when that was news. Wakes nobody. */
-extern bool jobq_note_reload(JobqDb *db, uint32 gen, int64 id, int64 spills);
-
 /* Wake every keeper that has jobs to load from disk. */
-extern void jobq_wake_reloaders(void);
+extern void jobq_wake_refillers(void);
 
 /* ---- part.c ---- */
 
@@ -75,13 +72,20 @@ extern void jobq_part_free_before(JobqDb *db, uint32 keep);
 
 /* ---- slot.c ---- */
 
-/* Keepers with jobs left on disk hear when this share of slots is free. */
-#define JOBQ_RELOAD_SHARE		8
+/*
+ * Slots that only leases and steering may use; below the second number a queue
+ * may not fill more than its share, and keepers hear when as many are free.
+ */
+static inline int
+jobq_reserved_slots(void)
+{
+	return Max(2, jobq_max_live_jobs / 64);
+}
 
 static inline int
-jobq_reload_threshold(void)
+jobq_few_slots(void)
 {
-	return Max(1, jobq_max_live_jobs / JOBQ_RELOAD_SHARE);
+	return Max(4, jobq_max_live_jobs / 8);
 }
 
 static inline int32
@@ -98,6 +102,7 @@ jobq_slot_part(const JobqSlot *slot)
 
 extern const JobqTreeType jobq_ready_tree;	/* priority, run_at, id */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
+extern const JobqTreeType jobq_expiry_tree; /* the ticket's expires_at, id */
 extern int	jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b);
 
 /*
@@ -109,8 +114,33 @@ extern void jobq_slot_link(JobqSlot *slot);
 extern void jobq_slot_unlink(JobqSlot *slot);
 extern void jobq_slot_set_state(JobqSlot *slot, JobqSlotState state);
 
-/* A free slot, or JOBQ_NIL. */
-extern int32 jobq_slot_pop_free(void);
+/* An available slot that has expired: nobody takes it any more. */
+extern void jobq_slot_set_aside(JobqSlot *slot);
+
+/*
+ * A slot for a ticket: into the hash, in no tree yet (SLOT_LINKING). HELD: the
+ * job has one, with an older ticket that is in somebody's hands. NO_SLOT: the
+ * part may have no more, or, with any, there is none.
+ */
+typedef enum JobqEntered
+{
+	ENTER_DONE,
+	ENTER_PRESENT,
+	ENTER_HELD,
+	ENTER_NO_SLOT
+} JobqEntered;
+
+extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
+								   const JobqTicket *t, const JobqLease *l,
+								   bool any, int32 *number);
+
+/*
+ * Link what was entered, smallest expiry in *first_expiry; if the part has
+ * gone meanwhile, take it out again.
+ */
+extern void jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
+							const int32 *numbers, int n,
+							TimestampTz *first_expiry);
 
 /* Under the hash lock: the slot of a job, or JOBQ_NIL. */
 extern int32 jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id);
@@ -129,9 +159,26 @@ extern void jobq_slot_unlock(const JobqSlot *slot);
 extern void jobq_slot_fill_ref(const JobqSlot *slot, JobqSlotRef *ref);
 
 /* Make the slot of a job free if, under all locks, may_go says so. */
-extern void jobq_slot_remove(int db, const JobqSlotRef *ref,
+extern bool jobq_slot_remove(int db, const JobqSlotRef *ref,
 							 bool (*may_go) (const JobqSlot *slot,
 											 const JobqSlotRef *ref));
+
+/* It was never linked. */
+extern bool jobq_is_linking(const JobqSlot *slot, const JobqSlotRef *ref);
+
+/* ---- frontier.c ---- */
+
+/* Under the part's lock: tickets from key on may be on disk only. */
+extern void jobq_retreat(JobqPart *part, const JobqKey *key);
+
+/* Under the part's lock: must the keeper be woken for it, as news? */
+extern bool jobq_part_asks(JobqPart *part);
+
+/*
+ * Push the last available slot of the queue out to disk, if it comes after
+ * key (NULL: whatever it is).
+ */
+extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key);
 
 /* Drop all slots of closing parts of a database. */
 extern void jobq_slot_drop_closing(int db);

@@ -64,21 +64,70 @@ void
 jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid)
 {
 	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
-	TimestampTz due = JOBQ_NEVER;
+	TimestampTz due;
 	bool		wanted;
 
 	if (slot == NULL)
 		return;
 	slot->mark = InvalidTransactionId;
 	jobq_slot_link(slot);
-	if (slot->state != SLOT_READY)
-		due = slot->l.expires_at;
+	due = slot->state == SLOT_READY ? slot->t.expires_at : slot->l.expires_at;
 	wanted = slot->flags & SLOT_START_WANTED;
 	jobq_slot_unlock(slot);
 	if (wanted)
 		jobq_wake_keeper(db);
-	else if (due != JOBQ_NEVER)
+	else
 		jobq_wake_keeper_by(db, due);
+}
+
+/*
+ * In nobody's sight until it is marked. A queue's last job makes room if there
+ * is no free slot.
+ */
+bool
+jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
+				  TransactionId xid, JobqSlotRef *ref)
+{
+	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
+	JobqEntered entered;
+	int32		number;
+	bool		open;
+
+	if (part == NULL)
+		return false;
+	entered = jobq_slot_enter(part, jobq_db_index(db), gen, t, NULL, true,
+							  &number);
+	if (entered == ENTER_NO_SLOT && jobq_push_out(part, gen, NULL))
+		entered = jobq_slot_enter(part, jobq_db_index(db), gen, t, NULL, true,
+								  &number);
+	if (entered != ENTER_DONE)
+		return false;
+	jobq_slot_fill_ref(&jobq_slots[number], ref);
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	open = jobq_part_is(part, gen, t->queue_id);
+	if (open)
+	{
+		jobq_slot_set_state(&jobq_slots[number], SLOT_READY);
+		jobq_slots[number].mark = xid;
+	}
+	LWLockRelease(part->lock);
+	if (!open)
+		(void) jobq_slot_remove(jobq_db_index(db), ref, jobq_is_linking);
+	return open;
+}
+
+/* Its slot is unlinked, as it is marked. */
+static bool
+is_marked(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	return slot->state != SLOT_LINKING && slot->t.ticket == ref->ticket &&
+		TransactionIdIsValid(slot->mark);
+}
+
+void
+jobq_drop_marked(JobqDb *db, const JobqSlotRef *ref)
+{
+	(void) jobq_slot_remove(jobq_db_index(db), ref, is_marked);
 }
 
 /* A claim that was undone meanwhile is not brought back by an extension. */

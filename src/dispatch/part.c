@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
@@ -32,6 +33,8 @@ static struct
 }			cache[CACHE_SIZE];
 
 static PartKey *expected;
+
+static const JobqKey all = {.priority = JOBQ_KEY_END};
 
 /* In the postmaster; backends inherit it, so that none has to allocate. */
 void
@@ -113,7 +116,8 @@ search(uint32 gen, int32 queue_id, JobqPart **vacant)
 
 /* Take a vacant part, or give one back, with control->lock exclusive. */
 static void
-assign(JobqPart *part, int db, uint32 gen, int32 queue_id)
+assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
+	   const JobqKey *frontier)
 {
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	part->db = db;
@@ -122,11 +126,17 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id)
 	part->closing = false;
 	part->ready_root = JOBQ_NIL;
 	part->lease_root = JOBQ_NIL;
+	part->expiry_root = JOBQ_NIL;
 	part->ready = 0;
 	part->running = 0;
 	part->rolled_back = 0;
 	part->start_wanted = 0;
 	memset(part->counters, 0, sizeof(part->counters));
+	part->frontier = *frontier;
+	part->missed.priority = JOBQ_KEY_END;
+	part->refilling = false;
+	part->asked = false;
+	part->holder = InvalidTransactionId;
 	LWLockRelease(part->lock);
 }
 
@@ -146,9 +156,28 @@ jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id)
 	return part != NULL ? remember(part, gen, queue_id) : NULL;
 }
 
-static void
-ask_for_parts(void)
+/*
+ * What a new part may know of its queue: all, which is nothing, unless memory
+ * is not loaded yet or did not have room for the queue before.
+ */
+static JobqKey
+first_frontier(JobqDb *db)
 {
+	JobqKey		frontier = {.priority = JOBQ_KEY_END};
+
+	SpinLockAcquire(&db->mutex);
+	if (db->state != JOBQ_DB_READY || db->lost_parts)
+		frontier.priority = JOBQ_KEY_START;
+	SpinLockRelease(&db->mutex);
+	return frontier;
+}
+
+static void
+ask_for_parts(JobqDb *db)
+{
+	SpinLockAcquire(&db->mutex);
+	db->lost_parts = true;
+	SpinLockRelease(&db->mutex);
 	pg_atomic_fetch_add_u32(&jobq_control->parts_lacking, 1);
 	for (int i = 0; i < jobq_max_databases; i++)
 		jobq_wake_keeper(&jobq_dbs[i]);
@@ -170,13 +199,15 @@ jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id)
 			part = NULL;
 		else if (part == NULL && vacant != NULL)
 		{
-			assign(vacant, jobq_db_index(db), gen, queue_id);
+			JobqKey		frontier = first_frontier(db);
+
+			assign(vacant, jobq_db_index(db), gen, queue_id, &frontier);
 			part = vacant;
 		}
 	}
 	LWLockRelease(jobq_control->lock);
 	if (part == NULL)
-		ask_for_parts();
+		ask_for_parts(db);
 	return part != NULL ? remember(part, gen, queue_id) : NULL;
 }
 
@@ -229,9 +260,9 @@ jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id)
 	/* A sweep may have freed it meanwhile. */
 	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
 	if (part->closing && part->gen == gen && part->queue_id == queue_id)
-		assign(part, -1, gen, 0);
+		assign(part, -1, gen, 0, &all);
 	LWLockRelease(jobq_control->lock);
-	jobq_wake_reloaders();
+	jobq_wake_refillers();
 }
 
 void
@@ -258,9 +289,9 @@ jobq_part_free_before(JobqDb *db, uint32 keep)
 	for (int i = 0; i < jobq_max_queues; i++)
 		if (jobq_parts[i].db == index && jobq_parts[i].gen < keep &&
 			jobq_parts[i].closing)
-			assign(&jobq_parts[i], -1, jobq_parts[i].gen, 0);
+			assign(&jobq_parts[i], -1, jobq_parts[i].gen, 0, &all);
 	LWLockRelease(jobq_control->lock);
-	jobq_wake_reloaders();
+	jobq_wake_refillers();
 }
 
 /* ---- counters ---- */

@@ -92,6 +92,7 @@ init_control(LWLockPadded *locks)
 	SpinLockInit(&jobq_control->free_mutex);
 	jobq_control->free_head = 0;
 	jobq_control->free_count = jobq_max_live_jobs;
+	pg_atomic_init_u32(&jobq_control->share, (uint32) jobq_max_live_jobs);
 }
 
 static void
@@ -102,7 +103,12 @@ init_dbs(void)
 	{
 		SpinLockInit(&jobq_dbs[i].mutex);
 		jobq_dbs[i].keeper_proc = -1;
-		jobq_dbs[i].reload_from = JOBQ_NEVER;
+		for (int c = 0; c <= JOBQ_MAX_CLASSES; c++)
+		{
+			pg_atomic_init_u64(&jobq_dbs[i].epoch_rows[c], 0);
+			pg_atomic_init_u64(&jobq_dbs[i].epoch_limit[c], 0);
+		}
+		pg_atomic_init_u32(&jobq_dbs[i].epoch_watched, 0);
 	}
 }
 
@@ -116,6 +122,7 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].db = -1;
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
+		jobq_parts[i].expiry_root = JOBQ_NIL;
 	}
 }
 
@@ -214,18 +221,33 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->lease_last = 0;
 	db->lease_limit = 0;
 	for (int i = 0; i <= JOBQ_MAX_CLASSES; i++)
+	{
 		db->open_epoch[i] = 0;
+		pg_atomic_write_u64(&db->epoch_rows[i], 0);
+		pg_atomic_write_u64(&db->epoch_limit[i], 0);
+	}
+	pg_atomic_write_u32(&db->epoch_watched, 0);
+	db->epoch_news = false;
+	db->epoch_ended = false;
+	db->history_cut_at = 0;
 	db->keeper_wake_at = JOBQ_NEVER;
 	db->shelf_next = JOBQ_NEVER;
+	db->shelf_low = DT_NOBEGIN;
+	db->shelf_low_id = 0;
+	db->shelf_missed = JOBQ_NEVER;
+	db->dead_next = JOBQ_NEVER;
 	db->careful_until = 0;
-	db->reload_from = JOBQ_NEVER;
+	db->lost_leases = false;
+	db->lost_parts = false;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
 	{
 		db->prepared[i].xid = InvalidTransactionId;
-		db->prepared[i].min_id = 0;
 	}
 	db->index_conflicts = 0;
 	db->spills = 0;
+	db->copy = false;
+	db->start_paused = false;
+	db->adopted = false;
 	SpinLockRelease(&db->mutex);
 }
 
@@ -385,6 +407,23 @@ jobq_db_reset(JobqDb *db, uint32 gen)
 		jobq_db_sweep(db, false);
 }
 
+void
+jobq_db_restart(JobqDb *db, uint32 gen)
+{
+	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
+	if (db->gen == gen && OidIsValid(db->dbid))
+	{
+		reset_entry(db, db->dbid, db->install);
+		SpinLockAcquire(&db->mutex);
+		db->adopted = true;
+		db->wanted = true;
+		SpinLockRelease(&db->mutex);
+	}
+	LWLockRelease(jobq_control->lock);
+	jobq_wake_keeper(db);
+	jobq_wake_launcher();
+}
+
 bool
 jobq_db_ready(JobqDb *db, uint32 gen)
 {
@@ -443,51 +482,114 @@ void
 jobq_db_shelf_due(JobqDb *db, TimestampTz when)
 {
 	SpinLockAcquire(&db->mutex);
-	if (when < db->shelf_next)
-		db->shelf_next = when;
+	db->shelf_next = Min(db->shelf_next, when);
+	db->shelf_missed = Min(db->shelf_missed, when);
+	if (when <= db->shelf_low)
+	{
+		db->shelf_low = when;
+		db->shelf_low_id = 0;
+	}
 	SpinLockRelease(&db->mutex);
 	jobq_wake_keeper_by(db, when);
 }
 
-bool
-jobq_note_reload(JobqDb *db, uint32 gen, int64 id, int64 spills)
+void
+jobq_db_shelf_walk(JobqDb *db, TimestampTz *run_at, int64 *id)
 {
-	bool		news;
-
 	SpinLockAcquire(&db->mutex);
-	news = db->gen == gen && id < db->reload_from;
-	if (news)
-		db->reload_from = id;
-	if (db->gen == gen)
-	{
-		db->reloads_noted++;
-		db->spills += spills;
-	}
+	*run_at = db->shelf_low;
+	*id = db->shelf_low_id;
+	db->shelf_missed = JOBQ_NEVER;
+	db->shelf_next = JOBQ_NEVER;
 	SpinLockRelease(&db->mutex);
-	return news;
-}
-
-bool
-jobq_db_reload(JobqDb *db, int64 id)
-{
-	bool		news = jobq_note_reload(db, db->gen, id, 0);
-
-	if (news)
-		jobq_wake_keeper(db);
-	return news;
 }
 
 void
-jobq_wake_reloaders(void)
+jobq_db_shelf_walked(JobqDb *db, uint32 gen, TimestampTz run_at, int64 id,
+					 TimestampTz next)
 {
-	for (int i = 0; i < jobq_max_databases; i++)
+	SpinLockAcquire(&db->mutex);
+	if (db->gen == gen)
 	{
-		int64		from;
+		bool		missed = db->shelf_missed <= run_at;
 
-		SpinLockAcquire(&jobq_dbs[i].mutex);
-		from = jobq_dbs[i].reload_from;
-		SpinLockRelease(&jobq_dbs[i].mutex);
-		if (from != JOBQ_NEVER)
-			jobq_wake_keeper(&jobq_dbs[i]);
+		db->shelf_low = missed ? db->shelf_missed : run_at;
+		db->shelf_low_id = missed ? 0 : id;
+		db->shelf_next = Min(db->shelf_next, next);
 	}
+	SpinLockRelease(&db->mutex);
+}
+
+void
+jobq_db_dead_due(JobqDb *db, TimestampTz when)
+{
+	SpinLockAcquire(&db->mutex);
+	db->dead_next = Min(db->dead_next, when);
+	SpinLockRelease(&db->mutex);
+	jobq_wake_keeper_by(db, when);
+}
+
+void
+jobq_wake_refillers(void)
+{
+	for (int i = 0; i < jobq_max_queues; i++)
+	{
+		const JobqPart *part = &jobq_parts[i];
+		int			db = part->db;
+
+		/* looked at without a lock: a wake-up too many or, just as a queue
+		 * spills, one too few, which its own publisher makes good */
+		if (db >= 0 && part->frontier.priority != JOBQ_KEY_END)
+			jobq_wake_keeper(&jobq_dbs[db]);
+	}
+}
+
+/* ---- rounds on request ---- */
+
+int64
+jobq_maintenance_ask(JobqDb *db)
+{
+	int64		asked;
+
+	SpinLockAcquire(&db->mutex);
+	asked = ++db->maintenance_asked;
+	SpinLockRelease(&db->mutex);
+	jobq_wake_keeper(db);
+	return asked;
+}
+
+bool
+jobq_maintenance_is_done(JobqDb *db, int64 asked)
+{
+	bool		done;
+
+	SpinLockAcquire(&db->mutex);
+	done = db->maintenance_done >= asked;
+	SpinLockRelease(&db->mutex);
+	return done;
+}
+
+int64
+jobq_maintenance_asked(JobqDb *db)
+{
+	int64		asked;
+
+	SpinLockAcquire(&db->mutex);
+	asked = db->maintenance_asked;
+	SpinLockRelease(&db->mutex);
+	return asked;
+}
+
+void
+jobq_maintenance_finish(JobqDb *db, int64 asked)
+{
+	SpinLockAcquire(&db->mutex);
+	db->maintenance_done = asked;
+	SpinLockRelease(&db->mutex);
+}
+
+bool
+jobq_maintenance_wanted(JobqDb *db)
+{
+	return !jobq_maintenance_is_done(db, jobq_maintenance_asked(db));
 }

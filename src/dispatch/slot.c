@@ -47,6 +47,19 @@ compare_lease(const void *a, const void *b)
 	return 0;
 }
 
+static int
+compare_expiry(const void *a, const void *b)
+{
+	const JobqSlot *x = a;
+	const JobqSlot *y = b;
+
+	if (x->t.expires_at != y->t.expires_at)
+		return x->t.expires_at < y->t.expires_at ? -1 : 1;
+	if (x->t.id != y->t.id)
+		return x->t.id < y->t.id ? -1 : 1;
+	return 0;
+}
+
 const JobqTreeType jobq_ready_tree = {
 	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_ready
 };
@@ -55,7 +68,44 @@ const JobqTreeType jobq_lease_tree = {
 	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_lease
 };
 
+const JobqTreeType jobq_expiry_tree = {
+	sizeof(JobqSlot), offsetof(JobqSlot, expiry), compare_expiry
+};
+
 /* ---- trees and counters; under the part's lock ---- */
+
+static void
+link_ready(JobqPart *part, JobqSlot *slot)
+{
+	jobq_tree_insert(&jobq_ready_tree, jobq_slots, &part->ready_root,
+					 jobq_slot_number(slot));
+	if (slot->t.expires_at != DT_NOEND)
+		jobq_tree_insert(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
+						 jobq_slot_number(slot));
+}
+
+static void
+unlink_ready(JobqPart *part, JobqSlot *slot)
+{
+	if (!(slot->flags & SLOT_ASIDE))
+		jobq_tree_remove(&jobq_ready_tree, jobq_slots, &part->ready_root,
+						 jobq_slot_number(slot));
+	slot->flags &= ~SLOT_ASIDE;
+	if (slot->t.expires_at != DT_NOEND)
+		jobq_tree_remove(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
+						 jobq_slot_number(slot));
+}
+
+void
+jobq_slot_set_aside(JobqSlot *slot)
+{
+	Assert(slot->state == SLOT_READY && (slot->flags & SLOT_LINKED) &&
+		   !(slot->flags & SLOT_ASIDE));
+	jobq_tree_remove(&jobq_ready_tree, jobq_slots,
+					 &jobq_slot_part(slot)->ready_root,
+					 jobq_slot_number(slot));
+	slot->flags |= SLOT_ASIDE;
+}
 
 void
 jobq_slot_link(JobqSlot *slot)
@@ -63,8 +113,7 @@ jobq_slot_link(JobqSlot *slot)
 	JobqPart   *part = jobq_slot_part(slot);
 
 	if (slot->state == SLOT_READY)
-		jobq_tree_insert(&jobq_ready_tree, jobq_slots, &part->ready_root,
-						 jobq_slot_number(slot));
+		link_ready(part, slot);
 	else
 		jobq_tree_insert(&jobq_lease_tree, jobq_slots, &part->lease_root,
 						 jobq_slot_number(slot));
@@ -82,8 +131,7 @@ jobq_slot_unlink(JobqSlot *slot)
 	if (!(slot->flags & SLOT_LINKED))
 		return;
 	if (slot->state == SLOT_READY)
-		jobq_tree_remove(&jobq_ready_tree, jobq_slots, &part->ready_root,
-						 jobq_slot_number(slot));
+		unlink_ready(part, slot);
 	else
 		jobq_tree_remove(&jobq_lease_tree, jobq_slots, &part->lease_root,
 						 jobq_slot_number(slot));
@@ -125,13 +173,21 @@ jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
 
 /* ---- free slots ---- */
 
-int32
-jobq_slot_pop_free(void)
+/*
+ * A free slot for a part, or JOBQ_NIL. Unless any will do, the last few stay,
+ * and of few a part gets no more than its share.
+ */
+static int32
+pop_free(const JobqPart *part, bool any)
 {
-	int32		number;
+	int64		share = pg_atomic_read_u32(&jobq_control->share);
+	int32		number = JOBQ_NIL;
 
 	SpinLockAcquire(&jobq_control->free_mutex);
-	number = jobq_control->free_head;
+	if (any || (jobq_control->free_count > jobq_reserved_slots() &&
+				(jobq_control->free_count > jobq_few_slots() ||
+				 part->ready < share)))
+		number = jobq_control->free_head;
 	if (number != JOBQ_NIL)
 	{
 		jobq_control->free_head = jobq_slots[number].node.left;
@@ -141,7 +197,7 @@ jobq_slot_pop_free(void)
 	return number;
 }
 
-/* True when just now enough slots are free for a reload to be worth it. */
+/* True when just now enough slots are free for a refill to be worth it. */
 static bool
 push_free(JobqSlot *slot)
 {
@@ -153,7 +209,7 @@ push_free(JobqSlot *slot)
 	jobq_control->free_head = jobq_slot_number(slot);
 	count = ++jobq_control->free_count;
 	SpinLockRelease(&jobq_control->free_mutex);
-	return count == jobq_reload_threshold();
+	return count == jobq_few_slots();
 }
 
 int
@@ -292,13 +348,140 @@ jobq_slot_fill_ref(const JobqSlot *slot, JobqSlotRef *ref)
 	ref->lease = slot->l.lease;
 }
 
+/* ---- entering ---- */
+
+/* Everything but identity and place. */
+static void
+fill_slot(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
+{
+	static const JobqLease no_lease = {0};
+
+	slot->flags = 0;
+	slot->mark = InvalidTransactionId;
+	slot->claim_proc = -1;
+	slot->t = *ticket;
+	slot->l = lease != NULL ? *lease : no_lease;
+}
+
+static void
+start_slot(JobqSlot *slot)
+{
+	jobq_slot_set_state(slot, slot->l.lease != 0 ? SLOT_RUNNING : SLOT_READY);
+	jobq_slot_link(slot);
+}
+
+/*
+ * The job is in memory already, its hash lock is held. A newer ticket takes
+ * the place of an older one that nobody has claimed or marked; HELD when the
+ * older one is still in somebody's hands. Where steering has entered a ticket
+ * before those who have claimed it could, it becomes theirs.
+ */
+static JobqEntered
+meet(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+	bool		held;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	held = slot->t.ticket < ticket->ticket;
+	if (held && slot->state == SLOT_READY &&
+		slot->t.queue_id == ticket->queue_id &&
+		!TransactionIdIsValid(slot->mark))
+	{
+		jobq_slot_unlink(slot);
+		fill_slot(slot, ticket, lease);
+		start_slot(slot);
+		held = false;
+	}
+	else if (slot->t.ticket == ticket->ticket && slot->state == SLOT_READY &&
+			 lease != NULL && lease->lease != 0)
+	{
+		jobq_slot_unlink(slot);
+		slot->l = *lease;
+		jobq_slot_set_state(slot, SLOT_RUNNING);
+		if (!TransactionIdIsValid(slot->mark))
+			jobq_slot_link(slot);
+	}
+	LWLockRelease(part->lock);
+	return held ? ENTER_HELD : ENTER_PRESENT;
+}
+
+JobqEntered
+jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
+				const JobqLease *l, bool any, int32 *number)
+{
+	uint32		bucket = jobq_bucket(db, t->id);
+	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	JobqEntered entered = ENTER_DONE;
+	int32		found;
+
+	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
+	found = jobq_chain_find(bucket, db, gen, t->id);
+	if (found != JOBQ_NIL)
+		entered = meet(&jobq_slots[found], t, l);
+	else if ((*number = pop_free(part, any)) == JOBQ_NIL)
+		entered = ENTER_NO_SLOT;
+	else
+	{
+		JobqSlot   *slot = &jobq_slots[*number];
+
+		slot->node.left = JOBQ_NIL;
+		slot->node.right = JOBQ_NIL;
+		fill_slot(slot, t, l);
+		slot->state = SLOT_LINKING;
+		slot->part = jobq_part_index(part);
+		slot->gen = gen;
+		slot->db = db;
+		slot->hash_next = jobq_buckets[bucket];
+		jobq_buckets[bucket] = *number;
+	}
+	LWLockRelease(hash_lock);
+	return entered;
+}
+
+void
+jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
+				const int32 *numbers, int n, TimestampTz *first_expiry)
+{
+	bool		open;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	open = jobq_part_is(part, gen, queue_id);
+	for (int i = 0; open && i < n; i++)
+	{
+		JobqSlot   *slot = &jobq_slots[numbers[i]];
+
+		start_slot(slot);
+		if (slot->l.lease != 0)
+			*first_expiry = Min(*first_expiry, slot->l.expires_at);
+		else
+			*first_expiry = Min(*first_expiry, slot->t.expires_at);
+	}
+	LWLockRelease(part->lock);
+
+	for (int i = 0; !open && i < n; i++)
+	{
+		JobqSlotRef ref;
+
+		jobq_slot_fill_ref(&jobq_slots[numbers[i]], &ref);
+		(void) jobq_slot_remove(jobq_slots[numbers[i]].db, &ref,
+								jobq_is_linking);
+	}
+}
+
 /* ---- removing ---- */
+
+bool
+jobq_is_linking(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	return slot->state == SLOT_LINKING;
+}
 
 /*
  * Make the slot of a job free if may_go agrees. Its claimer may be waiting
  * for the start record: it has to look again.
  */
-void
+bool
 jobq_slot_remove(int db, const JobqSlotRef *ref,
 			bool (*may_go) (const JobqSlot *slot, const JobqSlotRef *ref))
 {
@@ -309,13 +492,14 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	int32		number;
 	bool		refill;
 	int			waiter = -1;
+	int32		epoch;
 
 	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
 	number = jobq_chain_find(bucket, db, ref->gen, ref->id);
 	if (number == JOBQ_NIL || !is_slot(number, ref))
 	{
 		LWLockRelease(hash_lock);
-		return;
+		return false;
 	}
 	slot = &jobq_slots[number];
 	part_lock = jobq_slot_part(slot)->lock;
@@ -324,10 +508,11 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	{
 		LWLockRelease(part_lock);
 		LWLockRelease(hash_lock);
-		return;
+		return false;
 	}
 	if (slot->flags & SLOT_START_WANTED)
 		waiter = slot->claim_proc;
+	epoch = slot->t.epoch;
 	jobq_slot_unlink(slot);
 	jobq_slot_set_state(slot, SLOT_FREE);
 	chain_remove(bucket, number);
@@ -342,8 +527,10 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 
 	if (waiter >= 0)
 		jobq_set_latch(waiter);
+	jobq_slot_gone(&jobq_dbs[db], epoch);
 	if (refill)
-		jobq_wake_reloaders();
+		jobq_wake_refillers();
+	return true;
 }
 
 /* Publishers that come too late remove their slots themselves. */
@@ -357,6 +544,17 @@ static bool
 is_same_ticket(const JobqSlot *slot, const JobqSlotRef *ref)
 {
 	return slot->state != SLOT_LINKING && slot->t.ticket == ref->ticket;
+}
+
+/* An available job that ends is one less. */
+static bool
+ends(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	if (!is_same_ticket(slot, ref))
+		return false;
+	if (slot->state == SLOT_READY)
+		jobq_slot_part(slot)->counters[COUNT_AVAILABLE]--;
+	return true;
 }
 
 static bool
@@ -379,13 +577,13 @@ jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref)
 void
 jobq_end(JobqDb *db, const JobqSlotRef *ref)
 {
-	jobq_slot_remove(jobq_db_index(db), ref, is_same_ticket);
+	(void) jobq_slot_remove(jobq_db_index(db), ref, ends);
 }
 
 void
 jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref)
 {
-	jobq_slot_remove(jobq_db_index(db), ref, is_unmarked);
+	(void) jobq_slot_remove(jobq_db_index(db), ref, is_unmarked);
 }
 
 /*
@@ -404,6 +602,6 @@ jobq_slot_drop_closing(int db)
 		if (slot->db != db || !jobq_slot_part(slot)->closing)
 			continue;
 		jobq_slot_fill_ref(slot, &ref);
-		jobq_slot_remove(db, &ref, is_closing);
+		(void) jobq_slot_remove(db, &ref, is_closing);
 	}
 }

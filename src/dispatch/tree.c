@@ -149,6 +149,19 @@ jobq_tree_first(const JobqTreeType *type, void *base, int32_t root)
 }
 
 int32_t
+jobq_tree_last(const JobqTreeType *type, void *base, int32_t root)
+{
+	int32_t		last = JOBQ_NIL;
+
+	while (root != JOBQ_NIL)
+	{
+		last = root;
+		root = node_at(type, base, root)->right;
+	}
+	return last;
+}
+
+int32_t
 jobq_tree_after(const JobqTreeType *type, void *base, int32_t root,
 				const void *key)
 {

@@ -37,6 +37,8 @@ extern bool jobq_tree_remove(const JobqTreeType *type, void *base,
 							 int32_t *root, int32_t element);
 extern int32_t jobq_tree_first(const JobqTreeType *type, void *base,
 							   int32_t root);
+extern int32_t jobq_tree_last(const JobqTreeType *type, void *base,
+							  int32_t root);
 
 /* Smallest element greater than key (an element-shaped value), or JOBQ_NIL. */
 extern int32_t jobq_tree_after(const JobqTreeType *type, void *base,

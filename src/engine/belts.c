@@ -1,10 +1,11 @@
 /*
  * belts.c: the tables of one epoch at a time, and which epoch is the current
- * one. The pointer in shared memory is a hint that the epoch table corrects.
+ * one. The pointer in shared memory is a hint that only the keeper writes.
  */
 #include "postgres.h"
 
 #include "access/table.h"
+#include "miscadmin.h"
 #include "utils/rel.h"
 
 #include "engine/belts.h"
@@ -58,36 +59,60 @@ read_hint(JobqDb *db, int32 class_id)
 	return epoch;
 }
 
-static void
-write_hint(JobqDb *db, uint32 gen, int32 class_id, int32 epoch)
+JOBQ_NORETURN static void
+raise_no_epoch(void)
 {
-	SpinLockAcquire(&db->mutex);
-	if (db->gen == gen)
-		db->open_epoch[class_id] = epoch;
-	SpinLockRelease(&db->mutex);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("pg_jobq has no open epoch"),
+			 errdetail("Tables of schema jobq are missing."),
+			 errhint("Restore them from a backup, or DROP and CREATE EXTENSION pg_jobq.")));
+	pg_unreachable();
 }
 
+/*
+ * The open epoch by the table of epochs. A class can be gone, if the queue was
+ * looked up before its retention changed: then the job goes where the default
+ * retention is, which never goes.
+ */
+static int32
+find_open(int32 class_id)
+{
+	int32		epoch = jobq_epoch_find_open(class_id);
+
+	if (epoch == 0)
+		epoch = jobq_epoch_find_open(JOBQ_CLASS_DEFAULT);
+	if (epoch == 0)
+		raise_no_epoch();
+	return epoch;
+}
+
+/*
+ * Lock first, then see that it is still the open one. Whoever closes an epoch
+ * corrects the hint, which is not ours to write, before it is sealed.
+ */
 int32
 jobq_belts_current(const JobqSession *session, JobqBelts *belts,
 				   int32 class_id)
 {
 	int32		epoch = read_hint(session->db, class_id);
+	int32		lost = 0;
 
-	/* lock first, then check that it is still the open one */
-	while (epoch == 0 ||
-		   jobq_belts_write(belts, epoch, BELT_JOB) == NULL ||
-		   read_hint(session->db, class_id) != epoch)
+	if (epoch != 0 && jobq_belts_write(belts, epoch, BELT_JOB) != NULL &&
+		read_hint(session->db, class_id) == epoch)
+		return epoch;
+	for (;;)
 	{
-		int32		found = jobq_epoch_find_open(class_id);
-
-		if (found == 0 || found == epoch)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("pg_jobq has no open epoch"),
-					 errdetail("Tables of schema jobq are missing."),
-					 errhint("Restore them from a backup, or DROP and CREATE EXTENSION pg_jobq.")));
-		epoch = found;
-		write_hint(session->db, session->gen, class_id, epoch);
+		epoch = find_open(class_id);
+		if (jobq_belts_write(belts, epoch, BELT_JOB) != NULL)
+		{
+			if (find_open(class_id) == epoch)
+				return epoch;
+		}
+		else if (epoch == lost)
+			raise_no_epoch();
+		else
+			lost = epoch;
+		CHECK_FOR_INTERRUPTS();
 	}
-	return epoch;
 }

@@ -56,27 +56,17 @@ deliver(ClaimCall *call, const JobqRow *row)
 }
 
 /*
- * Read the body of a ticket. False when the ticket is not there any more, or
- * has ended although the slot, which came from a scan, says otherwise.
+ * Read the body of a ticket. False when it is missing, or its epoch has been
+ * dropped, so that it must have ended.
  */
 static bool
-read_body(JobqBelts *belts, JobqTicket *t, uint8 flags, JobqRow *row,
-		  bool *missing)
+read_body(JobqBelts *belts, JobqTicket *t, JobqRow *row, bool *missing)
 {
 	Relation	job = jobq_belts_read(belts, t->epoch, BELT_JOB);
 
 	*missing = false;
 	if (job == NULL)
 		return false;
-	if (flags & SLOT_FROM_SCAN)
-	{
-		Relation	outcome = jobq_belts_read(belts, t->epoch, BELT_OUTCOME);
-		JobqOutcomeRow ended;
-
-		if (outcome == NULL ||
-			jobq_belt_read_outcome(outcome, t->ticket, &ended))
-			return false;
-	}
 	if (jobq_belt_read_ticket(job, &t->tid, t->id, t->ticket, row))
 		return true;
 	ereport(WARNING,
@@ -97,7 +87,7 @@ take_own(ClaimCall *call, int own, Taken *taken)
 	bool		missing;
 
 	jobq_own_claim(own, &call->lease);
-	if (!read_body(&call->belts, &t, 0, &row, &missing))
+	if (!read_body(&call->belts, &t, &row, &missing))
 		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
 	deliver(call, &row);
 	taken->own = own;
@@ -126,12 +116,14 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 		JobqRow		row;
 		bool		missing;
 
-		if (!read_body(&call->belts, &slots[i].t, slots[i].flags, &row,
-					   &missing))
+		if (!read_body(&call->belts, &slots[i].t, &row, &missing))
 		{
+			JobqKey		key = jobq_key_of(&slots[i].t);
+
 			jobq_drop_stale(call->session->db, &slots[i].ref);
 			if (missing)
-				jobq_db_reload(call->session->db, slots[i].t.id);
+				jobq_leave_on_disk(call->session->db, call->session->gen,
+								   slots[i].t.queue_id, &key, 1);
 			continue;
 		}
 		deliver(call, &row);
@@ -340,25 +332,30 @@ is_careful(JobqDb *db, TimestampTz now)
 	return careful;
 }
 
+/* A look without locks, so that asking an empty queue costs nothing. */
+static bool
+may_have_jobs(const JobqPart *part, const JobqQueue *queue)
+{
+	return part->ready > 0 || part->frontier.priority != JOBQ_KEY_END ||
+		jobq_own_first(queue->queue_id) >= 0;
+}
+
 /*
- * A look without locks, so that asking an empty queue costs nothing. Jobs
- * that are on disk only may come soon if there is room.
+ * All that could be taken now is on disk: wait for the keeper. False when
+ * there is nothing to wait for.
  */
 static bool
-may_have_jobs(const JobqSession *session, const JobqPart *part,
-			  const JobqQueue *queue)
+await_refill(const JobqSession *session, JobqPart *part, TimestampTz *deadline)
 {
-	JobqDb	   *db = session->db;
-	bool		spilled;
-
-	if (part->ready > 0 || jobq_own_first(queue->queue_id) >= 0)
-		return true;
-	SpinLockAcquire(&db->mutex);
-	spilled = db->reload_from != JOBQ_NEVER;
-	SpinLockRelease(&db->mutex);
-	if (spilled && jobq_free_slots() > 0)
-		jobq_wake_keeper(db);
-	return false;
+	if (!jobq_refill_wanted(part, session->gen))
+		return false;
+	if (*deadline == 0)
+		*deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												JOBQ_DEQUEUE_WAIT_MS);
+	jobq_ask_refill(part, session->gen);
+	if (!jobq_wait_a_moment(*deadline))
+		jobq_raise_not_ready();
+	return true;
 }
 
 List *
@@ -370,10 +367,13 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 	Taken	   *taken;
 	int			ntaken = 0;
 	int			size = (int) Min(max, JOBQ_CHUNK);
+	TimestampTz deadline = 0;
 
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	if (session->db->copy)
+		return deliveries;
 	call.part = get_part(session, queue);
-	if (!may_have_jobs(session, call.part, queue))
+	if (!may_have_jobs(call.part, queue))
 		return deliveries;
 	fill_lease(&call, lease_for, worker);
 	if (*lease == 0)
@@ -402,7 +402,8 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 						   &ntaken);
 		if (seen < want && own >= 0 && ntaken < max)
 			take_own(&call, own, &taken[ntaken++]);
-		else if (seen == 0)
+		else if (seen == 0 &&
+				 (ntaken > 0 || !await_refill(session, call.part, &deadline)))
 			break;
 	}
 	if (ntaken > 0)
@@ -423,13 +424,12 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 /* ---- peek ---- */
 
 static void
-peek_at(JobqBelts *belts, const JobqQueue *queue, JobqTicket *t, uint8 flags,
-		List **found)
+peek_at(JobqBelts *belts, const JobqQueue *queue, JobqTicket *t, List **found)
 {
 	JobqDelivery *delivery = palloc0(sizeof(JobqDelivery));
 	bool		missing;
 
-	if (!read_body(belts, t, flags, &delivery->row, &missing))
+	if (!read_body(belts, t, &delivery->row, &missing))
 		return;
 	delivery->queue = queue;
 	*found = lappend(*found, delivery);
@@ -444,9 +444,12 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	JobqTicket	tickets[JOBQ_CHUNK];
 	JobqTicket	last;
 	List	   *found = NIL;
+	TimestampTz now = jobq_now();
 	int			n = 1;
 
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	if (session->db->copy)
+		return NIL;
 	part = get_part(session, queue);
 	for (bool first = true; n > 0 && list_length(found) < max; first = false)
 	{
@@ -455,7 +458,10 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 					  (int) Min(max - list_length(found), JOBQ_CHUNK),
 					  tickets);
 		for (int i = 0; i < n; i++)
-			peek_at(&belts, queue, &tickets[i], SLOT_FROM_SCAN, &found);
+		{
+			if (tickets[i].expires_at > now)
+				peek_at(&belts, queue, &tickets[i], &found);
+		}
 		if (n > 0)
 			last = tickets[n - 1];
 	}

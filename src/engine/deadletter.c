@@ -113,7 +113,7 @@ jobq_dead_letter(const JobqSession *session, const JobqQueue *queue,
 	if (queue->dead_letter[0] == '\0' ||
 		!jobq_queue_by_name(queue->dead_letter, &target))
 		return 0;
-	jobq_new_job_like(row, now, &copy);
+	jobq_new_job_like(row, &target, now, &copy);
 	copy.values[JOB_ENQUEUED_BY] = row->values[JOB_ENQUEUED_BY];
 	copy.nulls[JOB_RETRY_OF] = true;
 	copy.values[JOB_MAX_ATTEMPTS] = Int32GetDatum(target.max_attempts);

@@ -48,6 +48,12 @@ extern void jobq_await_ready(const JobqSession *session, int timeout_ms);
 extern bool jobq_wait_a_moment(TimestampTz deadline);
 JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
 
+/*
+ * The same for whatever ends, moves or extends jobs; JQ009 also in a copy
+ * that has not been adopted.
+ */
+extern void jobq_await_settle(const JobqSession *session);
+
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 
@@ -60,6 +66,12 @@ extern void jobq_register_xact_callbacks(void);
 
 /* This transaction does what PREPARE TRANSACTION must refuse. */
 extern void jobq_xact_steered(const JobqSession *session);
+
+/* A job has died; its row on the shelf stays until then. */
+extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
+
+/* The keeper is to look at the epochs and their classes after the commit. */
+extern void jobq_xact_epoch_news(const JobqSession *session);
 
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
@@ -82,6 +94,9 @@ extern int64 jobq_enqueue_row(const JobqSession *session,
 extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
+
+/* expires_at as the queue's ttl makes it of run_at; NULL without one. */
+extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 
 /* Wait for transactions that have enqueued there and keep new ones out. */
 extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
@@ -215,6 +230,14 @@ typedef struct JobqRedrive
 
 extern int64 jobq_redrive(const JobqSession *session, const JobqRedrive *what);
 
+/* ---- copy.c ---- */
+
+/*
+ * Take over the jobs of a copy, at commit. Keeps everybody else out of the
+ * queues until then.
+ */
+extern void jobq_adopt(void);
+
 /* ---- keeper's work; each opens and commits its own transactions ---- */
 
 /* Load shared memory from the tables; leaves the database READY. */
@@ -237,5 +260,6 @@ extern bool jobq_in_keeper;
  */
 extern bool jobq_keeper_begin(Oid install);
 extern void jobq_keeper_commit(void);
+extern void jobq_keeper_abort(void);
 
 #endif							/* JOBQ_ENGINE_H */

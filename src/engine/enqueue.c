@@ -29,6 +29,20 @@ jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
 	t->max_attempts = DatumGetInt32(row->values[JOB_MAX_ATTEMPTS]);
 	t->priority = DatumGetInt16(row->values[JOB_PRIORITY]);
 	t->tid = *tid;
+	t->expires_at = row->nulls[JOB_EXPIRES_AT] ? DT_NOEND :
+		DatumGetTimestampTz(row->values[JOB_EXPIRES_AT]);
+}
+
+/* All its columns up to the priority are fixed in length and never null. */
+void
+jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch, JobqTicket *t)
+{
+	JobqRow		row;
+
+	slot_getsomeattrs(slot, JOB_EXPIRES_AT + 1);
+	memcpy(row.values, slot->tts_values, sizeof(Datum) * (JOB_EXPIRES_AT + 1));
+	memcpy(row.nulls, slot->tts_isnull, sizeof(bool) * (JOB_EXPIRES_AT + 1));
+	jobq_ticket_of_row(&row, epoch, &slot->tts_tid, t);
 }
 
 void
@@ -59,6 +73,7 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
 		jobq_xact_publish(session, &t);
 	}
+	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);
 	pfree(tids);
 }
@@ -70,10 +85,31 @@ jobq_shelf_counter(const JobqRow *row)
 		COUNT_SCHEDULED : COUNT_RETRYABLE;
 }
 
+/*
+ * A time beyond the end of time is none. (run_at may be anything a timestamp
+ * can be.)
+ */
+void
+jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row)
+{
+	TimestampTz expires_at = DatumGetTimestampTz(row->values[JOB_RUN_AT]) +
+		queue->ttl;
+
+	row->nulls[JOB_EXPIRES_AT] = queue->ttl == 0 ||
+		!IS_VALID_TIMESTAMP(expires_at);
+	row->values[JOB_EXPIRES_AT] = TimestampTzGetDatum(expires_at);
+}
+
+/* One that expires before its time comes is due then, to be ended. */
 void
 jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 {
 	int32		queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
+
+	if (state != SHELF_DEAD && !row->nulls[JOB_EXPIRES_AT] &&
+		DatumGetTimestampTz(row->values[JOB_EXPIRES_AT]) <
+		DatumGetTimestampTz(row->values[JOB_RUN_AT]))
+		row->values[JOB_RUN_AT] = row->values[JOB_EXPIRES_AT];
 
 	row->values[SHELF_STATE] = CharGetDatum(state);
 	row->nulls[SHELF_STATE] = false;

@@ -18,6 +18,8 @@
 #include "security/security.h"
 
 #define SPILLED_WAIT_MS		2000
+#define SPILLED_SLOTS		64		/* of a transaction, for jobs that are on
+									 * disk only */
 
 static void
 hold_own(int own, JobqHeld *held)
@@ -79,32 +81,6 @@ check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
 				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
 }
 
-/*
- * A slot that came from a scan may be of a ticket that has ended meanwhile:
- * then it goes, and the job is to be looked for elsewhere.
- */
-static bool
-drop_if_stale(const JobqSession *session, JobqHeld *held)
-{
-	JobqBelts	belts = {0};
-	JobqOutcomeRow row;
-	Relation	outcome;
-	bool		stale;
-
-	if (!(held->flags & SLOT_FROM_SCAN))
-		return false;
-	outcome = jobq_belts_read(&belts, held->t.epoch, BELT_OUTCOME);
-	stale = outcome == NULL ||
-		jobq_belt_read_outcome(outcome, held->t.ticket, &row);
-	jobq_belts_close(&belts);
-	if (stale)
-	{
-		jobq_let_go(session, held);
-		jobq_drop_stale(session->db, &held->ref);
-	}
-	return stale;
-}
-
 JobqHoldResult
 jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			  JobqHeld *held)
@@ -130,8 +106,6 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			case MARK_OK:
 				jobq_xact_marked(session, &ref, xid);
 				hold_slot(&slot, &ref, xid, held);
-				if (drop_if_stale(session, held))
-					continue;
 				return HOLD_OK;
 			case MARK_NO_SLOT:
 				return HOLD_NO_SLOT;
@@ -147,6 +121,121 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			return HOLD_BUSY;
 		XactLockTableWait(busy, NULL, NULL, XLTW_None);
 	}
+}
+
+/* ---- tickets that are on disk only ---- */
+
+static bool
+has_ended(const JobqTicket *t)
+{
+	JobqBelts	belts = {0};
+	Relation	outcome = jobq_belts_read(&belts, t->epoch, BELT_OUTCOME);
+	JobqOutcomeRow row;
+	bool		ended;
+
+	ended = outcome == NULL ||
+		jobq_belt_read_outcome(outcome, t->ticket, &row);
+	jobq_belts_close(&belts);
+	return ended;
+}
+
+/* One of ours beyond those that the transaction remembers one by one. */
+static bool
+is_own_on_disk(const JobqTicket *t)
+{
+	JobqBelts	belts = {0};
+	Relation	job;
+	bool		own;
+
+	if (!jobq_xact_spilled(t->queue_id))
+		return false;
+	job = jobq_belts_read(&belts, t->epoch, BELT_JOB);
+	own = job != NULL && jobq_belt_is_own(job, t->id, t->ticket);
+	jobq_belts_close(&belts);
+	return own;
+}
+
+/* It is not in memory and not available any more once we have ended it. */
+static void
+hold_on_disk(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
+{
+	*held = (JobqHeld) {.own = -1,.ref = {.slot = JOBQ_NIL},
+		.state = SLOT_READY,.t = *t};
+	jobq_xact_count(session, t->queue_id, COUNT_AVAILABLE, -1);
+}
+
+/*
+ * Give it a slot of its own, marked: whoever would load or publish it finds
+ * it there. Only then look whether it has ended before.
+ */
+static bool
+hold_in_slot(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	JobqSlotRef ref;
+
+	jobq_xact_reserve(1);
+	if (!jobq_enter_marked(session->db, session->gen, t, xid, &ref))
+		return false;
+	jobq_xact_marked(session, &ref, xid);
+	if (has_ended(t))
+	{
+		jobq_xact_at_commit(&ref, AT_COMMIT_NOTHING, 0);
+		jobq_drop_marked(session->db, &ref);
+		return false;
+	}
+	*held = (JobqHeld) {.own = -1,.ref = ref,.xid = xid,
+		.state = SLOT_READY,.t = *t};
+	return true;
+}
+
+/* For many: until we end, nothing of the queue is loaded. */
+static bool
+hold_all_behind(const JobqSession *session, const JobqTicket *t,
+				JobqHeld *held)
+{
+	TransactionId busy;
+	JobqSlot	slot;
+
+	while (!jobq_hold_refill(session->db, session->gen, t->queue_id,
+							 GetTopTransactionId(), &busy))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (TransactionIdIsValid(busy))
+			XactLockTableWait(busy, NULL, NULL, XLTW_None);
+		else
+			(void) jobq_wait_a_moment(DT_NOEND);
+	}
+	if (!jobq_is_behind(session->db, session->gen, t) ||
+		jobq_find(session->db, session->gen, t->id, &slot) || has_ended(t))
+		return false;
+	hold_on_disk(session, t, held);
+	return true;
+}
+
+bool
+jobq_hold_spilled(const JobqSession *session, const JobqTicket *t, bool many,
+				  JobqHeld *held)
+{
+	static TransactionId counted;	/* transaction that slots are counted of */
+	static int	slots;
+
+	if (is_own_on_disk(t))
+	{
+		hold_on_disk(session, t, held);
+		return true;
+	}
+	if (counted != GetTopTransactionId())
+	{
+		counted = GetTopTransactionId();
+		slots = 0;
+	}
+	if (many || slots >= SPILLED_SLOTS)
+		return hold_all_behind(session, t, held);
+	if (!hold_in_slot(session, t, held))
+		return false;
+	slots++;
+	return true;
 }
 
 void
@@ -297,7 +386,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		if (result == MARK_NO_SLOT)
 		{
 			lost = cause_on_disk(id, lease, queue);
-			if (lost != JOBQ_LOST_LEASE || !jobq_is_spilled(session->db, id))
+			if (lost != JOBQ_LOST_LEASE || !jobq_lacks_leases(session->db))
 				return lost;
 			await_slot(session, &deadline);
 			continue;
@@ -309,8 +398,6 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		if (result == MARK_OK)
 		{
 			hold_slot(&slot, &ref, xid, held);
-			if (drop_if_stale(session, held))
-				continue;
 			return JOBQ_HELD;
 		}
 		if (result == MARK_GRACE)

@@ -23,6 +23,13 @@ typedef enum JobqHoldResult
 extern JobqHoldResult jobq_hold_any(const JobqSession *session, int64 id,
 									bool nowait, JobqHeld *held);
 
+/*
+ * The same for an available ticket that has no slot; with many, for one of
+ * many. False: look again from the start.
+ */
+extern bool jobq_hold_spilled(const JobqSession *session, const JobqTicket *t,
+							  bool many, JobqHeld *held);
+
 /* Put a held job back as it was; nothing has been written for it. */
 extern void jobq_let_go(const JobqSession *session, JobqHeld *held);
 

@@ -38,6 +38,14 @@ jobq_keeper_commit(void)
 	pgstat_report_stat(false);
 }
 
+/* Undo it all. */
+void
+jobq_keeper_abort(void)
+{
+	PopActiveSnapshot();
+	AbortCurrentTransaction();
+}
+
 void
 jobq_keeper_query(const char *query, int nargs, Oid *types, Datum *values,
 				  JobqRowHandler handler, void *state)

@@ -22,10 +22,17 @@ extern Datum jobq_row_value(HeapTuple tuple, TupleDesc desc, int column,
 /* ---- load.c ---- */
 
 /*
- * Bring the live tickets of jobs with id >= from into memory as far as there
- * is room, running ones with their leases. Runs in the present transaction.
+ * Bring the running tickets into memory with their leases. False when there
+ * was no room for all. Runs in the present transaction.
  */
-extern void jobq_load(const JobqSession *session, int64 from);
+extern bool jobq_load_running(const JobqSession *session);
+
+/*
+ * Count all that is on disk for the counters: what is available, from a
+ * moment when no producer is between its commit and what it publishes; and
+ * what has ended. Nobody may end or take a job meanwhile.
+ */
+extern void jobq_load_counts(const JobqSession *session);
 
 /* Set the counters of what is on the shelf, and when the next is due. */
 extern void jobq_load_shelf(const JobqSession *session);
@@ -33,6 +40,22 @@ extern void jobq_load_shelf(const JobqSession *session);
 /* Make a queue's counter say `value`; nobody else may be changing it. */
 extern void jobq_set_counter(const JobqSession *session, int32 queue_id,
 							 JobqCounter counter, int64 value);
+
+/*
+ * Parts of a round; each returns when it wants to come again, JOBQ_NEVER when
+ * it is woken.
+ */
+
+/* ---- due.c: jobs on the shelf whose time has come ---- */
+extern TimestampTz jobq_tend_shelf(const JobqSession *session,
+								   TimestampTz now);
+
+/* ---- expire.c: available jobs of a queue that have expired ---- */
+extern TimestampTz jobq_tend_expiry(const JobqSession *session, JobqPart *part,
+									TimestampTz now);
+
+/* ---- deadrows.c: dead jobs whose retention is over ---- */
+extern TimestampTz jobq_tend_dead(const JobqSession *session, TimestampTz now);
 
 /* ---- recover.c ---- */
 

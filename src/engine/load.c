@@ -1,9 +1,12 @@
 /*
- * load.c: bringing live tickets from the belt into memory, at recovery and
- * when slots have become free. Reads tables, writes shared memory only.
+ * load.c: what memory must know before anything is handed out: which tickets
+ * run, under which leases, and how many there are of everything. Reads tables,
+ * writes shared memory only.
  */
 #include "postgres.h"
 
+#include "access/relation.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -12,134 +15,17 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "engine/belts.h"
 #include "engine/keeperxact.h"
+#include "engine/place.h"
 #include "pause.h"
+#include "store/order.h"
 
-#define SHELF_LOCK_TRIES	50
-#define SHELF_LOCK_WAIT_US	10000L
-
-/* A live ticket on its way into memory. */
-typedef struct Live
-{
-	int64		ticket;			/* hash key */
-	JobqTicket	t;
-	JobqLease	l;				/* lease 0 = available */
-	TimestampTz extended_at;	/* claimed_at of the row expires_at is from */
-} Live;
-
-typedef struct Load
-{
-	const JobqSession *session;
-	int32		epoch;
-	HTAB	   *live;
-} Load;
-
-/* Both queries give the row's ctid as their eighth column. */
-static ItemPointerData
-row_tid(HeapTuple tuple, TupleDesc desc)
-{
-	return *(ItemPointer) DatumGetPointer(jobq_row_value(tuple, desc, 8, NULL));
-}
-
-static void
-take_ticket(HeapTuple tuple, TupleDesc desc, void *state)
-{
-	Load	   *load = state;
-	int64		ticket = DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL));
-	Live	   *live = hash_search(load->live, &ticket, HASH_ENTER, NULL);
-
-	memset(&live->t, 0, sizeof(Live) - offsetof(Live, t));
-	live->t.ticket = ticket;
-	live->t.id = DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
-	live->t.queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 3, NULL));
-	live->t.priority = DatumGetInt16(jobq_row_value(tuple, desc, 4, NULL));
-	live->t.run_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 5, NULL));
-	live->t.attempt = DatumGetInt32(jobq_row_value(tuple, desc, 6, NULL));
-	live->t.max_attempts = DatumGetInt32(jobq_row_value(tuple, desc, 7, NULL));
-	live->t.tid = row_tid(tuple, desc);
-	live->t.epoch = load->epoch;
-}
-
-/* A claim of a live ticket: a dequeue or carry row makes it running. */
-static void
-apply_claim(Live *live, HeapTuple tuple, TupleDesc desc)
-{
-	bool		no_worker;
-	Datum		worker = jobq_row_value(tuple, desc, 7, &no_worker);
-
-	live->l.lease = DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL));
-	live->l.claimed_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 2, NULL));
-	live->l.expires_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 3, NULL));
-	live->l.lease_for = live->l.expires_at - live->l.claimed_at;
-	live->l.claimed_by = DatumGetObjectId(jobq_row_value(tuple, desc, 4, NULL));
-	if (!no_worker)
-		text_to_cstring_buffer(DatumGetTextPP(worker), live->l.worker,
-							   sizeof(live->l.worker));
-	live->l.claim_tid = row_tid(tuple, desc);
-	live->extended_at = live->l.claimed_at;
-}
-
-/* An extension counts beside a claim of the same lease; the latest wins. */
-static void
-apply_extension(Live *live, HeapTuple tuple, TupleDesc desc)
-{
-	TimestampTz at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 2, NULL));
-
-	if (live->l.lease != DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL)))
-		return;
-	if (at >= live->extended_at)
-	{
-		live->extended_at = at;
-		live->l.expires_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 3, NULL));
-	}
-	if (DatumGetBool(jobq_row_value(tuple, desc, 9, NULL)))
-		live->l.claim_tid = row_tid(tuple, desc);
-}
-
-/* Rows come dequeues and carries first, then extensions by claimed_at. */
-static void
-take_claim(HeapTuple tuple, TupleDesc desc, void *state)
-{
-	Load	   *load = state;
-	char		flag = DatumGetChar(jobq_row_value(tuple, desc, 5, NULL));
-	bytea	   *packed = DatumGetByteaPP(jobq_row_value(tuple, desc, 6, NULL));
-	int64	   *tickets;
-	int			n = jobq_tickets_unpack(packed, &tickets);
-
-	for (int i = 0; i < n; i++)
-	{
-		Live	   *live = hash_search(load->live, &tickets[i], HASH_FIND, NULL);
-
-		if (live == NULL)
-			continue;
-		if (flag == CLAIM_EXTEND)
-			apply_extension(live, tuple, desc);
-		else
-			apply_claim(live, tuple, desc);
-	}
-	pfree(tickets);
-}
-
-/* Running ones first: they must have a slot; then by queue, in order. */
-static int
-compare_live(const void *a, const void *b)
-{
-	const Live *x = *(const Live *const *) a;
-	const Live *y = *(const Live *const *) b;
-
-	if ((x->l.lease != 0) != (y->l.lease != 0))
-		return x->l.lease != 0 ? -1 : 1;
-	if (x->t.queue_id != y->t.queue_id)
-		return x->t.queue_id < y->t.queue_id ? -1 : 1;
-	if (x->t.priority != y->t.priority)
-		return x->t.priority < y->t.priority ? -1 : 1;
-	if (x->t.run_at != y->t.run_at)
-		return x->t.run_at < y->t.run_at ? -1 : 1;
-	return x->t.id < y->t.id ? -1 : x->t.id > y->t.id;
-}
+#define LOCK_TRIES		50
+#define LOCK_WAIT_US	10000L
 
 /* A long load must not keep DROP DATABASE and its like waiting. */
 static void
@@ -157,112 +43,439 @@ check_let_go(JobqDb *db)
 				 errmsg("pg_jobq keeper stops loading: the database is needed without it")));
 }
 
-/*
- * The snapshot may be old: a ticket that has ended since then, and whose slot
- * had gone before we made one again, is not to stay as running. (Available
- * ones are verified when they are claimed.)
- */
-static void
-drop_ended(const JobqSession *session, Relation outcome,
-		   const JobqTicket *tickets, const JobqLease *leases, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		JobqSlotRef ref = {.slot = JOBQ_NIL,.gen = session->gen,
-			.id = tickets[i].id,.ticket = tickets[i].ticket,
-		.lease = leases[i].lease};
-		JobqOutcomeRow row;
+/* ---- running tickets ---- */
 
-		if (leases[i].lease != 0 &&
-			jobq_belt_read_outcome(outcome, tickets[i].ticket, &row))
-			jobq_drop_stale(session->db, &ref);
-	}
+/* A ticket that was claimed and has not ended. */
+typedef struct Running
+{
+	int64		ticket;			/* hash key */
+	JobqTicket	t;				/* id 0: its row has not been found yet */
+	JobqLease	l;
+	TimestampTz extended_at;	/* claimed_at of the row expires_at is from */
+} Running;
+
+typedef struct Load
+{
+	const JobqSession *session;
+	int32		epoch;
+	Relation	job;
+	Relation	claim;
+	Relation	outcome;
+	Snapshot	snapshot;
+	JobqProbe	probe;
+	HTAB	   *running;
+	int			nmissing;		/* of running: row not found yet */
+	bool		extended;		/* there are extensions */
+} Load;
+
+static void
+read_lease(TupleTableSlot *slot, JobqLease *lease)
+{
+	Datum	   *values = slot->tts_values;
+
+	memset(lease, 0, sizeof(*lease));
+	lease->lease = DatumGetInt64(values[CLAIM_LEASE]);
+	lease->claimed_at = DatumGetTimestampTz(values[CLAIM_CLAIMED_AT]);
+	lease->expires_at = DatumGetTimestampTz(values[CLAIM_EXPIRES_AT]);
+	lease->lease_for = lease->expires_at - lease->claimed_at;
+	lease->claimed_by = DatumGetObjectId(values[CLAIM_CLAIMED_BY]);
+	if (!slot->tts_isnull[CLAIM_WORKER])
+		text_to_cstring_buffer(DatumGetTextPP(values[CLAIM_WORKER]),
+							   lease->worker, sizeof(lease->worker));
+	lease->claim_tid = slot->tts_tid;
 }
 
 static void
-publish(const JobqSession *session, Relation outcome, Live **live, long n)
+take_claim(Load *load, TupleTableSlot *slot, int64 ticket)
 {
-	JobqTicket	tickets[JOBQ_CHUNK];
-	JobqLease	leases[JOBQ_CHUNK];
-	int			count = 0;
+	Running    *running;
 
-	qsort(live, n, sizeof(Live *), compare_live);
-	for (long i = 0; i < n; i++)
+	if (jobq_probe_ended(&load->probe, ticket))
+		return;
+	running = hash_search(load->running, &ticket, HASH_ENTER, NULL);
+	memset(&running->t, 0, sizeof(running->t));
+	read_lease(slot, &running->l);
+	running->extended_at = running->l.claimed_at;
+}
+
+/* An extension counts beside a claim of the same lease; the latest wins. */
+static void
+take_extension(Load *load, TupleTableSlot *slot, int64 ticket)
+{
+	Running    *running = hash_search(load->running, &ticket, HASH_FIND, NULL);
+	TimestampTz at = DatumGetTimestampTz(slot->tts_values[CLAIM_CLAIMED_AT]);
+
+	if (running == NULL ||
+		running->l.lease != DatumGetInt64(slot->tts_values[CLAIM_LEASE]))
+		return;
+	if (at >= running->extended_at)
 	{
-		tickets[count] = live[i]->t;
-		leases[count] = live[i]->l;
-		count++;
-		if (count == JOBQ_CHUNK || i == n - 1 ||
-			live[i + 1]->t.queue_id != live[i]->t.queue_id)
+		running->extended_at = at;
+		running->l.expires_at =
+			DatumGetTimestampTz(slot->tts_values[CLAIM_EXPIRES_AT]);
+	}
+	if (!slot->tts_isnull[CLAIM_PROGRESS])
+		running->l.claim_tid = slot->tts_tid;
+}
+
+/* One pass over the claims: dequeues and carries, or the extensions. */
+static void
+read_claims(Load *load, bool extensions)
+{
+	TableScanDesc scan = table_beginscan(load->claim, load->snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(load->claim, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		int64	   *tickets;
+		int			n;
+		bool		is_extension;
+
+		slot_getallattrs(slot);
+		is_extension = DatumGetChar(slot->tts_values[CLAIM_FLAG]) == CLAIM_EXTEND;
+		load->extended |= is_extension;
+		if (is_extension != extensions)
+			continue;
+		n = jobq_tickets_unpack(DatumGetByteaPP(slot->tts_values[CLAIM_TICKETS]),
+								&tickets);
+		for (int i = 0; i < n; i++)
 		{
-			(void) jobq_publish(session->db, session->gen, tickets, leases,
-								count, SLOT_FROM_SCAN);
-			drop_ended(session, outcome, tickets, leases, count);
-			count = 0;
-			check_let_go(session->db);
+			if (extensions)
+				take_extension(load, slot, tickets[i]);
+			else
+				take_claim(load, slot, tickets[i]);
 		}
+		pfree(tickets);
+		check_let_go(load->session->db);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+}
+
+/* A job's first ticket is its id, by which there is an index. */
+static void
+find_first_tickets(Load *load)
+{
+	HASH_SEQ_STATUS seq;
+	Running    *running;
+
+	hash_seq_init(&seq, load->running);
+	while ((running = hash_seq_search(&seq)) != NULL)
+	{
+		ItemPointerData none;
+		JobqRow		row;
+
+		ItemPointerSetInvalid(&none);
+		if (jobq_belt_read_ticket(load->job, &none, running->ticket,
+								  running->ticket, &row))
+			jobq_ticket_of_row(&row, load->epoch, &none, &running->t);
+		else
+			load->nmissing++;
 	}
 }
 
+/* The others are looked for among all. */
 static void
-load_epoch(const JobqSession *session, JobqBelts *belts, int32 epoch,
-		   int64 from)
+find_later_tickets(Load *load)
 {
-	Load		load = {.session = session,.epoch = epoch};
-	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Live)};
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(from)};
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+
+	if (load->nmissing == 0)
+		return;
+	scan = table_beginscan(load->job, load->snapshot, 0, NULL);
+	slot = table_slot_create(load->job, NULL);
+	while (load->nmissing > 0 &&
+		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		null;
+		int64		ticket = DatumGetInt64(slot_getattr(slot, JOB_TICKET + 1,
+														&null));
+		Running    *running = hash_search(load->running, &ticket, HASH_FIND,
+										  NULL);
+
+		CHECK_FOR_INTERRUPTS();
+		if (running == NULL || running->t.id != 0)
+			continue;
+		jobq_ticket_of_slot(slot, load->epoch, &running->t);
+		load->nmissing--;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+}
+
+/* Into the hash, then a last look whether it has ended meanwhile. */
+static bool
+place(Load *load, const Running *running)
+{
+	JobqPart   *part = jobq_part_get(load->session->db, load->session->gen,
+									 running->t.queue_id);
+	JobqSlotRef fresh;
+	bool		ended;
+
+	if (part == NULL ||
+		jobq_refill_put(part, load->session->gen, &running->t, &running->l, 1,
+						&fresh) == 0)
+		return false;
+	if (fresh.slot == JOBQ_NIL)
+		return true;
+	ended = true;
+	PG_TRY();
+	{
+		ended = jobq_probe_ended(&load->probe, running->ticket);
+	}
+	PG_FINALLY();
+	{
+		jobq_refill_link(part, load->session->gen, &fresh, &ended, 1);
+	}
+	PG_END_TRY();
+	return true;
+}
+
+static bool
+load_epoch(Load *load)
+{
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Running)};
 	HASH_SEQ_STATUS seq;
-	Live	  **all;
-	Live	   *one;
-	long		n = 0;
+	Running    *running;
+	bool		room = true;
 
 	ctl.hcxt = CurrentMemoryContext;
-	load.live = hash_create("pg_jobq live tickets", 1024, &ctl,
-							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	jobq_keeper_query(psprintf("SELECT j.ticket, j.id, j.queue_id, j.priority, j.run_at,"
-							   " j.attempt, j.max_attempts, j.ctid"
-							   " FROM jobq.job_%d j WHERE j.id >= $1"
-							   " AND NOT EXISTS (SELECT 1 FROM jobq.outcome_%d o"
-							   " WHERE o.ticket = j.ticket)", epoch, epoch),
-					  1, types, values, take_ticket, &load);
+	load->running = hash_create("pg_jobq running tickets", 1024, &ctl,
+								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	load->nmissing = 0;
+	load->extended = false;
+	jobq_probe_begin(&load->probe, load->outcome);
+	read_claims(load, false);
+	if (load->extended && hash_get_num_entries(load->running) > 0)
+		read_claims(load, true);
+	find_first_tickets(load);
+	find_later_tickets(load);
+	hash_seq_init(&seq, load->running);
+	while ((running = hash_seq_search(&seq)) != NULL)
+	{
+		if (running->t.id != 0 && !place(load, running))
+			room = false;
+	}
+	jobq_probe_end(&load->probe);
+	hash_destroy(load->running);
+	return room;
+}
+
+bool
+jobq_load_running(const JobqSession *session)
+{
+	Load		load = {.session = session};
+	JobqBelts	belts = {0};
+	int32	   *epochs;
+	int			nepochs;
+	bool		room = true;
+
+	load.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	JOBQ_PAUSE("after-load-snapshot");
-	check_let_go(session->db);
-	jobq_keeper_query(psprintf("SELECT c.lease, c.claimed_at, c.expires_at, c.claimed_by,"
-							   " c.flag, c.tickets, c.worker, c.ctid,"
-							   " c.progress IS NOT NULL"
-							   " FROM jobq.claim_%d c"
-							   " ORDER BY c.flag = 'e', c.claimed_at", epoch),
-					  0, NULL, NULL, take_claim, &load);
-	n = hash_get_num_entries(load.live);
-	all = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Live *) * (n + 1));
-	n = 0;
-	hash_seq_init(&seq, load.live);
-	while ((one = hash_seq_search(&seq)) != NULL)
-		all[n++] = one;
-	publish(session, jobq_belts_read(belts, epoch, BELT_OUTCOME), all, n);
-	pfree(all);
-	hash_destroy(load.live);
+	nepochs = jobq_epoch_list_undrained(&epochs);
+	for (int e = 0; e < nepochs; e++)
+	{
+		load.epoch = epochs[e];
+		load.job = jobq_belts_read(&belts, epochs[e], BELT_JOB);
+		load.outcome = jobq_belts_read(&belts, epochs[e], BELT_OUTCOME);
+		load.claim = jobq_belts_read(&belts, epochs[e], BELT_CLAIM);
+		if (load.job != NULL && load.outcome != NULL && load.claim != NULL &&
+			!load_epoch(&load))
+			room = false;
+	}
+	jobq_belts_close(&belts);
+	UnregisterSnapshot(load.snapshot);
+	return room;
+}
+
+/* ---- counts ---- */
+
+typedef struct Count
+{
+	int32		queue_id;		/* hash key */
+	int64		rows;			/* tickets in undrained epochs */
+	int64		outcomes;		/* of these */
+	int64		counters[COUNT_N];
+} Count;
+
+static Count *
+count_of(HTAB *counts, HeapTuple tuple, TupleDesc desc)
+{
+	int32		queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL));
+	bool		found;
+	Count	   *count = hash_search(counts, &queue_id, HASH_ENTER, &found);
+
+	if (!found)
+		memset(&count->rows, 0, sizeof(*count) - offsetof(Count, rows));
+	return count;
+}
+
+static void
+take_rows(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	Count	   *count = count_of(state, tuple, desc);
+
+	count->rows += DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
+}
+
+static void
+take_outcomes(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	Count	   *count = count_of(state, tuple, desc);
+	bool		no_attempt;
+	char		ended = DatumGetChar(jobq_row_value(tuple, desc, 2, NULL));
+	char		attempt = DatumGetChar(jobq_row_value(tuple, desc, 3, &no_attempt));
+	int64		n = DatumGetInt64(jobq_row_value(tuple, desc, 4, NULL));
+
+	count->outcomes += n;
+	if (ended == ENDED_COMPLETED)
+		count->counters[COUNT_COMPLETED] += n;
+	else if (ended == ENDED_DEAD)
+		count->counters[COUNT_DEAD] += n;
+	else if (ended == ENDED_CANCELLED)
+		count->counters[COUNT_CANCELLED] += n;
+	else if (ended == ENDED_EXPIRED)
+		count->counters[COUNT_EXPIRED] += n;
+	if (!no_attempt && (attempt == ATTEMPT_FAILED ||
+						attempt == ATTEMPT_LEASE_EXPIRED ||
+						attempt == ATTEMPT_ROLLED_BACK))
+		count->counters[COUNT_FAILED] += n;
+}
+
+/* Drained and dropped epochs, and those that are gone. */
+static void
+take_totals(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	static const JobqCounter columns[] = {
+		COUNT_COMPLETED, COUNT_FAILED, COUNT_DEAD, COUNT_CANCELLED,
+		COUNT_EXPIRED
+	};
+	Count	   *count = count_of(state, tuple, desc);
+
+	for (int i = 0; i < (int) lengthof(columns); i++)
+		count->counters[columns[i]] +=
+			DatumGetInt64(jobq_row_value(tuple, desc, i + 2, NULL));
+}
+
+static void
+count_epochs(HTAB *counts, const int32 *epochs, int nepochs)
+{
+	JobqBelts	belts = {0};
+
+	for (int e = 0; e < nepochs; e++)
+	{
+		if (jobq_belts_read(&belts, epochs[e], BELT_JOB) == NULL ||
+			jobq_belts_read(&belts, epochs[e], BELT_OUTCOME) == NULL)
+			continue;
+		jobq_keeper_query(psprintf("SELECT j.queue_id, count(*)"
+								   " FROM jobq.job_%d j GROUP BY 1",
+								   epochs[e]),
+						  0, NULL, NULL, take_rows, counts);
+		jobq_keeper_query(psprintf("SELECT o.queue_id, o.ended, o.attempt_outcome, count(*)"
+								   " FROM jobq.outcome_%d o GROUP BY 1, 2, 3",
+								   epochs[e]),
+						  0, NULL, NULL, take_outcomes, counts);
+	}
+	jobq_belts_close(&belts);
+}
+
+/*
+ * With ShareLock on a table no writer is between its commit and what it does
+ * to memory in its callback. If writers never leave a gap, the counters may
+ * stay off by what is in flight.
+ */
+static bool
+lock_out_writers(Oid relid)
+{
+	for (int i = 0; i < LOCK_TRIES; i++)
+	{
+		if (ConditionalLockRelationOid(relid, ShareLock))
+			return true;
+		pg_usleep(LOCK_WAIT_US);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
+/*
+ * A snapshot, and what is published from then on begins to count at 0.
+ */
+static Snapshot
+begin_counting(const JobqSession *session, const int32 *epochs, int nepochs)
+{
+	Oid		   *locked = palloc(sizeof(Oid) * Max(nepochs, 1));
+	int			nlocked = 0;
+	Snapshot	snapshot;
+	JobqPart   *part;
+
+	for (int e = 0; e < nepochs; e++)
+	{
+		Relation	job = jobq_belt_open(epochs[e], BELT_JOB, AccessShareLock);
+
+		if (job != NULL && lock_out_writers(RelationGetRelid(job)))
+			locked[nlocked++] = RelationGetRelid(job);
+		if (job != NULL)
+			relation_close(job, NoLock);
+	}
+	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(session->db, session->gen, i, &part))
+		jobq_set_counter(session, part->queue_id, COUNT_AVAILABLE, 0);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < nlocked; i++)
+		UnlockRelationOid(locked[i], ShareLock);
+	pfree(locked);
+	return snapshot;
+}
+
+static void
+set_counts(const JobqSession *session, HTAB *counts)
+{
+	JobqQueue  *queues;
+	int			nqueues = jobq_queue_list(&queues);
+
+	for (int i = 0; i < nqueues; i++)
+	{
+		int32		queue_id = queues[i].queue_id;
+		Count	   *count = hash_search(counts, &queue_id, HASH_FIND, NULL);
+		JobqPart	now;
+		int64		running = 0;
+
+		if (count == NULL)
+			continue;
+		for (int c = COUNT_COMPLETED; c < COUNT_N; c++)
+			jobq_set_counter(session, queue_id, (JobqCounter) c,
+							 count->counters[c]);
+		if (jobq_part_stats(session->db, session->gen, queue_id, &now))
+			running = now.running;
+		jobq_part_count(session->db, session->gen, queue_id, COUNT_AVAILABLE,
+						count->rows - count->outcomes - running);
+	}
 }
 
 void
-jobq_load(const JobqSession *session, int64 from)
+jobq_load_counts(const JobqSession *session)
 {
+	HASHCTL		ctl = {.keysize = sizeof(int32),.entrysize = sizeof(Count)};
+	HTAB	   *counts;
 	int32	   *epochs;
-	int			nepochs;
-	JobqBelts	belts = {0};
+	int			nepochs = jobq_epoch_list_undrained(&epochs);
+	Snapshot	snapshot = begin_counting(session, epochs, nepochs);
 
-	PushActiveSnapshot(GetLatestSnapshot());
-	nepochs = jobq_epoch_list(&epochs);
-	for (int e = 0; e < nepochs; e++)
-	{
-		if (jobq_belts_read(&belts, epochs[e], BELT_JOB) != NULL &&
-			jobq_belts_read(&belts, epochs[e], BELT_OUTCOME) != NULL &&
-			jobq_belts_read(&belts, epochs[e], BELT_CLAIM) != NULL)
-			load_epoch(session, &belts, epochs[e], from);
-	}
-	jobq_belts_close(&belts);
+	ctl.hcxt = CurrentMemoryContext;
+	counts = hash_create("pg_jobq counts", 64, &ctl,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	PushActiveSnapshot(snapshot);
+	count_epochs(counts, epochs, nepochs);
+	jobq_keeper_query("SELECT t.queue_id, sum(t.completed)::int8,"
+					  " sum(t.failed)::int8, sum(t.dead)::int8,"
+					  " sum(t.cancelled)::int8, sum(t.expired)::int8"
+					  " FROM jobq.epoch_total t GROUP BY 1",
+					  0, NULL, NULL, take_totals, counts);
 	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
+	set_counts(session, counts);
+	hash_destroy(counts);
 }
 
 /* ---- shelf ---- */
@@ -301,24 +514,6 @@ jobq_set_counter(const JobqSession *session, int32 queue_id,
 						value - now.counters[counter]);
 }
 
-/*
- * With ShareLock on the shelf no writer is between its change and the count
- * it adds at commit, so the counters can be set exactly. If writers never
- * leave a gap, the counters may stay off by what is in flight.
- */
-static void
-lock_out_writers(void)
-{
-	for (int i = 0; i < SHELF_LOCK_TRIES; i++)
-	{
-		if (ConditionalLockRelationOid(jobq_table_oid(JOBQ_TABLE_SHELF),
-									   ShareLock))
-			return;
-		pg_usleep(SHELF_LOCK_WAIT_US);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
 void
 jobq_load_shelf(const JobqSession *session)
 {
@@ -327,7 +522,7 @@ jobq_load_shelf(const JobqSession *session)
 	JobqQueue  *queues;
 	int			nqueues;
 
-	lock_out_writers();
+	(void) lock_out_writers(jobq_table_oid(JOBQ_TABLE_SHELF));
 	PushActiveSnapshot(GetLatestSnapshot());
 	ctl.hcxt = CurrentMemoryContext;
 	counts = hash_create("pg_jobq shelf", 64, &ctl,
@@ -346,7 +541,7 @@ jobq_load_shelf(const JobqSession *session)
 		jobq_set_counter(session, queues[i].queue_id, COUNT_RETRYABLE,
 						 count != NULL ? count->count[1] : 0);
 	}
-	jobq_db_shelf_due(session->db, jobq_shelf_next_due());
+	jobq_db_shelf_due(session->db, DT_NOBEGIN);
 	PopActiveSnapshot();
 	hash_destroy(counts);
 }

@@ -99,9 +99,9 @@ look_role(JobqLook *look, Oid role)
 		MemoryContext old = MemoryContextSwitchTo(look->context);
 		char	   *name = GetUserNameFromId(role, true);
 
-		/* a role that is gone shows as its number */
+		/* a role that is gone shows as its number, nobody as a minus sign */
 		if (name == NULL)
-			name = psprintf("%u", role);
+			name = OidIsValid(role) ? psprintf("%u", role) : pstrdup("-");
 		entry->name = CStringGetTextDatum(name);
 		entry->mine = has_privs_of_role(look->caller, role);
 		MemoryContextSwitchTo(old);

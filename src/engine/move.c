@@ -31,9 +31,8 @@ jobq_read_held(const JobqHeld *held, JobqRow *row)
 	jobq_belts_close(&belts);
 }
 
-/* Progress reported under the lease that ends goes along to the next run. */
-static void
-keep_progress(const JobqHeld *held, JobqRow *row)
+void
+jobq_keep_progress(const JobqHeld *held, JobqRow *row)
 {
 	JobqBelts	belts = {0};
 	Relation	claim;
@@ -103,7 +102,7 @@ jobq_move(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 
 	jobq_read_held(held, &row);
 	keep_attempt(held, move, now, &row);
-	keep_progress(held, &row);
+	jobq_keep_progress(held, &row);
 	/* its present ticket ends; on the shelf it has none */
 	row.nulls[JOB_TICKET] = run_at > now;
 	if (run_at <= now)
@@ -141,7 +140,7 @@ jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
 
 	jobq_read_held(held, &row);
 	keep_attempt(held, move, now, &row);
-	keep_progress(held, &row);
+	jobq_keep_progress(held, &row);
 	ending.moved_to = jobq_dead_letter(session, queue, &row, move, now);
 	jobq_write_outcomes(session, &belts, held, 1, &ending, now);
 	jobq_belts_close(&belts);
@@ -158,10 +157,12 @@ jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
 	jobq_place_on_shelf(session, &row, SHELF_DEAD);
 	count_failure(session, held, move);
 	jobq_xact_count(session, held->t.queue_id, COUNT_DEAD, 1);
+	jobq_xact_died(session, now + queue->dead_retention);
 }
 
 void
-jobq_new_job_like(const JobqRow *old, TimestampTz now, JobqRow *row)
+jobq_new_job_like(const JobqRow *old, const JobqQueue *queue, TimestampTz now,
+				  JobqRow *row)
 {
 	*row = *old;
 	row->values[JOB_RUN_AT] = TimestampTzGetDatum(now);
@@ -174,4 +175,5 @@ jobq_new_job_like(const JobqRow *old, TimestampTz now, JobqRow *row)
 	row->nulls[JOB_LAST_ERROR] = true;
 	row->nulls[JOB_PROGRESS] = true;
 	row->nulls[JOB_ATTEMPTS] = true;
+	jobq_set_default_expiry(queue, row);
 }

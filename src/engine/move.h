@@ -27,11 +27,25 @@ extern void jobq_move(const JobqSession *session, JobqHeld *held,
 extern void jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
 							  const JobqQueue *queue, const JobqMove *move);
 
+/* ---- expire.c: outcome `expired`, perhaps a copy for the dead letters ---- */
+
+extern void jobq_expire_held(const JobqSession *session, JobqHeld *held,
+							 const JobqQueue *queue);
+
+/* The same for one that has been taken off the shelf. */
+extern void jobq_expire_shelved(const JobqSession *session, JobqRow *row,
+								const JobqQueue *queue);
+
+/* ---- move.c again ---- */
+
 /* The row of the job in our hands, with the attempt that ends added to it. */
 extern void jobq_read_held(const JobqHeld *held, JobqRow *row);
 
-/* A row for a new job that repeats the work of another one. */
-extern void jobq_new_job_like(const JobqRow *old, TimestampTz now,
-							  JobqRow *row);
+/* Put the progress reported under the present lease into the row. */
+extern void jobq_keep_progress(const JobqHeld *held, JobqRow *row);
+
+/* A row for a new job in this queue that repeats the work of another one. */
+extern void jobq_new_job_like(const JobqRow *old, const JobqQueue *queue,
+							  TimestampTz now, JobqRow *row);
 
 #endif							/* JOBQ_MOVE_H */

@@ -7,6 +7,9 @@
 
 #include "engine/engine.h"
 
+/* The dispatcher's view of a row of job_N, in a slot or in hand. */
+extern void jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch,
+								JobqTicket *t);
 extern void jobq_ticket_of_row(const JobqRow *row, int32 epoch,
 							   const ItemPointerData *tid, JobqTicket *t);
 

@@ -12,7 +12,9 @@
 #include "miscadmin.h"
 #include "utils/hsearch.h"
 
+#include "engine/copy.h"
 #include "engine/keeperxact.h"
+#include "guc.h"
 
 #define CAREFUL_FOR		(60 * USECS_PER_SEC)
 
@@ -51,7 +53,7 @@ start_above_mark(JobqDb *db)
 {
 	int64		mark = 0;
 
-	jobq_keeper_query("SELECT m.lease FROM jobq.lease_mark m", 0, NULL, NULL,
+	jobq_keeper_query("SELECT coalesce(max(m.lease), 0) FROM jobq.lease_mark m", 0, NULL, NULL,
 					  take_int64, &mark);
 	SpinLockAcquire(&db->mutex);
 	db->lease_last = Max(db->lease_last, mark);
@@ -70,7 +72,8 @@ jobq_raise_lease_mark(JobqDb *db)
 	mark = Max(mark, db->lease_last) + JOBQ_LEASE_RESERVE;
 	SpinLockRelease(&db->mutex);
 	values[0] = Int64GetDatum(mark);
-	run_command("UPDATE jobq.lease_mark SET lease = $1", 1, types, values);
+	run_command("UPDATE jobq.lease_mark SET lease = $1 WHERE lease < $1",
+				1, types, values);
 	ForceSyncCommit();
 	jobq_keeper_commit();
 	SpinLockAcquire(&db->mutex);
@@ -109,90 +112,12 @@ take_prepared(HeapTuple tuple, TupleDesc desc, void *state)
 		if (!TransactionIdIsValid(db->prepared[i].xid))
 		{
 			db->prepared[i].xid = xid;
-			db->prepared[i].min_id = 1;
+			db->prepared[i].unknown = true;
+			db->prepared[i].nqueues = 0;
 			break;
 		}
 	}
 	SpinLockRelease(&db->mutex);
-}
-
-/* ---- totals ---- */
-
-typedef struct Total
-{
-	int32		queue_id;		/* hash key */
-	int64		counters[COUNT_N];
-} Total;
-
-static void
-take_total(HeapTuple tuple, TupleDesc desc, void *state)
-{
-	bool		no_attempt;
-	bool		found;
-	int32		queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL));
-	char		ended = DatumGetChar(jobq_row_value(tuple, desc, 2, NULL));
-	char		attempt = DatumGetChar(jobq_row_value(tuple, desc, 3, &no_attempt));
-	int64		count = DatumGetInt64(jobq_row_value(tuple, desc, 4, NULL));
-	Total	   *total = hash_search((HTAB *) state, &queue_id, HASH_ENTER, &found);
-
-	if (!found)
-		memset(total->counters, 0, sizeof(total->counters));
-	if (ended == ENDED_COMPLETED)
-		total->counters[COUNT_COMPLETED] += count;
-	else if (ended == ENDED_DEAD)
-		total->counters[COUNT_DEAD] += count;
-	else if (ended == ENDED_CANCELLED)
-		total->counters[COUNT_CANCELLED] += count;
-	if (!no_attempt && (attempt == ATTEMPT_FAILED ||
-						attempt == ATTEMPT_LEASE_EXPIRED ||
-						attempt == ATTEMPT_ROLLED_BACK))
-		total->counters[COUNT_FAILED] += count;
-}
-
-static void
-read_totals(HTAB *totals)
-{
-	int32	   *epochs;
-	int			nepochs = jobq_epoch_list(&epochs);
-
-	for (int e = 0; e < nepochs; e++)
-	{
-		Relation	rel = jobq_belt_open(epochs[e], BELT_OUTCOME,
-										 AccessShareLock);
-
-		if (rel == NULL)
-			continue;
-		table_close(rel, NoLock);
-		jobq_keeper_query(psprintf("SELECT o.queue_id, o.ended, o.attempt_outcome, count(*)"
-								   " FROM jobq.outcome_%d o GROUP BY 1, 2, 3",
-								   epochs[e]),
-						  0, NULL, NULL, take_total, totals);
-	}
-}
-
-/* Nobody ends a job while we recover, so the totals stand still. */
-static void
-load_totals(const JobqSession *session)
-{
-	HASHCTL		ctl = {.keysize = sizeof(int32),.entrysize = sizeof(Total)};
-	HTAB	   *totals;
-	JobqQueue  *queues;
-	int			nqueues = jobq_queue_list(&queues);
-
-	ctl.hcxt = CurrentMemoryContext;
-	totals = hash_create("pg_jobq totals", 64, &ctl,
-						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	read_totals(totals);
-	for (int i = 0; i < nqueues; i++)
-	{
-		Total	   *total = hash_search(totals, &queues[i].queue_id, HASH_FIND,
-										NULL);
-
-		for (int c = COUNT_COMPLETED; total != NULL && c < COUNT_N; c++)
-			jobq_set_counter(session, queues[i].queue_id, (JobqCounter) c,
-							 total->counters[c]);
-	}
-	hash_destroy(totals);
 }
 
 static void
@@ -211,6 +136,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 
 	set_state(db, gen, JOBQ_DB_RECOVERING);
 	begin_or_fail(db);
+	jobq_begin_copy(db);
 	start_above_mark(db);
 	notice_crash(db);
 	jobq_raise_lease_mark(db);	/* commits */
@@ -219,8 +145,14 @@ jobq_recover(JobqDb *db, uint32 gen)
 	jobq_keeper_query("SELECT p.transaction FROM pg_catalog.pg_prepared_xacts p"
 					  " WHERE p.database = pg_catalog.current_database()",
 					  0, NULL, NULL, take_prepared, db);
-	jobq_load(&session, 1);
-	load_totals(&session);
+	if (!jobq_load_running(&session))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("more jobs are running than memory has room for"),
+				 errdetail("There are %d places for live jobs.",
+						   jobq_max_live_jobs),
+				 errhint("Raise jobq.max_live_jobs and restart the server.")));
+	jobq_load_counts(&session);
 	jobq_load_shelf(&session);
 	jobq_keeper_commit();
 	set_state(db, gen, JOBQ_DB_READY);

@@ -20,7 +20,7 @@ rerun(const JobqSession *session, const JobqQueue *queue, const JobqRow *old)
 	TimestampTz now = jobq_now();
 	JobqRow		row;
 
-	jobq_new_job_like(old, now, &row);
+	jobq_new_job_like(old, queue, now, &row);
 	row.values[JOB_ENQUEUED_BY] = old->values[JOB_ENQUEUED_BY];
 	return jobq_enqueue_row(session, queue, &row, now);
 }
@@ -105,7 +105,10 @@ end_copy(const JobqSession *session, int64 id, int64 copy, int64 again)
 	switch (jobq_cancel(session, copy, "redriven", JOBQ_ONLY_WAITING))
 	{
 		case JOBQ_STEER_DONE:
+			return;
 		case JOBQ_STEER_NO_JOB:
+			raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", has ended and is not kept any more.",
+											copy));
 			return;
 		case JOBQ_STEER_RUNNING:
 			raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", is running.",
@@ -120,6 +123,28 @@ end_copy(const JobqSession *session, int64 id, int64 copy, int64 again)
 					 DatumGetChar(where.outcome.values[OUT_ENDED]) == ENDED_COMPLETED)
 				raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", has been completed.",
 												copy));
+	}
+}
+
+/*
+ * An expired job has no row that remembers whether it was run again: its copy
+ * in the dead-letter queue does, which ends when either of them is.
+ */
+static void
+end_copy_of_expired(const JobqSession *session, int64 id, int64 copy)
+{
+	switch (jobq_cancel(session, copy, "redriven", JOBQ_ONLY_WAITING))
+	{
+		case JOBQ_STEER_DONE:
+			return;
+		case JOBQ_STEER_RUNNING:
+			raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", is running.",
+											copy));
+			return;
+		case JOBQ_STEER_FINAL:
+		case JOBQ_STEER_NO_JOB:
+			raise_rerun_before(id, psprintf("Its copy, job " INT64_FORMAT ", has ended.",
+											copy));
 	}
 }
 
@@ -163,6 +188,10 @@ jobq_retry(const JobqSession *session, int64 id)
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 	if (where.on_shelf && DatumGetChar(where.row.values[SHELF_STATE]) == SHELF_DEAD)
 		return retry_dead(session, id);
+	/* its row was what makes sure that it is rerun only once */
+	if (!where.on_shelf && where.has_outcome &&
+		DatumGetChar(where.outcome.values[OUT_ENDED]) == ENDED_DEAD)
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 	final = !where.on_shelf && where.has_outcome &&
 		DatumGetChar(where.outcome.values[OUT_ENDED]) != ENDED_MOVED;
 	if (!final)
@@ -172,6 +201,9 @@ jobq_retry(const JobqSession *session, int64 id)
 				 errdetail("Only a completed, cancelled, dead or expired job can be retried."),
 				 errhint("Use jobq.reschedule() to run a waiting job now.")));
 	find_queue(&where.row, id, &queue);
+	if (!where.outcome.nulls[OUT_MOVED_TO])
+		end_copy_of_expired(session, id,
+							DatumGetInt64(where.outcome.values[OUT_MOVED_TO]));
 	return rerun(session, &queue, &where.row);
 }
 

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "tcop/utility.h"
@@ -65,11 +66,24 @@ jobq_raise_not_ready(void)
 			 errhint("Try again in a moment; if that does not help, jobq.health() names the cause, for example max_worker_processes.")));
 }
 
+/* Only reading functions get here on a standby. */
+static void
+refuse_standby(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NOT_READY),
+				 errmsg("this server is a standby, which does not know what the primary delivers"),
+				 errdetail("Counts and the order of delivery are known to the memory of the primary only."),
+				 errhint("Ask the primary; the views jobs, history, dead_jobs and queues work here, too.")));
+}
+
 void
 jobq_await_ready(const JobqSession *session, int timeout_ms)
 {
 	TimestampTz deadline = 0;
 
+	refuse_standby();
 	while (!jobq_db_ready(session->db, session->gen))
 	{
 		if (deadline == 0)

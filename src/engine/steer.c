@@ -48,11 +48,11 @@ typedef struct Found
 {
 	JobqRow		row;
 	JobqHeld	held;
-	int64		awaited;		/* spilled ticket that is ours alone; 0 at first */
 } Found;
 
 static FoundWhere
-look_elsewhere(const JobqSession *session, int64 id, int attempt, Found *found)
+look_elsewhere(const JobqSession *session, int64 id, bool many, int attempt,
+			   Found *found)
 {
 	JobqWhere	where;
 
@@ -65,13 +65,9 @@ look_elsewhere(const JobqSession *session, int64 id, int attempt, Found *found)
 		case WHERE_FINAL:
 			return FOUND_FINAL;
 		case WHERE_SPILLED:
-			if (found->awaited == where.t.ticket)
-			{
-				found->held = (JobqHeld) {.own = -1,.t = where.t};
+			if (jobq_hold_spilled(session, &where.t, many, &found->held))
 				return FOUND_SPILLED;
-			}
-			found->awaited = where.t.ticket;
-			jobq_await_spilled(session, &where);
+			pause_briefly(attempt);
 			break;
 		case WHERE_ELSEWHERE:
 			pause_briefly(attempt);
@@ -131,6 +127,7 @@ cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
 	epoch = jobq_belts_current(session, &belts, queue.class_id);
 	jobq_give_ticket(session, row);
 	jobq_insert(belts.rel[BELT_JOB], row->values, row->nulls, &tid);
+	jobq_count_tickets(session->db, queue.class_id, 1);
 	jobq_ticket_of_row(row, epoch, &tid, &held.t);
 	jobq_write_outcomes(session, &belts, &held, 1, &ending, jobq_now());
 	jobq_belts_close(&belts);
@@ -165,7 +162,8 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 			case HOLD_NO_SLOT:
 				break;
 		}
-		switch (look_elsewhere(session, id, attempt, &found))
+		switch (look_elsewhere(session, id, grace == JOBQ_ONLY_WAITING, attempt,
+							   &found))
 		{
 			case FOUND_NO_JOB:
 				return JOBQ_STEER_NO_JOB;
@@ -262,7 +260,7 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 			case HOLD_NO_SLOT:
 				break;
 		}
-		switch (look_elsewhere(session, id, attempt, &found))
+		switch (look_elsewhere(session, id, false, attempt, &found))
 		{
 			case FOUND_NO_JOB:
 				return JOBQ_STEER_NO_JOB;

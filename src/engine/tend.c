@@ -13,28 +13,22 @@
 
 #include "engine/belts.h"
 #include "engine/claimrow.h"
+#include "engine/copy.h"
+#include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
-#include "engine/place.h"
+#include "engine/refill.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "pause.h"
 
 #define BUSY_RETRY		INT64CONST(100000)	/* somebody has what we need */
-#define BUSY_RETRY_CAP	(2 * USECS_PER_SEC)
 #define PREPARED_CHECK	USECS_PER_SEC
 #define POSTPONE		(5 * USECS_PER_SEC)	/* a job that cannot be moved */
-#define RELOAD_PAUSE	INT64CONST(100000)	/* between two reloads */
 #define SWEEP_PAUSE		USECS_PER_SEC	/* between two looks for dead parts */
-#define RELOAD_SHARE	4		/* pause for each unit of time it took */
-#define RELOAD_LOOK		USECS_PER_SEC	/* for free slots */
-#define SHELF_BATCH		1000
 
-static TimestampTz next_reload; /* not before */
 static TimestampTz next_sweep;	/* not before */
 static uint32 parts_seen_lacking;	/* control->parts_lacking at the last sweep */
-static int64 shelf_busy = BUSY_RETRY;	/* pause while due rows are locked */
-static bool shelf_unread = true;	/* the shelf's timer does not say all */
 static bool batch_failed = false;	/* the last batch of leases did not end */
 
 typedef struct Round
@@ -315,164 +309,63 @@ tend_parts(Round *round)
 	next_sweep = jobq_now() + SWEEP_PAUSE;
 }
 
-/* ---- shelf to belt ---- */
-
-/*
- * First the timer is set to never, then the shelf is read with a newer
- * snapshot: whoever commits a row after it sets the timer again.
- */
-static void
-reset_shelf_timer(JobqDb *db)
-{
-	TimestampTz next;
-
-	SpinLockAcquire(&db->mutex);
-	db->shelf_next = JOBQ_NEVER;
-	SpinLockRelease(&db->mutex);
-	next = jobq_shelf_next_due();
-	SpinLockAcquire(&db->mutex);
-	db->shelf_next = Min(db->shelf_next, next);
-	SpinLockRelease(&db->mutex);
-}
-
-static TimestampTz
-shelf_timer(JobqDb *db)
-{
-	TimestampTz when;
-
-	SpinLockAcquire(&db->mutex);
-	when = db->shelf_next;
-	SpinLockRelease(&db->mutex);
-	return when;
-}
-
-static bool
-same_queue(const JobqRow *a, const JobqRow *b)
-{
-	return DatumGetInt32(a->values[JOB_QUEUE_ID]) ==
-		DatumGetInt32(b->values[JOB_QUEUE_ID]);
-}
-
-/* Runs of jobs of one queue; those of a dropped queue go. */
-static void
-to_belt(Round *round, JobqRow *rows, int n)
-{
-	int			to;
-
-	for (int from = 0; from < n; from = to)
-	{
-		int32		queue_id = DatumGetInt32(rows[from].values[JOB_QUEUE_ID]);
-		JobqQueue	queue;
-
-		for (to = from; to < n && same_queue(&rows[to], &rows[from]); to++)
-		{
-			jobq_xact_count(&round->session, queue_id,
-							jobq_shelf_counter(&rows[to]), -1);
-			jobq_give_ticket(&round->session, &rows[to]);
-		}
-		if (jobq_queue_by_id(queue_id, &queue))
-			jobq_place_on_belt(&round->session, &queue, &rows[from], to - from);
-	}
-}
-
-static void
-tend_shelf(Round *round)
-{
-	JobqDb	   *db = round->session.db;
-	int			n = SHELF_BATCH;
-
-	if (!shelf_unread && shelf_timer(db) > round->now)
-	{
-		come_again(round, shelf_timer(db));
-		return;
-	}
-	while (n == SHELF_BATCH)
-	{
-		JobqRow    *rows;
-
-		if (!begin(round))
-			return;
-		rows = palloc(sizeof(JobqRow) * SHELF_BATCH);
-		n = jobq_shelf_take_due(round->now, SHELF_BATCH, rows);
-		JOBQ_PAUSE("between-move-writes");
-		to_belt(round, rows, n);
-		JOBQ_PAUSE("before-keeper-commit");
-		jobq_keeper_commit();
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (!begin(round))
-		return;
-	shelf_unread = true;
-	reset_shelf_timer(db);
-	jobq_keeper_commit();
-	shelf_unread = false;
-	/* a due row that somebody else is changing is not worth spinning for */
-	if (shelf_timer(db) > round->now)
-	{
-		shelf_busy = BUSY_RETRY;
-		come_again(round, shelf_timer(db));
-	}
-	else
-	{
-		come_again(round, round->now + shelf_busy);
-		shelf_busy = Min(shelf_busy * 2, BUSY_RETRY_CAP);
-	}
-}
-
-/* ---- tickets that had no slot ---- */
-
-/*
- * What is to be loaded stays noted until it has been, also when we die half
- * way. Whatever is noted meanwhile, by ourselves for lack of room or by
- * others, is for another time.
- */
-static void
-tend_reload(Round *round)
-{
-	JobqDb	   *db = round->session.db;
-	int64		from;
-	int64		noted;
-
-	SpinLockAcquire(&db->mutex);
-	from = db->reload_from;
-	noted = db->reloads_noted;
-	SpinLockRelease(&db->mutex);
-	if (from == JOBQ_NEVER)
-		return;
-	if (jobq_free_slots() > 0 && round->now >= next_reload && begin(round))
-	{
-		TimestampTz start = jobq_now();
-
-		if (!jobq_may_load_spilled(&round->session))
-		{
-			jobq_keeper_commit();
-			come_again(round, round->now + BUSY_RETRY);
-			return;
-		}
-		jobq_load(&round->session, from);
-		jobq_keeper_commit();
-		SpinLockAcquire(&db->mutex);
-		if (db->reloads_noted == noted)
-			db->reload_from = JOBQ_NEVER;
-		from = db->reload_from;
-		SpinLockRelease(&db->mutex);
-		/* the longer it takes, the longer the others have the machine */
-		next_reload = jobq_now() +
-			Max(RELOAD_PAUSE, RELOAD_SHARE * (jobq_now() - start));
-	}
-	if (from != JOBQ_NEVER)
-		come_again(round, Max(next_reload, round->now +
-							  (jobq_free_slots() > 0 ? 0 : RELOAD_LOOK)));
-}
-
 /* ---- prepared transactions ---- */
 
-/* It has committed: load what it enqueued, count what it put on the shelf. */
+/*
+ * Of a transaction that was prepared before a restart the rows tell what it
+ * enqueued, but for those of its subtransactions: so look everywhere.
+ */
 static void
-take_over(Round *round, int64 min_id)
+take_row(HeapTuple tuple, TupleDesc desc, void *state)
 {
-	if (min_id != JOBQ_NEVER)
-		(void) jobq_db_reload(round->session.db, min_id);
+	const JobqSession *session = state;
+	JobqKey		start = {.priority = JOBQ_KEY_START};
+
+	jobq_leave_on_disk(session->db, session->gen,
+					   DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL)),
+					   &start,
+					   DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL)));
+}
+
+static void
+take_over_unknown(Round *round, TransactionId xid)
+{
+	JobqKey		start = {.priority = JOBQ_KEY_START};
+	Oid			types[1] = {XIDOID};
+	Datum		values[1] = {TransactionIdGetDatum(xid)};
+	JobqBelts	belts = {0};
+	JobqQueue  *queues;
+	int			nqueues = jobq_queue_list(&queues);
+	int32	   *epochs;
+	int			nepochs = jobq_epoch_list_undrained(&epochs);
+
+	for (int i = 0; i < nqueues; i++)
+		jobq_leave_on_disk(round->session.db, round->session.gen,
+						   queues[i].queue_id, &start, 0);
+	for (int e = 0; e < nepochs; e++)
+	{
+		if (jobq_belts_read(&belts, epochs[e], BELT_JOB) != NULL)
+			jobq_keeper_query(psprintf("SELECT j.queue_id, count(*)"
+									   " FROM jobq.job_%d j WHERE j.xmin = $1"
+									   " GROUP BY 1", epochs[e]),
+							  1, types, values, take_row, &round->session);
+	}
+	jobq_belts_close(&belts);
+}
+
+/* It has committed: what it enqueued is on disk, on the belt or the shelf. */
+static void
+take_over(Round *round, const JobqPrepared *entry)
+{
+	if (entry->unknown)
+		take_over_unknown(round, entry->xid);
+	else
+	{
+		for (int q = 0; q < entry->nqueues; q++)
+			jobq_leave_on_disk(round->session.db, round->session.gen,
+							   entry->queue_id[q], &entry->first[q],
+							   entry->n[q]);
+	}
 	jobq_load_shelf(&round->session);
 }
 
@@ -499,13 +392,28 @@ tend_prepared(Round *round)
 		{
 			if (!begin(round))
 				return;
-			take_over(round, entry.min_id);
+			take_over(round, &entry);
 			jobq_keeper_commit();
 		}
 		SpinLockAcquire(&db->mutex);
 		db->prepared[i].xid = InvalidTransactionId;
 		SpinLockRelease(&db->mutex);
 	}
+}
+
+/* ---- copies ---- */
+
+/* Nothing moves in a copy. When we cannot look, we do not touch it either. */
+static bool
+is_paused(Round *round)
+{
+	bool		copy;
+
+	if (!begin(round))
+		return true;
+	copy = jobq_is_copy(round->session.db);
+	jobq_keeper_commit();
+	return copy;
 }
 
 TimestampTz
@@ -516,15 +424,20 @@ jobq_tend(JobqDb *db, uint32 gen)
 	JobqPart   *part;
 
 	tend_reservations(&round);
+	if (is_paused(&round))
+		return round.next;
 	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0;
 		 i = jobq_parts_of(db, gen, i, &part))
 	{
 		tend_starts(&round, part);
 		tend_leases(&round, part);
+		come_again(&round, jobq_tend_expiry(&round.session, part, round.now));
 	}
 	tend_parts(&round);
 	tend_prepared(&round);
-	tend_shelf(&round);
-	tend_reload(&round);
+	come_again(&round, jobq_tend_shelf(&round.session, round.now));
+	come_again(&round, jobq_tend_dead(&round.session, round.now));
+	come_again(&round, jobq_tend_refill(&round.session, round.now));
+	come_again(&round, jobq_tend_epochs(&round.session, round.now));
 	return round.next;
 }

@@ -19,9 +19,6 @@
 #include "engine/xact.h"
 #include "security/security.h"
 
-/* Sub-object of jobq.queue that stands for all spilled tickets in locks. */
-#define SPILL_LOCK		1
-
 static void
 take_newest_ticket(Relation job, Relation outcome, int32 epoch, int64 id,
 				   JobqWhere *where)
@@ -40,8 +37,8 @@ take_newest_ticket(Relation job, Relation outcome, int32 epoch, int64 id,
 		jobq_belt_read_outcome(outcome, where->t.ticket, &where->outcome);
 }
 
-bool
-jobq_newest(int64 id, JobqWhere *where)
+static bool
+look_for_newest(int64 id, JobqWhere *where)
 {
 	int32	   *epochs;
 	int			nepochs;
@@ -67,17 +64,45 @@ jobq_newest(int64 id, JobqWhere *where)
 	return where->t.ticket != 0;
 }
 
-bool
-jobq_is_spilled(JobqDb *db, int64 id)
+static bool
+was_moved(const JobqWhere *where)
 {
-	bool		spilled;
+	return !where->on_shelf && where->has_outcome &&
+		DatumGetChar(where->outcome.values[OUT_ENDED]) == ENDED_MOVED;
+}
 
-	if (jobq_xact_spilled(id))
-		return true;
+/*
+ * A job that has left its newest ticket may be on its way, between what we
+ * have read and what was still to be read. If it is not found at another place
+ * a second time, that place is gone, with its epoch, and the job with it.
+ */
+bool
+jobq_newest(int64 id, JobqWhere *where)
+{
+	int64		moved = 0;
+
+	for (;;)
+	{
+		if (!look_for_newest(id, where))
+			return false;
+		if (!was_moved(where))
+			return true;
+		if (where->t.ticket == moved)
+			return false;
+		moved = where->t.ticket;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+bool
+jobq_lacks_leases(JobqDb *db)
+{
+	bool		lacks;
+
 	SpinLockAcquire(&db->mutex);
-	spilled = db->reload_from != JOBQ_NEVER && id >= db->reload_from;
+	lacks = db->lost_leases;
 	SpinLockRelease(&db->mutex);
-	return spilled;
+	return lacks;
 }
 
 JobqWhereResult
@@ -91,58 +116,7 @@ jobq_where_is(const JobqSession *session, int64 id, JobqWhere *where)
 	if (where->has_outcome)
 		return DatumGetChar(where->outcome.values[OUT_ENDED]) == ENDED_MOVED ?
 			WHERE_ELSEWHERE : WHERE_FINAL;
-	return jobq_is_spilled(session->db, id) ? WHERE_SPILLED : WHERE_ELSEWHERE;
-}
-
-static void
-spill_tag(const JobqSession *session, LOCKTAG *tag)
-{
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId,
-					   session->db->install, SPILL_LOCK);
-}
-
-/*
- * Wait for whoever has committed rows of this table and is still publishing
- * them: it has given up its xid, but not yet its lock.
- */
-static void
-await_publishers(Relation job)
-{
-	VirtualTransactionId *writers;
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, RelationGetRelid(job));
-	writers = GetLockConflicts(&tag, ShareLock, NULL);
-	for (; VirtualTransactionIdIsValid(*writers); writers++)
-	{
-		if (jobq_is_backend(writers) && !jobq_has_xid(writers))
-			(void) VirtualXactLock(*writers, true);
-	}
-}
-
-void
-jobq_await_spilled(const JobqSession *session, const JobqWhere *where)
-{
-	JobqBelts	belts = {0};
-	Relation	job;
-	LOCKTAG		tag;
-
-	spill_tag(session, &tag);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	job = jobq_belts_read(&belts, where->t.epoch, BELT_JOB);
-	if (job != NULL)
-		await_publishers(job);
-	jobq_belts_close(&belts);
-}
-
-bool
-jobq_may_load_spilled(const JobqSession *session)
-{
-	LOCKTAG		tag;
-
-	spill_tag(session, &tag);
-	return LockAcquire(&tag, ExclusiveLock, false, true) !=
-		LOCKACQUIRE_NOT_AVAIL;
+	return jobq_lacks_leases(session->db) ? WHERE_ELSEWHERE : WHERE_SPILLED;
 }
 
 bool

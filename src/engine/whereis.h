@@ -10,7 +10,7 @@ typedef enum JobqWhereResult
 {
 	WHERE_NOWHERE,				/* no such job */
 	WHERE_FINAL,				/* it has ended */
-	WHERE_SPILLED,				/* available, on disk only */
+	WHERE_SPILLED,				/* available, not in memory */
 	WHERE_ELSEWHERE				/* on its way: look again */
 } JobqWhereResult;
 
@@ -28,19 +28,8 @@ typedef struct JobqWhere
 extern JobqWhereResult jobq_where_is(const JobqSession *session, int64 id,
 									 JobqWhere *where);
 
-/* May a job with this id be on disk only, for lack of a slot? */
-extern bool jobq_is_spilled(JobqDb *db, int64 id);
-
-/*
- * A spilled ticket has no slot to mark. Instead: until the end of the
- * transaction nobody but us steers spilled tickets and the keeper loads none;
- * and whoever may be publishing this one is done with it. Look again then.
- */
-extern void jobq_await_spilled(const JobqSession *session,
-							   const JobqWhere *where);
-
-/* The keeper's part: may it load now, until the end of its transaction? */
-extern bool jobq_may_load_spilled(const JobqSession *session);
+/* Do running jobs wait for slots? */
+extern bool jobq_lacks_leases(JobqDb *db);
 
 /*
  * Shelf row, else newest ticket with its outcome; false when there is neither.

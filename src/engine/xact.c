@@ -21,7 +21,8 @@
 typedef enum OpKind
 {
 	OP_PUBLISH,					/* own job `own` was written */
-	OP_SPILL,					/* tickets from ref.id on are on disk only */
+	OP_SPILL,					/* `delta` tickets from `first` on are on disk
+								 * only */
 	OP_CLAIM,
 	OP_MARK,
 	OP_AMEND,					/* undo: entry `own` had at_commit, when */
@@ -30,6 +31,8 @@ typedef enum OpKind
 	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
 	OP_COUNT,
 	OP_SHELVED,
+	OP_DIED,					/* a dead row may go at `when` */
+	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_QUEUE_DROPPED
 } OpKind;
@@ -44,12 +47,20 @@ typedef struct Op
 	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
 	TimestampTz when;
 	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
+	JobqTicket *carried;		/* of a mark: what it goes on with */
 	int			own;
 	JobqOwnState own_state;
 	int32		queue_id;
 	JobqCounter counter;
 	int64		delta;
+	JobqKey		first;			/* OP_SPILL */
 } Op;
+
+/*
+ * What can be joined is joined with one of so many last entries, so that a
+ * transaction with very many jobs needs little memory.
+ */
+#define LOOK_BACK		64
 
 /* The log; lives in TopTransactionContext. */
 static Op  *ops;
@@ -118,6 +129,26 @@ own_reserve(void)
 	}
 }
 
+/* The entry of a queue's tickets that have no entries of their own. */
+static Op *
+spill_entry(const JobqSession *session, const JobqTicket *t)
+{
+	Op		   *op;
+
+	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
+	{
+		op = &ops[i];
+		if (op->kind == OP_SPILL && op->queue_id == t->queue_id &&
+			op->subid == GetCurrentSubTransactionId())
+			return op;
+	}
+	op = push(OP_SPILL, session->db);
+	op->ref.gen = session->gen;
+	op->queue_id = t->queue_id;
+	op->first = jobq_key_of(t);
+	return op;
+}
+
 /* A new ticket: dispatched once we commit, and to ourselves at once. */
 void
 jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
@@ -126,15 +157,12 @@ jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
 
 	if (nown >= JOBQ_OWN_MAX)
 	{
-		op = nops > 0 ? &ops[nops - 1] : NULL;
-		if (op == NULL || op->kind != OP_SPILL ||
-			op->subid != GetCurrentSubTransactionId())
-		{
-			op = push(OP_SPILL, session->db);
-			op->ref.gen = session->gen;
-			op->ref.id = t->id;
-		}
-		op->ref.id = Min(op->ref.id, t->id);
+		JobqKey		key = jobq_key_of(t);
+
+		op = spill_entry(session, t);
+		op->delta++;
+		if (jobq_key_before(&key, &op->first))
+			op->first = key;
 		return;
 	}
 	own_reserve();
@@ -233,6 +261,26 @@ jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
 }
 
 void
+jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
+				  const ItemPointerData *claim_tid)
+{
+	JobqTicket *carried = MemoryContextAlloc(TopTransactionContext,
+											 sizeof(JobqTicket));
+	Op		   *mark = amend(ref);
+
+	*carried = *to;
+	mark->at_commit = AT_COMMIT_CARRY;
+	mark->carried = carried;
+	mark->claim_tid = *claim_tid;
+}
+
+void
+jobq_xact_epoch_news(const JobqSession *session)
+{
+	push(OP_EPOCH_NEWS, session->db);
+}
+
+void
 jobq_xact_revert(const JobqSlotRef *ref)
 {
 	int			mark = find_mark(ref);
@@ -270,11 +318,11 @@ jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease)
 }
 
 bool
-jobq_xact_spilled(int64 id)
+jobq_xact_spilled(int32 queue_id)
 {
 	for (int i = 0; i < nops; i++)
 	{
-		if (ops[i].kind == OP_SPILL && id >= ops[i].ref.id)
+		if (ops[i].kind == OP_SPILL && ops[i].queue_id == queue_id)
 			return true;
 	}
 	return false;
@@ -284,24 +332,52 @@ void
 jobq_xact_count(const JobqSession *session, int32 queue_id,
 				JobqCounter counter, int64 delta)
 {
-	Op		   *op = nops > 0 ? &ops[nops - 1] : NULL;
+	Op		   *op;
 
-	if (op == NULL || op->kind != OP_COUNT || op->queue_id != queue_id ||
-		op->counter != counter || op->ref.gen != session->gen ||
-		op->subid != GetCurrentSubTransactionId())
+	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
 	{
-		op = push(OP_COUNT, session->db);
-		op->ref.gen = session->gen;
-		op->queue_id = queue_id;
-		op->counter = counter;
+		op = &ops[i];
+		if (op->kind == OP_COUNT && op->queue_id == queue_id &&
+			op->counter == counter && op->ref.gen == session->gen &&
+			op->subid == GetCurrentSubTransactionId())
+		{
+			op->delta += delta;
+			return;
+		}
 	}
-	op->delta += delta;
+	op = push(OP_COUNT, session->db);
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->counter = counter;
+	op->delta = delta;
+}
+
+/* The earliest of a kind of times is enough. */
+static void
+note_time(const JobqSession *session, OpKind kind, TimestampTz when)
+{
+	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
+	{
+		if (ops[i].kind == kind &&
+			ops[i].subid == GetCurrentSubTransactionId())
+		{
+			ops[i].when = Min(ops[i].when, when);
+			return;
+		}
+	}
+	push(kind, session->db)->when = when;
 }
 
 void
 jobq_xact_shelved(const JobqSession *session, TimestampTz run_at)
 {
-	push(OP_SHELVED, session->db)->when = run_at;
+	note_time(session, OP_SHELVED, run_at);
+}
+
+void
+jobq_xact_died(const JobqSession *session, TimestampTz until)
+{
+	note_time(session, OP_DIED, until);
 }
 
 void
@@ -335,14 +411,17 @@ comes_before(const JobqTicket *a, const JobqTicket *b)
 int
 jobq_own_first(int32 queue_id)
 {
+	TimestampTz now;
 	int			first = -1;
 
 	if (own_ready == 0)
 		return -1;
+	now = jobq_now();
 	for (int i = 0; i < nown; i++)
 	{
 		if (own_jobs[i].state == OWN_READY &&
 			own_jobs[i].t.queue_id == queue_id &&
+			own_jobs[i].t.expires_at > now &&
 			(first < 0 || comes_before(&own_jobs[i].t, &own_jobs[first].t)))
 			first = i;
 	}
@@ -442,6 +521,8 @@ undo(Op *op)
 		case OP_SPILL:
 		case OP_COUNT:
 		case OP_SHELVED:
+		case OP_DIED:
+		case OP_EPOCH_NEWS:
 		case OP_STEERED:
 		case OP_QUEUE_DROPPED:
 			break;
@@ -468,6 +549,10 @@ apply_mark(Op *op)
 			jobq_extended(op->db, &op->ref, op->xid, op->when);
 			if (ItemPointerIsValid(&op->claim_tid))
 				jobq_set_claim_tid(op->db, &op->ref, &op->claim_tid);
+			break;
+		case AT_COMMIT_CARRY:
+			jobq_carried(op->db, &op->ref, op->xid, op->carried,
+						 &op->claim_tid);
 			break;
 		case AT_COMMIT_HOLD:
 			jobq_hold(op->db, &op->ref, op->xid, op->when);
@@ -506,7 +591,7 @@ apply_publish(int from)
 		n++;
 	}
 	if (n > 0)
-		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n, 0);
+		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n);
 	return i;
 }
 
@@ -529,14 +614,22 @@ apply_all(void)
 		else if (op->kind == OP_MARK)
 			apply_mark(op);
 		else if (op->kind == OP_SPILL)
-			jobq_db_reload(op->db, op->ref.id);
+			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
+							   op->delta);
 		else if (op->kind == OP_COUNT)
 			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
 							op->delta);
 		else if (op->kind == OP_SHELVED)
 			jobq_db_shelf_due(op->db, op->when);
+		else if (op->kind == OP_DIED)
+			jobq_db_dead_due(op->db, op->when);
 		else if (op->kind == OP_QUEUE_DROPPED)
+		{
 			jobq_part_free(op->db, op->ref.gen, op->queue_id);
+			jobq_epoch_news(op->db);
+		}
+		else if (op->kind == OP_EPOCH_NEWS)
+			jobq_epoch_news(op->db);
 		i++;
 	}
 }
@@ -575,6 +668,14 @@ jobq_lazy_claim_end(bool durable)
 		claims_only = false;
 }
 
+void
+jobq_commit_lazily(void)
+{
+	(void) set_config_option("synchronous_commit", "off",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /*
  * Losing a claim in a crash only means that the job is delivered again, so a
  * transaction that wrote nothing else need not wait for the disk.
@@ -585,54 +686,89 @@ decide_lazy_commit(void)
 	if (claims_only && claim_end != InvalidXLogRecPtr &&
 		claim_end == XactLastRecEnd &&
 		jobq_claim_durability == JOBQ_CLAIM_ASYNC)
-		(void) set_config_option("synchronous_commit", "off",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
+		jobq_commit_lazily();
 }
 
 /* ---- PREPARE TRANSACTION ---- */
 
-/*
- * Only enqueuing can be prepared: nobody would end our claims and marks. The
- * keeper watches the prepared transaction and loads its jobs once it has
- * committed.
- */
+/* A queue's tickets, n more of them, from `first` on. */
 static void
-check_prepare(void)
+note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
+			  int64 n)
 {
-	int64		min_id = JOBQ_NEVER;
-	JobqDb	   *db = NULL;
-	int			entry = -1;
+	int			q = 0;
 
+	while (q < entry->nqueues && entry->queue_id[q] != queue_id)
+		q++;
+	if (q == JOBQ_PREPARED_QUEUES)
+	{
+		entry->unknown = true;
+		return;
+	}
+	if (q == entry->nqueues)
+	{
+		entry->nqueues++;
+		entry->queue_id[q] = queue_id;
+		entry->first[q] = *first;
+		entry->n[q] = 0;
+	}
+	if (jobq_key_before(first, &entry->first[q]))
+		entry->first[q] = *first;
+	entry->n[q] += n;
+}
+
+/* Only enqueuing can be prepared: nobody would end our claims and marks. */
+static void
+describe_prepared(JobqPrepared *entry)
+{
+	entry->xid = GetTopTransactionIdIfAny();
 	for (int i = 0; i < nops; i++)
 	{
-		if (ops[i].kind == OP_PUBLISH)
-			min_id = Min(min_id, own_jobs[ops[i].own].t.id);
-		else if (ops[i].kind == OP_SPILL)
-			min_id = Min(min_id, ops[i].ref.id);
-		else if (ops[i].kind != OP_COUNT && ops[i].kind != OP_SHELVED)
+		const Op   *op = &ops[i];
+
+		if (op->kind == OP_PUBLISH)
+		{
+			JobqKey		key = jobq_key_of(&own_jobs[op->own].t);
+
+			note_prepared(entry, own_jobs[op->own].t.queue_id, &key, 1);
+		}
+		else if (op->kind == OP_SPILL)
+			note_prepared(entry, op->queue_id, &op->first, op->delta);
+		else if (op->kind != OP_COUNT && op->kind != OP_SHELVED)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
 					 errdetail("Only jobq.enqueue() and jobq.enqueue_many() can be part of a prepared transaction."),
 					 errhint("Use COMMIT, or do the rest in a transaction of its own.")));
-		db = ops[i].db != NULL ? ops[i].db : db;
 	}
+}
+
+/*
+ * The keeper watches the prepared transaction: once it has committed, its jobs
+ * are on disk only.
+ */
+static void
+check_prepare(void)
+{
+	JobqDb	   *db = nops > 0 ? ops[nops - 1].db : NULL;
+	JobqPrepared entry = {0};
+	int			found = -1;
+
 	if (db == NULL)
 		return;
+	describe_prepared(&entry);
 	SpinLockAcquire(&db->mutex);
-	for (int i = 0; i < JOBQ_MAX_PREPARED && entry < 0; i++)
+	for (int i = 0; i < JOBQ_MAX_PREPARED && found < 0; i++)
 	{
 		if (!TransactionIdIsValid(db->prepared[i].xid))
 		{
-			db->prepared[i].xid = GetTopTransactionIdIfAny();
-			db->prepared[i].min_id = min_id;
-			entry = i;
+			db->prepared[i] = entry;
+			found = i;
 		}
 	}
 	SpinLockRelease(&db->mutex);
 	prepare_noted = db;
-	if (entry < 0)
+	if (found < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many prepared transactions with enqueued jobs"),

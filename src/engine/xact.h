@@ -30,6 +30,7 @@ typedef enum JobqAtCommit
 {
 	AT_COMMIT_END,				/* it goes */
 	AT_COMMIT_EXTEND,			/* its lease now ends at `when` */
+	AT_COMMIT_CARRY,			/* it goes on with another ticket */
 	AT_COMMIT_HOLD,				/* kept until `when` for a cancelled worker */
 	AT_COMMIT_NOTHING			/* the mark was given back */
 } JobqAtCommit;
@@ -57,6 +58,10 @@ extern void jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
 extern void jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
 							   ItemPointer claim_tid);
 
+/* The running job was carried to another ticket, with this claim row. */
+extern void jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
+							  const ItemPointerData *claim_tid);
+
 /* Undo the last change of that kind. */
 extern void jobq_xact_revert(const JobqSlotRef *ref);
 
@@ -66,15 +71,19 @@ extern bool jobq_xact_ends(const JobqSlotRef *ref);
 /* The lease of a slot we have marked, as we have extended it. */
 extern void jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease);
 
-/* May this be one of our own tickets beyond JOBQ_OWN_MAX? */
-extern bool jobq_xact_spilled(int64 id);
+/* Have we tickets of this queue beyond JOBQ_OWN_MAX? */
+extern bool jobq_xact_spilled(int32 queue_id);
 
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
+/* This transaction may be lost in a crash: its commit waits for no disk. */
+extern void jobq_commit_lazily(void);
+
 /* Our own uncommitted jobs. */
-extern int	jobq_own_first(int32 queue_id);	/* next in order, or -1 */
+extern int	jobq_own_first(int32 queue_id);	/* next in order that has not expired, or
+										 * -1 */
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
 extern void jobq_own_claim(int own, const JobqLease *lease);

@@ -71,7 +71,8 @@ typedef struct Grant
 #define HAS_A_QUEUE \
 	"SELECT FROM jobq.queue WHERE owner = $1" \
 	" UNION ALL " \
-	"SELECT FROM jobq.queue_acl WHERE grantee = $1"
+	"SELECT FROM jobq.queue_acl a, jobq.queue q" \
+	" WHERE a.grantee = $1 AND a.queue_id = q.queue_id"
 
 #define ADD_PRIVILEGES \
 	"INSERT INTO jobq.queue_acl AS a (queue_id, grantee, privileges)" \

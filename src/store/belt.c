@@ -6,7 +6,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/sysattr.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/bufmgr.h"
@@ -49,16 +51,22 @@ jobq_refuse_write(PG_FUNCTION_ARGS)
 			 errhint("Use functions such as jobq.enqueue(), jobq.complete(), jobq.cancel() or jobq.purge_queue().")));
 }
 
-Relation
-jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
+Oid
+jobq_belt_oid(int32 epoch, JobqBeltKind kind)
 {
 	Oid			schema = get_rel_namespace(jobq_table_oid(JOBQ_TABLE_EPOCH));
 	char		name[NAMEDATALEN];
-	Relation	rel;
-	Oid			relid;
 
 	snprintf(name, sizeof(name), "%s_%d", belt_tables[kind].prefix, epoch);
-	relid = get_relname_relid(name, schema);
+	return get_relname_relid(name, schema);
+}
+
+Relation
+jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
+{
+	Oid			relid = jobq_belt_oid(epoch, kind);
+	Relation	rel;
+
 	if (!OidIsValid(relid))
 		return NULL;
 	rel = try_relation_open(relid, lockmode);
@@ -123,6 +131,28 @@ jobq_belt_read_ticket(Relation job_rel, ItemPointer hint, int64 id,
 		copy_job(scan.slot, row);
 	jobq_scan_end(&scan);
 	return found;
+}
+
+bool
+jobq_belt_is_own(Relation job_rel, int64 id, int64 ticket)
+{
+	bool		own = false;
+	JobqScan	scan;
+
+	jobq_scan_begin_int8(&scan, job_rel, SnapshotSelf, JOB_ID + 1, id);
+	while (jobq_scan_next(&scan))
+	{
+		bool		isnull;
+		Datum		xmin;
+
+		if (!slot_has_int8(scan.slot, JOB_TICKET, ticket))
+			continue;
+		xmin = slot_getsysattr(scan.slot, MinTransactionIdAttributeNumber,
+							   &isnull);
+		own = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+	}
+	jobq_scan_end(&scan);
+	return own;
 }
 
 static int

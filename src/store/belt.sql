@@ -59,12 +59,12 @@ COMMENT ON SEQUENCE jobq.number_block IS
 	'First number of the next block of job ids and tickets. Advanced by the keeper ahead of need, by producers when no keeper runs.';
 
 CREATE TABLE jobq.lease_mark (
-	only_row	bool		NOT NULL DEFAULT true PRIMARY KEY CHECK (only_row),
 	lease		bigint		NOT NULL
 );
+ALTER TABLE jobq.lease_mark REPLICA IDENTITY FULL;
 INSERT INTO jobq.lease_mark (lease) VALUES (0);
 COMMENT ON TABLE jobq.lease_mark IS
-	'Every lease that was ever handed out is below this mark. Raised by the keeper ahead of need; the row never leaves.';
+	'Every lease that was ever handed out is below this mark. Raised by the keeper ahead of need. A restore adds the mark of the original: the largest counts, and jobq.adopt() leaves one row, which never leaves.';
 
 -- Emptied by crash recovery, kept by a clean restart: how the keeper tells the
 -- two apart.

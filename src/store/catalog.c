@@ -32,6 +32,8 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_SHELF] = "shelf",
 	[JOBQ_TABLE_NUMBER_BLOCK] = "number_block",
 	[JOBQ_TABLE_INSTALLATION] = "installation",
+	[JOBQ_TABLE_CLASS] = "class",
+	[JOBQ_TABLE_RESTORED] = "restored",
 };
 
 /* InvalidOid = look it up. Emptied by the callback, never anything else. */

@@ -2,7 +2,7 @@
  * epoch.c: which epochs there are, and making the tables of a new one.
  *
  * The tables are no members of the extension, so that pg_dump keeps them, but
- * go with it. Never makes an epoch inside a user's transaction.
+ * go with it. What becomes of an epoch later is not done here.
  */
 #include "postgres.h"
 
@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -51,10 +52,11 @@ typedef enum EpochAttr
 #define BELT_OPTIONS \
 	" USING heap" \
 	" WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
-#define REFUSE_WRITE(kind) \
+#define REFUSE_WRITE_ON(table) \
 	"CREATE TRIGGER refuse_write" \
 	" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE" \
-	" ON jobq." kind "_%1$d EXECUTE FUNCTION jobq._refuse_write()"
+	" ON jobq." table " EXECUTE FUNCTION jobq._refuse_write()"
+#define REFUSE_WRITE(kind)	REFUSE_WRITE_ON(kind "_%1$d")
 
 /* Commands that take back what ALTER DEFAULT PRIVILEGES has given away. */
 #define REVOKE_COMMANDS \
@@ -69,6 +71,10 @@ typedef enum EpochAttr
 	"'job_%1$d', 'claim_%1$d', 'outcome_%1$d']::pg_catalog.name[])" \
 	" AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
 
+#define GRANT_DUMP \
+	"GRANT SELECT ON TABLE jobq.job_%1$d, jobq.claim_%1$d," \
+	" jobq.outcome_%1$d TO pg_database_owner"
+
 static const char *const epoch_ddl[] = {
 	"CREATE TABLE jobq.job_%1$d ("
 	" ticket bigint NOT NULL,"
@@ -78,7 +84,7 @@ static const char *const epoch_ddl[] = {
 	" queue_id int NOT NULL,"
 	" attempt int NOT NULL,"
 	" max_attempts int NOT NULL,"
-	" enqueued_by oid NOT NULL,"
+	" enqueued_by jobq.role NOT NULL,"
 	" priority int2 NOT NULL,"
 	" kind text,"
 	" group_key text,"
@@ -108,7 +114,7 @@ static const char *const epoch_ddl[] = {
 	" lease bigint NOT NULL,"
 	" claimed_at timestamptz NOT NULL,"
 	" expires_at timestamptz NOT NULL,"
-	" claimed_by oid NOT NULL,"
+	" claimed_by jobq.role NOT NULL,"
 	" flag \"char\" NOT NULL,"
 	" tickets bytea NOT NULL,"
 	" worker text,"
@@ -130,7 +136,7 @@ static const char *const epoch_ddl[] = {
 	" moved_to bigint,"
 	" held_until timestamptz,"
 	" queue_id int NOT NULL,"
-	" finished_by oid NOT NULL,"
+	" finished_by jobq.role NOT NULL,"
 	" claim_tid tid,"
 	" ended \"char\" NOT NULL,"
 	" attempt_outcome \"char\","
@@ -148,147 +154,6 @@ static const char *const epoch_ddl[] = {
 	" by the extension only, never changed; rows leave when the whole epoch is"
 	" dropped.'",
 };
-
-/*
- * Numbers are never used twice, also not by another CREATE EXTENSION: where
- * the table of epochs knows no better, the seconds since 2024 are one.
- */
-static int32
-next_number(void)
-{
-	int64		seconds = GetCurrentTimestamp() / USECS_PER_SEC -
-		(int64) DAYS_2000_TO_2024 * SECS_PER_DAY;
-	Datum		last;
-	bool		isnull;
-
-	if (SPI_execute("SELECT pg_catalog.max(epoch) FROM jobq.epoch",
-					false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the epochs");
-	last = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-						 &isnull);
-	if (!isnull)
-		seconds = Max(seconds, (int64) DatumGetInt32(last) + 1);
-	return (int32) Max(seconds, 1);
-}
-
-static void
-make_tables(int32 epoch)
-{
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	for (int i = 0; i < (int) lengthof(epoch_ddl); i++)
-	{
-		resetStringInfo(&sql);
-		appendStringInfo(&sql, epoch_ddl[i], epoch);
-		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not make the tables of an epoch");
-	}
-	pfree(sql.data);
-}
-
-static void
-revoke_all(int32 epoch)
-{
-	StringInfoData sql;
-	SPITupleTable *commands;
-	uint64		n;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, REVOKE_COMMANDS, epoch);
-	if (SPI_execute(sql.data, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the privileges of an epoch");
-	commands = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
-	{
-		if (SPI_execute(SPI_getvalue(commands->vals[i], commands->tupdesc, 1),
-						false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not revoke privileges of an epoch");
-	}
-	pfree(sql.data);
-}
-
-static void
-enter_epoch(int32 epoch, int32 class_id)
-{
-	Oid			types[] = {INT4OID, INT4OID, TIMESTAMPTZOID};
-	Datum		values[] = {
-		Int32GetDatum(epoch),
-		Int32GetDatum(class_id),
-		TimestampTzGetDatum(GetCurrentTimestamp())
-	};
-
-	if (SPI_execute_with_args("INSERT INTO jobq.epoch (epoch, class, installation, opened_at)"
-							  " SELECT $1, $2, i.id, $3 FROM jobq.installation i",
-							  lengthof(types), types, values, NULL,
-							  false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not enter an epoch");
-}
-
-/* Not members, but gone with the extension. */
-static void
-tie_to_extension(int32 epoch)
-{
-	static const JobqBeltKind kinds[] = {BELT_JOB, BELT_CLAIM, BELT_OUTCOME};
-	ObjectAddress extension;
-
-	ObjectAddressSet(extension, ExtensionRelationId,
-					 get_extension_oid("pg_jobq", false));
-	for (int i = 0; i < (int) lengthof(kinds); i++)
-	{
-		Relation	rel = jobq_belt_open(epoch, kinds[i], AccessShareLock);
-		ObjectAddress table;
-
-		ObjectAddressSet(table, RelationRelationId, RelationGetRelid(rel));
-		recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
-		table_close(rel, NoLock);
-	}
-}
-
-int32
-jobq_epoch_create(int32 class_id)
-{
-	JobqOwnerContext context;
-	volatile int32 epoch = 0;
-	bool		was_creating = creating_extension;
-
-	jobq_become_owner(&context);
-	set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
-					  GUC_ACTION_SAVE, true, 0, false);
-	creating_extension = false;
-	PG_TRY();
-	{
-		SPI_connect();
-		epoch = next_number();
-		make_tables(epoch);
-		revoke_all(epoch);
-		enter_epoch(epoch, class_id);
-		tie_to_extension(epoch);
-		SPI_finish();
-	}
-	PG_FINALLY();
-	{
-		creating_extension = was_creating;
-	}
-	PG_END_TRY();
-	jobq_leave_owner(&context);
-	return epoch;
-}
-
-/* The last statement of the extension's script. */
-Datum
-jobq_open_first_epoch(PG_FUNCTION_ARGS)
-{
-	if (!creating_extension)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("jobq._open_first_epoch() is called by CREATE EXTENSION only")));
-
-	jobq_epoch_create(JOBQ_CLASS_DEFAULT);
-	jobq_database_changed();
-	PG_RETURN_VOID();
-}
 
 static int
 compare_epochs(const void *a, const void *b)
@@ -324,8 +189,9 @@ read_installation(Snapshot snapshot, pg_uuid_t *id)
 	table_close(rel, NoLock);
 }
 
-int
-jobq_epoch_read(JobqEpoch **epochs)
+/* Ascending; `all` also those of other installations. */
+static int
+read_epochs(JobqEpoch **epochs, bool all)
 {
 	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_EPOCH),
 								 AccessShareLock);
@@ -343,7 +209,8 @@ jobq_epoch_read(JobqEpoch **epochs)
 		JobqEpoch  *epoch;
 
 		slot_getallattrs(slot);
-		if (memcmp(DatumGetUUIDP(slot->tts_values[EPOCH_INSTALLATION]), &ours,
+		if (!all &&
+			memcmp(DatumGetUUIDP(slot->tts_values[EPOCH_INSTALLATION]), &ours,
 				   sizeof(ours)) != 0)
 			continue;
 		if (n == size)
@@ -366,6 +233,172 @@ jobq_epoch_read(JobqEpoch **epochs)
 	table_close(rel, NoLock);
 	qsort(*epochs, n, sizeof(JobqEpoch), compare_epochs);
 	return n;
+}
+
+int
+jobq_epoch_read(JobqEpoch **epochs)
+{
+	return read_epochs(epochs, false);
+}
+
+/*
+ * Numbers are never used twice, also not by another CREATE EXTENSION: where
+ * the table of epochs knows no better, the seconds since 2024 are one.
+ */
+static int32
+next_number(void)
+{
+	int64		number = GetCurrentTimestamp() / USECS_PER_SEC -
+		(int64) DAYS_2000_TO_2024 * SECS_PER_DAY;
+	JobqEpoch  *epochs;
+	int			n = read_epochs(&epochs, true);
+
+	if (n > 0)
+		number = Max(number, (int64) epochs[n - 1].epoch + 1);
+	return (int32) Max(number, 1);
+}
+
+static void
+make_tables(int32 epoch)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < (int) lengthof(epoch_ddl); i++)
+	{
+		resetStringInfo(&sql);
+		appendStringInfo(&sql, epoch_ddl[i], epoch);
+		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
+			elog(ERROR, "could not make the tables of an epoch");
+	}
+	pfree(sql.data);
+}
+
+/* The database's owner may read what pg_dump reads, nobody else anything. */
+void
+jobq_epoch_set_rights(int32 epoch)
+{
+	StringInfoData sql;
+	SPITupleTable *commands;
+	uint64		n;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, REVOKE_COMMANDS, epoch);
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the privileges of an epoch");
+	commands = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (SPI_execute(SPI_getvalue(commands->vals[i], commands->tupdesc, 1),
+						false, 0) != SPI_OK_UTILITY)
+			elog(ERROR, "could not revoke privileges of an epoch");
+	}
+	resetStringInfo(&sql);
+	appendStringInfo(&sql, GRANT_DUMP, epoch);
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not grant privileges of an epoch");
+	pfree(sql.data);
+}
+
+static void
+enter_epoch(int32 epoch, int32 class_id)
+{
+	Oid			types[] = {INT4OID, INT4OID, TIMESTAMPTZOID};
+	Datum		values[] = {
+		Int32GetDatum(epoch),
+		Int32GetDatum(class_id),
+		TimestampTzGetDatum(GetCurrentTimestamp())
+	};
+
+	if (SPI_execute_with_args("INSERT INTO jobq.epoch (epoch, class, installation, opened_at)"
+							  " SELECT $1, $2, i.id, $3 FROM jobq.installation i",
+							  lengthof(types), types, values, NULL,
+							  false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not enter an epoch");
+}
+
+char *
+jobq_epoch_trigger(const char *table)
+{
+	return psprintf(REFUSE_WRITE_ON("%s"), table);
+}
+
+/* Not members, but gone with the extension; a dump does not say so. */
+void
+jobq_epoch_tie(int32 epoch)
+{
+	static const JobqBeltKind kinds[] = {BELT_JOB, BELT_CLAIM, BELT_OUTCOME};
+	ObjectAddress extension;
+
+	ObjectAddressSet(extension, ExtensionRelationId,
+					 get_extension_oid("pg_jobq", false));
+	for (int i = 0; i < (int) lengthof(kinds); i++)
+	{
+		Relation	rel = jobq_belt_open(epoch, kinds[i], AccessShareLock);
+		ObjectAddress table;
+
+		ObjectAddressSet(table, RelationRelationId, RelationGetRelid(rel));
+		if (getAutoExtensionsOfObject(RelationRelationId,
+									  table.objectId) == NIL)
+			recordDependencyOn(&table, &extension, DEPENDENCY_AUTO_EXTENSION);
+		table_close(rel, NoLock);
+	}
+}
+
+bool
+jobq_epoch_lock_numbers(bool nowait)
+{
+	Oid			relid = jobq_table_oid(JOBQ_TABLE_EPOCH);
+
+	if (nowait)
+		return ConditionalLockRelationOid(relid, ShareUpdateExclusiveLock);
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	return true;
+}
+
+int32
+jobq_epoch_create(int32 class_id)
+{
+	JobqOwnerContext context;
+	volatile int32 epoch = 0;
+	bool		was_creating = creating_extension;
+
+	jobq_become_owner(&context);
+	set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
+					  GUC_ACTION_SAVE, true, 0, false);
+	creating_extension = false;
+	PG_TRY();
+	{
+		SPI_connect();
+		epoch = next_number();
+		make_tables(epoch);
+		jobq_epoch_set_rights(epoch);
+		enter_epoch(epoch, class_id);
+		jobq_epoch_tie(epoch);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		creating_extension = was_creating;
+	}
+	PG_END_TRY();
+	jobq_leave_owner(&context);
+	return epoch;
+}
+
+/* The last statement of the extension's script. */
+Datum
+jobq_open_first_epoch(PG_FUNCTION_ARGS)
+{
+	if (!creating_extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobq._open_first_epoch() is called by CREATE EXTENSION only")));
+
+	jobq_epoch_create(JOBQ_CLASS_DEFAULT);
+	jobq_database_changed();
+	PG_RETURN_VOID();
 }
 
 int32

@@ -13,6 +13,7 @@
 
 #define MAX_DELAY			(365 * USECS_PER_DAY)
 #define MAX_RETENTION		(3650 * USECS_PER_DAY)
+#define MIN_TTL				1000
 #define MAX_FACTOR			1000.0
 #define MAX_BATCH			1000000
 #define MIN_PAYLOAD_BYTES	2
@@ -24,10 +25,11 @@ typedef enum OptionType
 	OPTION_INT,					/* int32 */
 	OPTION_NUMBER,				/* double */
 	OPTION_QUEUE,				/* name of a queue, or nothing */
+	OPTION_EXPIRED_TO,			/* bool: word "dead_letter", else "drop" */
 	OPTION_BACKOFF				/* object, see backoff_options */
 } OptionType;
 
-/* min, max and initial mean nothing for the last two types. */
+/* min, max and initial mean nothing for the last three types. */
 typedef struct Option
 {
 	const char *name;
@@ -49,6 +51,10 @@ static const Option queue_options[] = {
 	0, MAX_RETENTION, USECS_PER_DAY},
 	{"dead_retention", OPTION_INTERVAL, offsetof(JobqQueue, dead_retention),
 	0, MAX_RETENTION, 30 * USECS_PER_DAY},
+	{"ttl", OPTION_INTERVAL, offsetof(JobqQueue, ttl),
+	MIN_TTL, MAX_RETENTION, 0},
+	{"expired_to", OPTION_EXPIRED_TO,
+	offsetof(JobqQueue, expired_to_dead_letter), 0, 0, 0},
 	{"max_payload_bytes", OPTION_INT, offsetof(JobqQueue, max_payload_bytes),
 	MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, 1048576},
 	{"max_batch", OPTION_INT, offsetof(JobqQueue, max_batch),
@@ -108,6 +114,9 @@ set_default(const Option *option, char *target)
 		case OPTION_QUEUE:
 			*target = '\0';
 			break;
+		case OPTION_EXPIRED_TO:
+			*(bool *) target = false;
+			break;
 		case OPTION_BACKOFF:
 			set_defaults(&backoff_set, target);
 			break;
@@ -128,6 +137,26 @@ set_queue_name(const JsonbValue *value, const char *name, char *target)
 	string = cstring_to_text_with_len(value->val.string.val,
 									  value->val.string.len);
 	strlcpy(target, jobq_arg_queue_name(string, name), JOBQ_NAME_MAX + 1);
+}
+
+static bool
+is_word(const JsonbValue *value, const char *word)
+{
+	return value->type == jbvString &&
+		value->val.string.len == (int) strlen(word) &&
+		memcmp(value->val.string.val, word, strlen(word)) == 0;
+}
+
+static void
+set_expired_to(const JsonbValue *value, const char *name, bool *dead_letter)
+{
+	*dead_letter = is_word(value, "dead_letter");
+	if (!*dead_letter && !is_word(value, "drop"))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+				 errmsg("invalid value for \"%s\"", name),
+				 errdetail("Valid are: drop, dead_letter."),
+				 errhint("Correct \"%s\" and call again.", name)));
 }
 
 /* The whole object is new: what it does not name gets its default. */
@@ -174,6 +203,9 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 			break;
 		case OPTION_QUEUE:
 			set_queue_name(value, name, target);
+			break;
+		case OPTION_EXPIRED_TO:
+			set_expired_to(value, name, (bool *) target);
 			break;
 		case OPTION_BACKOFF:
 			set_backoff(value, name, (JobqBackoff *) target);
@@ -246,4 +278,15 @@ jobq_options_apply(Jsonb *options, JobqQueue *queue)
 {
 	jobq_arg_object(options, "options");
 	apply(&queue_set, &options->root, (char *) queue);
+}
+
+void
+jobq_options_check(const JobqQueue *queue)
+{
+	if (queue->expired_to_dead_letter && queue->dead_letter[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+				 errmsg("invalid value for \"%s\"", "expired_to"),
+				 errdetail("Expired jobs cannot go to a dead-letter queue without the option \"dead_letter\"."),
+				 errhint("Set \"dead_letter\" as well, or \"expired_to\" to \"drop\".")));
 }

@@ -10,10 +10,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "store/rows.h"
 
@@ -79,13 +77,13 @@ find_row(Relation rel, int64 id, JobqRow *row, ItemPointer tid)
 
 /* CommandCounterIncrement: a row of our own current command may be deleted. */
 static TM_Result
-delete_row(Relation rel, ItemPointer tid, bool wait)
+delete_row(Relation rel, ItemPointer tid)
 {
 	TM_FailureData failure;
 
 	CommandCounterIncrement();
 	return table_tuple_delete(rel, tid, GetCurrentCommandId(true),
-							  InvalidSnapshot, InvalidSnapshot, wait,
+							  InvalidSnapshot, InvalidSnapshot, true,
 							  &failure, false);
 }
 
@@ -102,7 +100,7 @@ take_row(Relation rel, int64 id, bool dead_too, JobqRow *row)
 			(!dead_too && !is_waiting(row->values[SHELF_STATE])))
 			return false;
 
-		result = delete_row(rel, &tid, true);
+		result = delete_row(rel, &tid);
 		if (result == TM_Ok)
 			return true;
 		if (result != TM_Updated && result != TM_Deleted)
@@ -140,60 +138,4 @@ jobq_shelf_read(int64 id, JobqRow *row)
 
 	table_close(rel, NoLock);
 	return found;
-}
-
-int
-jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows)
-{
-	Relation	rel = open_shelf(RowExclusiveLock);
-	int			n = 0;
-	JobqScan	scan;
-
-	jobq_scan_begin(&scan, rel, SnapshotSelf, JOB_RUN_AT + 1,
-					BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
-					TimestampTzGetDatum(now));
-	while (n < max && jobq_scan_next(&scan))
-	{
-		JobqRow    *row = &rows[n];
-
-		CHECK_FOR_INTERRUPTS();
-		jobq_copy_values(scan.slot, row->values, row->nulls);
-		/* not ours to move: dead, or another transaction is at it */
-		if (!is_waiting(row->values[SHELF_STATE]) ||
-			delete_row(rel, &scan.slot->tts_tid, false) != TM_Ok)
-			continue;
-		n++;
-	}
-	jobq_scan_end(&scan);
-	table_close(rel, NoLock);
-	return n;
-}
-
-TimestampTz
-jobq_shelf_next_due(void)
-{
-	Relation	rel = open_shelf(AccessShareLock);
-	TimestampTz next = PG_INT64_MAX;
-	Snapshot	snapshot = jobq_fresh_snapshot();
-	JobqScan	scan;
-
-	jobq_scan_begin(&scan, rel, snapshot, JOB_RUN_AT + 1,
-					BTLessStrategyNumber, F_TIMESTAMPTZ_LT,
-					TimestampTzGetDatum(DT_NOEND));
-	while (jobq_scan_next(&scan))
-	{
-		Datum	   *values = scan.slot->tts_values;
-
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(scan.slot);
-		if (!is_waiting(values[SHELF_STATE]))
-			continue;
-		next = Min(next, DatumGetTimestampTz(values[JOB_RUN_AT]));
-		if (scan.by_index != NULL)
-			break;				/* they come in order */
-	}
-	jobq_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-	return next;
 }

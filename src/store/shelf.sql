@@ -9,7 +9,7 @@ CREATE TABLE jobq.shelf (
 	queue_id		int			NOT NULL,
 	attempt			int			NOT NULL,
 	max_attempts	int			NOT NULL,
-	enqueued_by		oid			NOT NULL,
+	enqueued_by		jobq.role	NOT NULL,
 	priority		int2		NOT NULL,
 	kind			text,
 	group_key		text,
@@ -26,7 +26,7 @@ CREATE TABLE jobq.shelf (
 	moved_to		bigint,
 	rerun_as		bigint
 );
-CREATE INDEX shelf_run_at ON jobq.shelf (run_at);
+CREATE INDEX shelf_run_at ON jobq.shelf (run_at, id);
 CREATE INDEX shelf_group ON jobq.shelf (queue_id, group_key);
 CREATE INDEX shelf_died ON jobq.shelf (queue_id, died_at);
 ALTER TABLE jobq.shelf

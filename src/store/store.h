@@ -25,6 +25,8 @@ typedef enum JobqTable
 	JOBQ_TABLE_SHELF,
 	JOBQ_TABLE_NUMBER_BLOCK,
 	JOBQ_TABLE_INSTALLATION,
+	JOBQ_TABLE_CLASS,
+	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -61,7 +63,8 @@ extern uint64 jobq_catalog_changes(void);
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
-#define JOBQ_CLASS_DEFAULT		1	/* the one retention class there is */
+#define JOBQ_CLASS_MAX			8	/* = JOBQ_MAX_CLASSES */
+#define JOBQ_CLASS_DEFAULT		1	/* the retention class that never goes */
 
 /* Bounds of options and of the arguments that replace them. */
 #define JOBQ_LEASE_FOR_MIN		USECS_PER_SEC
@@ -98,6 +101,8 @@ typedef struct JobqQueue
 	char		dead_letter[JOBQ_NAME_MAX + 1]; /* empty = none */
 	int64		retention;		/* us */
 	int64		dead_retention; /* us */
+	int64		ttl;			/* us, 0 = none */
+	bool		expired_to_dead_letter;
 	int32		max_payload_bytes;
 	int32		max_batch;
 } JobqQueue;
@@ -137,6 +142,9 @@ extern void jobq_options_defaults(JobqQueue *queue);
  * JQ007 for anything that is not a valid option.
  */
 extern void jobq_options_apply(Jsonb *options, JobqQueue *queue);
+
+/* JQ007 for options that contradict each other. */
+extern void jobq_options_check(const JobqQueue *queue);
 
 /* ---- row layout shared by job_N and the shelf ---- */
 
@@ -239,6 +247,7 @@ typedef enum JobqClaimAttr
 /* CLAIM_FLAG */
 #define CLAIM_DEQUEUE			'd'
 #define CLAIM_EXTEND			'e'
+#define CLAIM_CARRY				'c'		/* as a dequeue, from an older epoch */
 
 /* ---- belt.c: epochs' tables ---- */
 
@@ -251,6 +260,7 @@ typedef enum JobqBeltKind
 
 /* Open a belt table; NULL when the epoch is dropped (all it held has ended). */
 extern Relation jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode);
+extern Oid	jobq_belt_oid(int32 epoch, JobqBeltKind kind);	/* or InvalidOid */
 
 /* ---- rows.c: rows without the executor ---- */
 
@@ -275,6 +285,9 @@ extern bool jobq_belt_read_ticket(Relation job_rel, ItemPointer hint,
 
 /* All tickets of a job in one epoch, ascending; returns their number. */
 extern int	jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows);
+
+/* Was the row of a ticket written by the present transaction? */
+extern bool jobq_belt_is_own(Relation job_rel, int64 id, int64 ticket);
 
 /* The outcome of a ticket, if a committed one (or our own) exists. */
 extern bool jobq_belt_read_outcome(Relation outcome_rel, int64 ticket,
@@ -318,8 +331,114 @@ extern int	jobq_epoch_read(JobqEpoch **epochs);
 extern int	jobq_epoch_list(int32 **epochs);
 extern int	jobq_epoch_list_undrained(int32 **epochs);
 
-/* Make the tables of a new epoch and enter it; not for user transactions. */
+/*
+ * Make the tables of a new epoch and enter it. Users' transactions do so only
+ * for the first epoch of a class. Whoever does has locked the numbers first,
+ * to the end of the transaction; false: somebody else has them (nowait only).
+ */
 extern int32 jobq_epoch_create(int32 class_id);
+extern bool jobq_epoch_lock_numbers(bool nowait);
+
+/* ---- epochlife.c: the keeper's notes on an epoch ---- */
+
+/* How many jobs, and failed attempts, of a queue ended in an epoch. */
+typedef struct JobqTotal
+{
+	int32		queue_id;
+	int64		completed;
+	int64		failed;
+	int64		dead;
+	int64		cancelled;
+	int64		expired;
+} JobqTotal;
+
+extern void jobq_epoch_set_closed(int32 epoch, TimestampTz when);
+extern void jobq_epoch_set_sealed(int32 epoch, TimestampTz when);
+extern void jobq_epoch_set_drained(int32 epoch, TimestampTz when,
+								   TimestampTz last_finished,
+								   const JobqTotal *totals, int ntotals);
+
+/* Its tables go: take it off the list; its totals stay, as epoch 0. */
+extern void jobq_epoch_forget(int32 epoch);
+
+/* ---- epochdrop.c: the tables of an epoch as a whole ---- */
+
+/* Is no transaction left, prepared or not, that writes tickets to it? */
+extern bool jobq_epoch_no_writer(int32 epoch);
+
+/*
+ * Lock all its tables, with indexes and TOAST, against everybody, without
+ * waiting; false: one is in use, or a pg_dump is at work. Then drop them.
+ */
+extern bool jobq_epoch_lock_all(int32 epoch);
+extern void jobq_epoch_drop_tables(int32 epoch);
+
+extern int64 jobq_epoch_size(int32 epoch);	/* bytes on disk */
+
+/* ---- walk.c: reading a belt table in pieces ---- */
+
+typedef void (*JobqRowVisitor) (TupleTableSlot *slot, void *state);
+
+/*
+ * Show the rows visible now, from block *next on, for about `us`; *next says
+ * where to go on. False: that was the last of it. Nothing is missed that had
+ * been committed when the walk came to its block.
+ */
+extern bool jobq_belt_walk(Relation rel, BlockNumber *next, int64 us,
+						   JobqRowVisitor visit, void *state);
+
+/* The same for one block. */
+extern bool jobq_belt_walk_block(Relation rel, BlockNumber *next,
+								 JobqRowVisitor visit, void *state);
+
+/* About how many rows a table has, dead ones included; exact when small. */
+extern int64 jobq_belt_estimate(Relation rel);
+
+/* ---- class.c: retention classes ---- */
+
+typedef struct JobqClass
+{
+	int32		class_id;
+	int64		retention;		/* us */
+} JobqClass;
+
+/* All classes, palloc'd; the number comes back. */
+extern int	jobq_class_read(JobqClass **classes);
+
+/*
+ * The class of a retention, made together with its first epoch when there is
+ * none. JQ007 when there are too many. Under jobq_queue_lock().
+ */
+extern int32 jobq_class_get(int64 retention);
+extern void jobq_class_forget(int32 class_id);
+
+/*
+ * Inside SPI, as the owner: who may do what with an epoch's tables, and that
+ * they go with the extension. Both may be called again.
+ */
+extern void jobq_epoch_set_rights(int32 epoch);
+extern void jobq_epoch_tie(int32 epoch);
+
+/* The command that makes the trigger of a belt table; palloc'd. */
+extern char *jobq_epoch_trigger(const char *table);
+
+/* ---- copy.c, adopt.c: copies of a database ---- */
+
+/*
+ * Do the tables say that this database is a copy that has not been adopted?
+ * A dump was restored into it, or it was made elsewhere.
+ */
+extern bool jobq_store_is_copy(void);
+
+/*
+ * Take over every epoch that is here, or raise an error when something of one
+ * is missing; then this database is no copy any more. number_handed_out: a
+ * number of this installation's own, 0 = none is known. As the owner.
+ */
+extern void jobq_store_adopt(int64 number_handed_out);
+
+/* Do our own commands fire this trigger, rather than somebody's COPY? */
+extern bool jobq_is_own_command(void);
 
 /* ---- shelf.c ---- */
 
@@ -335,18 +454,33 @@ extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
 /* Read only; committed or our own. */
 extern bool jobq_shelf_read(int64 id, JobqRow *row);
 
-/*
- * Keeper: take up to max scheduled and retrying rows with run_at <= now,
- * earliest first. Rows that another transaction is changing stay. Dead rows
- * are stored with run_at infinity, so that none is walked here.
- */
-extern int	jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows);
+/* ---- shelfdue.c ---- */
+
+/* Waiting rows are taken in this order. */
+typedef struct JobqShelfKey
+{
+	TimestampTz run_at;
+	int64		id;
+} JobqShelfKey;
+
+typedef struct JobqShelfWalk
+{
+	JobqShelfKey mark;			/* where to begin; where to go on later */
+	JobqShelfKey end;			/* where to stop; DT_NOEND = nowhere */
+	JobqShelfKey first_busy;	/* first row passed over because another
+								 * transaction is changing it; DT_NOEND = none */
+	TimestampTz next;			/* nothing from the mark on is due before; not
+								 * after now: there may be more; PG_INT64_MAX:
+								 * nothing is there */
+} JobqShelfWalk;
 
 /*
- * Earliest run_at of a scheduled or retrying row, also of one that another
- * transaction is changing; PG_INT64_MAX when there is none.
+ * Keeper: take up to max scheduled and retrying rows with run_at <= now,
+ * earliest first. Reads a bounded number of entries. Dead rows are stored with
+ * run_at infinity, so that none is walked here.
  */
-extern TimestampTz jobq_shelf_next_due(void);
+extern int	jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows,
+								JobqShelfWalk *walk);
 
 /* ---- tickets.c: ascending ticket lists as compact bytea ---- */
 

@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -36,6 +38,12 @@ typedef struct Hold
 
 /* What this transaction has to say at its end. */
 static List *holds;				/* of Hold, in TopTransactionContext */
+
+/*
+ * SET TABLESPACE commits half way and goes on with the database locked, so
+ * this one lasts to the end of the statement, or of a transaction that fails.
+ */
+static Hold moving;
 static bool databases_changed;
 static JobqDb *installed_in;	/* CREATE EXTENSION */
 static JobqDb *dropped_from;	/* DROP EXTENSION */
@@ -48,6 +56,8 @@ static object_access_hook_type previous_object_access_hook;
 static void
 release(const Hold *hold, bool committed)
 {
+	if (!OidIsValid(hold->dbid))
+		return;
 	SpinLockAcquire(&hold->db->mutex);
 	if (hold->db->dbid == hold->dbid)
 	{
@@ -56,6 +66,16 @@ release(const Hold *hold, bool committed)
 			hold->db->dropped = true;
 	}
 	SpinLockRelease(&hold->db->mutex);
+}
+
+static void
+release_moving(void)
+{
+	if (!OidIsValid(moving.dbid))
+		return;
+	release(&moving, false);
+	moving.dbid = InvalidOid;
+	jobq_wake_launcher();
 }
 
 static void
@@ -93,6 +113,8 @@ end_transaction(bool committed)
 	if (committed)
 		announce_changes();
 	release_all(committed);
+	if (!committed)
+		release_moving();
 	databases_changed = false;
 	installed_in = NULL;
 	dropped_from = NULL;
@@ -140,7 +162,30 @@ jobq_database_changed(void)
 
 /* ---- databases ---- */
 
-/* No keeper in this database, from now to the end of the transaction. */
+/*
+ * No keeper in this database from now on. One that is at work, perhaps for
+ * long, is cancelled.
+ */
+static void
+begin_hold(Hold *hold, JobqDb *db, Oid dbid)
+{
+	pid_t		keeper = 0;
+
+	SpinLockAcquire(&db->mutex);
+	if (db->dbid == dbid)
+	{
+		hold->db = db;
+		hold->dbid = dbid;
+		db->holds++;
+		keeper = db->keeper_pid;
+	}
+	SpinLockRelease(&db->mutex);
+	if (keeper != 0)
+		(void) kill(keeper, SIGINT);
+	jobq_wake_keeper(db);
+}
+
+/* ... to the end of the transaction. */
 static void
 hold_database(Oid dbid, bool dropping)
 {
@@ -151,29 +196,27 @@ hold_database(Oid dbid, bool dropping)
 	if (db == NULL)
 		return;
 	old = MemoryContextSwitchTo(TopTransactionContext);
-	hold = palloc(sizeof(*hold));
-	hold->db = db;
-	hold->dbid = dbid;
+	hold = palloc0(sizeof(*hold));
 	hold->dropping = dropping;
 	holds = lappend(holds, hold);
 	MemoryContextSwitchTo(old);
+	begin_hold(hold, db, dbid);
+}
 
-	SpinLockAcquire(&db->mutex);
-	if (db->dbid == dbid)
-		db->holds++;
-	else
-		hold->dbid = InvalidOid;
-	SpinLockRelease(&db->mutex);
-	jobq_wake_keeper(db);
+/* A database by name, where the server will let the caller have it. */
+static Oid
+own_database(const char *name)
+{
+	Oid			dbid = get_database_oid(name, true);
+
+	return OidIsValid(dbid) && jobq_owns_database(dbid, GetUserId()) ?
+		dbid : InvalidOid;
 }
 
 static void
 hold_own_database(const char *name, bool dropping)
 {
-	Oid			dbid = get_database_oid(name, true);
-
-	if (OidIsValid(dbid) && jobq_owns_database(dbid, GetUserId()))
-		hold_database(dbid, dropping);
+	hold_database(own_database(name), dropping);
 }
 
 static bool
@@ -238,9 +281,16 @@ before_create_database(const CreatedbStmt *stmt)
 static void
 before_alter_database(const AlterDatabaseStmt *stmt)
 {
+	JobqDb	   *db;
+	Oid			dbid;
+
 	databases_changed = true;
-	if (find_option(stmt->options, "tablespace") != NULL)
-		hold_own_database(stmt->dbname, false);
+	if (find_option(stmt->options, "tablespace") == NULL)
+		return;
+	dbid = own_database(stmt->dbname);
+	db = jobq_db_find(dbid);
+	if (db != NULL && !OidIsValid(moving.dbid))
+		begin_hold(&moving, db, dbid);
 }
 
 static void
@@ -346,6 +396,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 		before_command(pstmt->utilityStmt);
 	next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest,
 		 qc);
+	release_moving();
 }
 
 void

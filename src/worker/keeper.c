@@ -238,22 +238,32 @@ must_leave(void)
 }
 
 /*
- * Do what is due; returns when to come again. The end of a transaction leaves
+ * Do what is due; returns when to come again. A round that was asked for is
+ * done only when it has got to its end. The end of a transaction leaves
  * us in TopMemoryContext, where nothing may be allocated.
  */
 static TimestampTz
 work(void)
 {
+	int64		asked = jobq_maintenance_asked(my_db);
+	TimestampTz next;
+
 	if (!check_extension())
 		return TimestampTzPlusMilliseconds(jobq_now(), BUSY_RETRY_MS);
 	MemoryContextSwitchTo(work_context);
 	if (!jobq_db_ready(my_db, my_gen))
 		jobq_recover(my_db, my_gen);
 	MemoryContextSwitchTo(work_context);
-	return jobq_tend(my_db, my_gen);
+	next = jobq_tend(my_db, my_gen);
+	jobq_maintenance_finish(my_db, asked);
+	return next;
 }
 
-/* The same, surviving errors: then it is tried again after a back-off. */
+/*
+ * The same, surviving errors: then it is tried again after a back-off. Whoever
+ * sends us away cancels what we are doing, which is no error. Only here is a
+ * cancel heard.
+ */
 static TimestampTz
 work_or_retry(int *failures)
 {
@@ -263,11 +273,14 @@ work_or_retry(int *failures)
 	pgstat_report_activity(STATE_RUNNING, "working off what is due");
 	PG_TRY();
 	{
+		RESUME_CANCEL_INTERRUPTS();
 		next = work();
+		HOLD_CANCEL_INTERRUPTS();
 	}
 	PG_CATCH();
 	{
-		jobq_worker_absorb_error();
+		HOLD_CANCEL_INTERRUPTS();	/* the error has let go of it */
+		jobq_worker_absorb_error(!must_leave());
 		failed = true;
 	}
 	PG_END_TRY();
@@ -283,10 +296,22 @@ work_or_retry(int *failures)
 		jobq_worker_backoff(*failures, ERROR_BACKOFF_CAP_SECONDS);
 }
 
+/* Has somebody asked for a round since we looked last? */
+static bool
+is_asked(int64 *seen)
+{
+	int64		asked = jobq_maintenance_asked(my_db);
+	bool		news = asked != *seen;
+
+	*seen = asked;
+	return news;
+}
+
 void
 jobq_keeper_main(Datum main_arg)
 {
 	TimestampTz next = 0;
+	int64		asked = 0;
 	int			failures = 0;
 
 	jobq_worker_begin();
@@ -298,9 +323,12 @@ jobq_keeper_main(Datum main_arg)
 										 ALLOCSET_DEFAULT_SIZES);
 	take_office();
 
+	HOLD_CANCEL_INTERRUPTS();
 	for (;;)
 	{
 		ResetLatch(MyLatch);
+		/* Who sent it wants us to look whether we must leave: we do. */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
@@ -309,8 +337,8 @@ jobq_keeper_main(Datum main_arg)
 		}
 		if (must_leave())
 			leave();
-		/* After a failure nobody can make us try again before the time. */
-		if (failures == 0 || jobq_now() >= next)
+		/* After a failure only run_maintenance() makes us try again early. */
+		if (is_asked(&asked) || failures == 0 || jobq_now() >= next)
 		{
 			jobq_set_alarm(my_db, JOBQ_NEVER);
 			next = work_or_retry(&failures);

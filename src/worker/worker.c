@@ -30,10 +30,11 @@ jobq_worker_begin(void)
 }
 
 void
-jobq_worker_absorb_error(void)
+jobq_worker_absorb_error(bool report)
 {
 	HOLD_INTERRUPTS();
-	EmitErrorReport();
+	if (report)
+		EmitErrorReport();
 	LWLockReleaseAll();
 	AbortOutOfAnyTransaction();
 	FlushErrorState();

@@ -52,8 +52,8 @@ INSERT INTO sample VALUES
 	('purge_queue(text, text[])', $$SELECT jobq.purge_queue('pt')$$),
 	('grant_queue(text, text, text[])', $$SELECT jobq.grant_queue('pt', 'jt_super', '{read}')$$),
 	('revoke_queue(text, text, text[])', $$SELECT jobq.revoke_queue('pt', 'jt_super', '{read}')$$),
-	('enqueue(text, jsonb, text, int, timestamptz, interval, int, jsonb)', $$SELECT jobq.enqueue('pt')$$),
-	('enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, jsonb)', $$SELECT jobq.enqueue_many('pt', '{1,2}')$$),
+	('enqueue(text, jsonb, text, int, timestamptz, interval, int, timestamptz, jsonb)', $$SELECT jobq.enqueue('pt')$$),
+	('enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, timestamptz, jsonb)', $$SELECT jobq.enqueue_many('pt', '{1,2}')$$),
 	('dequeue(text, bigint, interval, text)', $$SELECT jobq.dequeue('pt')$$),
 	('dequeue_any(text[], bigint, interval, text)', $$SELECT jobq.dequeue_any('{pt}')$$),
 	('complete(bigint, bigint, jsonb)', $$SELECT jobq.complete($l, $t)$$),
@@ -71,7 +71,10 @@ INSERT INTO sample VALUES
 	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
 	('job(bigint)', $$SELECT jobq.job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
-	('health()', $$SELECT jobq.health()$$);
+	('health()', $$SELECT jobq.health()$$),
+	('adopt()', $$SELECT jobq.adopt()$$),
+	('check_install()', $$SELECT jobq.check_install()$$),
+	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
 	SELECT call, 'SELECT * FROM jobq.' || call
 	FROM jobq.call WHERE is_view OR call LIKE '\_%' GROUP BY call;
@@ -293,7 +296,18 @@ SELECT is_empty($$
 		FROM pg_class c, aclexplode(c.relacl) a
 		WHERE relnamespace = 'jobq'::regnamespace AND a.grantee <> c.relowner
 		AND NOT (c.relkind = 'v' AND a.privilege_type = 'SELECT' AND a.grantee <> 0)
-	$$, 'nothing on tables and sequences, only SELECT on views');
+		AND NOT (c.relkind <> 'v' AND a.privilege_type = 'SELECT'
+			AND a.grantee = 'pg_database_owner'::regrole)
+	$$, 'nothing on tables and sequences, only SELECT on views, and what pg_dump needs');
+SELECT set_eq($$
+	SELECT regexp_replace(c.relname, '_[0-9]+$', '_N')
+		FROM pg_class c, aclexplode(c.relacl) a
+		WHERE relnamespace = 'jobq'::regnamespace
+		AND a.grantee = 'pg_database_owner'::regrole
+	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
+		'queue_acl', 'class', 'epoch', 'epoch_total', 'shelf', 'lease_mark',
+		'number_block'],
+	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
 	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
 		WHERE nspname = 'jobq' AND (a.grantee = 0

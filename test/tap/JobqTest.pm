@@ -18,13 +18,13 @@ our @EXPORT = qw(start_node kill_server kill_backend await await_keeper add_audi
 my $TIMEOUT = $PostgreSQL::Test::Utils::timeout_default;
 
 # A server with the library preloaded; extra lines for postgresql.conf, to which
-# JOBQ_CONF adds, such as "jobq.max_live_jobs = 100".
+# JOBQ_CONF adds, such as "jobq.max_live_jobs = 100"; options for init.
 sub start_node
 {
-	my ($name, $conf) = @_;
+	my ($name, $conf, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init;
+	$node->init(%options);
 	$node->append_conf(
 		'postgresql.conf', qq{
 shared_preload_libraries = 'pg_jobq'
@@ -194,6 +194,9 @@ CREATE TABLE audit.ledger (id bigint);
 CREATE TABLE audit.effect (id bigint);
 -- Completions whose commit the server has acknowledged.
 CREATE TABLE audit.acknowledged (id bigint);
+-- With a row in it, epochs may be gone: what is nowhere is no problem then. That
+-- it has ended is still proved, by the totals.
+CREATE TABLE audit.forgetful (yes bool);
 
 CREATE FUNCTION audit.check_dispatch() RETURNS text LANGUAGE c
 	AS 'pg_jobq', 'jobq_test_check_dispatch';
@@ -236,23 +239,42 @@ BEGIN
 	CREATE TEMP TABLE claim (epoch int, lease bigint, flag "char", ticket bigint);
 	CREATE TEMP TABLE outcome (epoch int, ticket bigint, lease bigint,
 		ended "char", attempt_outcome "char", next bigint, moved_to bigint,
-		queue_id int);
+		queue_id int, finished_at timestamptz);
 	CREATE TEMP TABLE shelf AS SELECT * FROM jobq.shelf;
 	FOR n IN SELECT epoch FROM jobq.epoch LOOP
+	BEGIN
 		EXECUTE format('INSERT INTO job SELECT %1$s, ticket, id, queue_id,
 			attempt, max_attempts, headers, retry_of FROM jobq.job_%1$s', n);
 		EXECUTE format('INSERT INTO claim SELECT %1$s, lease, flag,
 			unnest(audit.unpack(tickets)) FROM jobq.claim_%1$s', n);
 		EXECUTE format('INSERT INTO outcome SELECT %1$s, ticket, lease, ended,
-			attempt_outcome, next, moved_to, queue_id FROM jobq.outcome_%1$s', n);
+			attempt_outcome, next, moved_to, queue_id, finished_at
+			FROM jobq.outcome_%1$s', n);
+	EXCEPTION WHEN undefined_table THEN
+		-- dropped since the snapshot was taken
+		IF NOT EXISTS (SELECT FROM audit.forgetful) THEN
+			RAISE;
+		END IF;
+	END;
 	END LOOP;
 	ANALYZE job, claim, outcome, shelf;
 	SET LOCAL enable_indexscan = on;
 	SET LOCAL enable_bitmapscan = on;
 END $$;
 
+-- When dead rows of a queue may have left the shelf; at once when it is gone.
+CREATE FUNCTION audit.dead_retention(queue_id int) RETURNS interval
+LANGUAGE sql STABLE AS $$
+	SELECT coalesce((SELECT coalesce(CASE jsonb_typeof(q.options->'dead_retention')
+			WHEN 'number' THEN (q.options->>'dead_retention')::float8 * interval '1 s'
+			ELSE (q.options->>'dead_retention')::interval END, '30 days')
+		FROM jobq.queue q WHERE q.queue_id = $1), '0')
+$$;
+
 -- One row for each thing that is wrong.
 CREATE FUNCTION audit.problems() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	forgetful bool := EXISTS (SELECT FROM audit.forgetful);
 BEGIN
 	PERFORM audit.read_tables();
 
@@ -283,15 +305,18 @@ BEGIN
 				GROUP BY j.id
 			UNION ALL
 			SELECT s.id, 1 FROM shelf s WHERE state IN ('s', 'r')) p
-		GROUP BY id HAVING sum(places) <> 1;
+		GROUP BY id HAVING sum(places) > 1
+			OR (sum(places) = 0 AND NOT forgetful);
 	RETURN QUERY SELECT format('dead job %s: %s outcomes, %s dead rows', id,
 			coalesce(o.n, 0), coalesce(s.n, 0))
-		FROM (SELECT j.id, count(*) AS n FROM job j
-				JOIN outcome o USING (epoch, ticket)
+		FROM (SELECT j.id, count(*) AS n, bool_and(o.finished_at
+					+ audit.dead_retention(o.queue_id) <= clock_timestamp()) AS over
+				FROM job j JOIN outcome o USING (epoch, ticket)
 				WHERE o.ended = 'd' GROUP BY 1) o
 			FULL JOIN (SELECT id, count(*) AS n FROM shelf
 				WHERE state = 'd' GROUP BY 1) s USING (id)
-		WHERE (o.n, s.n) IS DISTINCT FROM (1::bigint, 1::bigint);
+		WHERE (o.n, coalesce(s.n, o.over::int)) IS DISTINCT FROM (1::bigint, 1::bigint)
+			AND NOT (forgetful AND o.n IS NULL AND s.n = 1);
 
 	-- its way there
 	RETURN QUERY
@@ -305,9 +330,11 @@ BEGIN
 			FROM job j LEFT JOIN outcome o USING (epoch, ticket)
 			WINDOW w AS (PARTITION BY j.id ORDER BY j.ticket)) t
 		WHERE (nth < n AND ended IS DISTINCT FROM 'm')
-			OR (next IS NOT NULL AND next IS DISTINCT FROM following)
-			OR (nth = n AND next IS NOT NULL)
-			OR first <> id;
+			OR (next IS NOT NULL AND next IS DISTINCT FROM following
+				AND NOT (forgetful AND NOT EXISTS
+					(SELECT FROM job x WHERE x.ticket = t.next)))
+			OR (nth = n AND next IS NOT NULL AND NOT forgetful)
+			OR (first <> id AND NOT forgetful);
 	RETURN QUERY
 		SELECT format('job %s: attempt goes from %s to %s', id, before, attempt)
 		FROM (SELECT j.id, j.attempt,
@@ -327,7 +354,8 @@ BEGIN
 				WHERE ticket = id
 				UNION SELECT id, headers FROM shelf) c
 			ON c.id = o.moved_to AND (c.headers->'dead_letter'->>'id')::bigint = o.id
-		GROUP BY o.ticket HAVING count(c.id) <> 1;
+		GROUP BY o.ticket HAVING count(c.id) > 1
+			OR (count(c.id) = 0 AND NOT forgetful);
 	RETURN QUERY SELECT format('job %s was dead-lettered %s times',
 			headers->'dead_letter'->>'id', count(*))
 		FROM (SELECT DISTINCT id, headers FROM job WHERE headers ? 'dead_letter') c
@@ -336,19 +364,23 @@ BEGIN
 	-- what clients know
 	RETURN QUERY SELECT format('job %s was enqueued and is nowhere', id)
 		FROM (SELECT id FROM audit.ledger
-			EXCEPT (SELECT id FROM job UNION SELECT id FROM shelf)) l;
+			EXCEPT (SELECT id FROM job UNION SELECT id FROM shelf)) l
+		WHERE NOT forgetful;
 	RETURN QUERY SELECT format('nobody has enqueued job %s', id)
 		FROM ((SELECT id FROM job UNION SELECT id FROM shelf)
 			EXCEPT (SELECT id FROM audit.ledger
 				UNION SELECT moved_to FROM outcome
 				UNION SELECT id FROM job WHERE retry_of IS NOT NULL
-				UNION SELECT id FROM shelf WHERE retry_of IS NOT NULL)) l;
+				UNION SELECT id FROM shelf WHERE retry_of IS NOT NULL
+				UNION SELECT id FROM job WHERE forgetful AND headers ? 'dead_letter'
+				UNION SELECT id FROM shelf WHERE forgetful AND headers ? 'dead_letter')) l;
 	RETURN QUERY SELECT format('dead job %s was run again %s times', r.retry_of,
 			count(*))
 		FROM (SELECT DISTINCT id, retry_of FROM job
 			UNION SELECT id, retry_of FROM shelf) r
 		WHERE EXISTS (SELECT FROM job j JOIN outcome o USING (epoch, ticket)
-			WHERE j.id = r.retry_of AND o.ended = 'd')
+			WHERE j.id = r.retry_of AND (o.ended = 'd'
+				OR (o.ended = 'e' AND o.moved_to IS NOT NULL)))
 		GROUP BY r.retry_of HAVING count(*) > 1;
 	RETURN QUERY SELECT format('job %s was handed out as new twice', id)
 		FROM audit.ledger GROUP BY id HAVING count(*) > 1;
@@ -358,14 +390,43 @@ BEGIN
 			LEFT JOIN (SELECT j.id, count(*) AS n FROM job j
 				JOIN outcome o USING (epoch, ticket)
 				WHERE o.ended = 'c' GROUP BY 1) c USING (id)
-		WHERE (e.n, c.n) IS DISTINCT FROM (1::bigint, 1::bigint);
+		WHERE (e.n, c.n) IS DISTINCT FROM (1::bigint, 1::bigint)
+			AND NOT (forgetful AND e.n = 1 AND c.n IS NULL);
 	RETURN QUERY SELECT format('acknowledged completion of job %s: %s times', id,
 			count(*))
 		FROM audit.acknowledged GROUP BY id HAVING count(*) > 1;
 	RETURN QUERY SELECT format('acknowledged completion of job %s is lost', id)
 		FROM (SELECT id FROM audit.acknowledged
 			EXCEPT SELECT j.id FROM job j JOIN outcome o USING (epoch, ticket)
-			WHERE o.ended = 'c') l;
+			WHERE o.ended = 'c') l
+		WHERE NOT forgetful OR EXISTS (SELECT FROM job j WHERE j.id = l.id);
+
+	-- epochs
+	RETURN QUERY SELECT format('epoch %s is drained, but ticket %s lives', e.epoch,
+			j.ticket)
+		FROM jobq.epoch e JOIN job j USING (epoch)
+		WHERE e.drained_at IS NOT NULL AND NOT EXISTS
+			(SELECT FROM outcome o WHERE o.ticket = j.ticket);
+	RETURN QUERY SELECT format('epoch %s, queue %s: totals do not agree', epoch,
+			queue_id)
+		FROM (SELECT t.epoch, t.queue_id, t.completed, t.failed, t.dead, t.cancelled
+				FROM jobq.epoch_total t WHERE t.epoch <> 0) t
+			FULL JOIN (SELECT o.epoch, o.queue_id,
+				count(*) FILTER (WHERE o.ended = 'c') AS completed,
+				count(*) FILTER (WHERE o.attempt_outcome IN ('f', 'l', 'b')) AS failed,
+				count(*) FILTER (WHERE o.ended = 'd') AS dead,
+				count(*) FILTER (WHERE o.ended = 'x') AS cancelled
+				FROM outcome o JOIN jobq.epoch e USING (epoch)
+				WHERE e.drained_at IS NOT NULL GROUP BY 1, 2) w
+			USING (epoch, queue_id)
+		WHERE (t.completed, t.failed, t.dead, t.cancelled) IS DISTINCT FROM
+			(w.completed, w.failed, w.dead, w.cancelled)
+			AND EXISTS (SELECT FROM job j
+				WHERE j.epoch = coalesce(t.epoch, w.epoch));
+	RETURN QUERY SELECT format('class %s has %s open epochs', c.class, count(e.epoch))
+		FROM jobq.class c LEFT JOIN jobq.epoch e
+			ON e.class = c.class AND e.closed_at IS NULL
+		GROUP BY c.class HAVING count(e.epoch) <> 1;
 END $$;
 
 -- The same for shared memory, to be called when all is quiet.
@@ -393,7 +454,8 @@ BEGIN
 				'live', s.available + s.running + s.retryable,
 				'scheduled', s.scheduled,
 				'completed', s.completed_total, 'failed', s.failed_total,
-				'dead', s.dead_total, 'cancelled', s.cancelled_total) AS have
+				'dead', s.dead_total, 'cancelled', s.cancelled_total,
+				'expired', s.expired_total) AS have
 				FROM jobq.queue_stats s WHERE s.queue = q.queue) s,
 			LATERAL (SELECT jsonb_build_object(
 				'live', (SELECT count(*) FROM job j
@@ -403,11 +465,20 @@ BEGIN
 						WHERE queue_id = q.queue_id AND state = 'r'),
 				'scheduled', (SELECT count(*) FROM shelf
 					WHERE queue_id = q.queue_id AND state = 's'),
-				'completed', count(*) FILTER (WHERE o.ended = 'c'),
-				'failed', count(*) FILTER (WHERE o.attempt_outcome IN ('f', 'l', 'b')),
-				'dead', count(*) FILTER (WHERE o.ended = 'd'),
-				'cancelled', count(*) FILTER (WHERE o.ended = 'x')) AS want
-				FROM outcome o WHERE o.queue_id = q.queue_id) t
+				'completed', coalesce(max(g.completed), 0)
+					+ count(*) FILTER (WHERE o.ended = 'c'),
+				'failed', coalesce(max(g.failed), 0)
+					+ count(*) FILTER (WHERE o.attempt_outcome IN ('f', 'l', 'b')),
+				'dead', coalesce(max(g.dead), 0)
+					+ count(*) FILTER (WHERE o.ended = 'd'),
+				'cancelled', coalesce(max(g.cancelled), 0)
+					+ count(*) FILTER (WHERE o.ended = 'x'),
+				'expired', coalesce(max(g.expired), 0)
+					+ count(*) FILTER (WHERE o.ended = 'e')) AS want
+				FROM (SELECT) one
+					LEFT JOIN outcome o ON o.queue_id = q.queue_id
+					LEFT JOIN jobq.epoch_total g
+						ON g.queue_id = q.queue_id AND g.epoch = 0) t
 		WHERE s.have <> t.want;
 
 	-- what is on the belt is in memory, in the state that the tables say

@@ -227,7 +227,9 @@ test_random(uint64_t seed)
 		}
 
 		if (jobq_tree_first(&type, elements, root) !=
-			(nsorted > 0 ? sorted[0] : JOBQ_NIL))
+			(nsorted > 0 ? sorted[0] : JOBQ_NIL) ||
+			jobq_tree_last(&type, elements, root) !=
+			(nsorted > 0 ? sorted[nsorted - 1] : JOBQ_NIL))
 			steps_right = false;
 
 		probe.key = random_below(1000000);

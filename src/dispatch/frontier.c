@@ -1,0 +1,467 @@
+/*
+ * frontier.c: how much of a queue is in memory. Everything before the
+ * frontier is; behind it tickets may be on disk only, until the keeper refills
+ * in the queue's order. Knows no table: the keeper reads, we place.
+ *
+ * Parts of it run in commit callbacks: must not allocate or raise an error.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "storage/procarray.h"
+
+#include "dispatch/internal.h"
+
+/* ---- keys ---- */
+
+JobqKey
+jobq_key_of(const JobqTicket *t)
+{
+	JobqKey		key = {.priority = t->priority,.run_at = t->run_at,.id = t->id};
+
+	return key;
+}
+
+bool
+jobq_key_before(const JobqKey *a, const JobqKey *b)
+{
+	if (a->priority != b->priority)
+		return a->priority < b->priority;
+	if (a->run_at != b->run_at)
+		return a->run_at < b->run_at;
+	return a->id < b->id;
+}
+
+static int
+slots_share(void)
+{
+	return Max(1, (int) pg_atomic_read_u32(&jobq_control->share));
+}
+
+/* ---- under the part's lock ---- */
+
+void
+jobq_retreat(JobqPart *part, const JobqKey *key)
+{
+	if (jobq_key_before(key, &part->frontier))
+		part->frontier = *key;
+	if (jobq_key_before(key, &part->missed))
+		part->missed = *key;
+}
+
+static bool
+is_spilled(const JobqPart *part)
+{
+	return part->frontier.priority != JOBQ_KEY_END;
+}
+
+/* Is the first job that could be handed out, or more than half, on disk? */
+static bool
+is_hungry(const JobqPart *part)
+{
+	int32		first;
+	JobqKey		key;
+
+	if (!is_spilled(part))
+		return false;
+	if (part->ready < slots_share() / 2)
+		return true;
+	first = jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
+	if (first == JOBQ_NIL)
+		return true;
+	key = jobq_key_of(&jobq_slots[first].t);
+	return !jobq_key_before(&key, &part->frontier);
+}
+
+bool
+jobq_part_asks(JobqPart *part)
+{
+	if (part->asked || !is_hungry(part))
+		return false;
+	part->asked = true;
+	return true;
+}
+
+/* ---- for everybody ---- */
+
+bool
+jobq_part_spilled(JobqPart *part, uint32 gen)
+{
+	bool		spilled;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	spilled = jobq_part_is_mine(part, gen) && is_spilled(part);
+	LWLockRelease(part->lock);
+	return spilled;
+}
+
+void
+jobq_ask_refill(JobqPart *part, uint32 gen)
+{
+	int			db = -1;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is_mine(part, gen) && is_spilled(part))
+	{
+		part->asked = true;
+		db = part->db;
+	}
+	LWLockRelease(part->lock);
+	if (db >= 0)
+		jobq_wake_keeper(&jobq_dbs[db]);
+}
+
+void
+jobq_leave_on_disk(JobqDb *db, uint32 gen, int32 queue_id,
+				   const JobqKey *first, int64 n)
+{
+	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+	bool		wake = false;
+
+	if (part == NULL)
+		return;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id))
+	{
+		jobq_retreat(part, first);
+		part->counters[COUNT_AVAILABLE] += n;
+		wake = jobq_part_asks(part);
+	}
+	LWLockRelease(part->lock);
+	SpinLockAcquire(&db->mutex);
+	db->spills += n;
+	SpinLockRelease(&db->mutex);
+	if (wake)
+		jobq_wake_keeper(db);
+}
+
+bool
+jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t)
+{
+	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
+	JobqKey		key = jobq_key_of(t);
+	bool		behind = true;
+
+	if (part == NULL)
+		return true;
+	LWLockAcquire(part->lock, LW_SHARED);
+	if (jobq_part_is(part, gen, t->queue_id))
+		behind = !jobq_key_before(&key, &part->frontier);
+	LWLockRelease(part->lock);
+	return behind;
+}
+
+bool
+jobq_hold_refill(JobqDb *db, uint32 gen, int32 queue_id, TransactionId xid,
+				 TransactionId *busy)
+{
+	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+	TransactionId holder;
+	bool		held = false;
+
+	*busy = InvalidTransactionId;
+	if (part == NULL)
+		return false;
+	LWLockAcquire(part->lock, LW_SHARED);
+	holder = part->holder;
+	LWLockRelease(part->lock);
+	if (TransactionIdIsValid(holder) && holder != xid &&
+		TransactionIdIsInProgress(holder))
+	{
+		*busy = holder;
+		return false;
+	}
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id) &&
+		(part->holder == holder || part->holder == xid))
+	{
+		part->holder = xid;
+		held = !part->refilling;
+	}
+	LWLockRelease(part->lock);
+	return held;
+}
+
+/* ---- pushing out ---- */
+
+/* Still the last one, and nobody's: what comes from here on is on disk. */
+static bool
+goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	JobqKey		key = jobq_key_of(&slot->t);
+
+	if (slot->state != SLOT_READY || !(slot->flags & SLOT_LINKED) ||
+		slot->t.ticket != ref->ticket)
+		return false;
+	jobq_retreat(jobq_slot_part(slot), &key);
+	return true;
+}
+
+bool
+jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
+{
+	JobqSlotRef ref;
+	int			db;
+	int32		last = JOBQ_NIL;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	db = part->db;
+	if (db >= 0 && !part->closing && part->gen == gen)
+		last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
+	if (last != JOBQ_NIL)
+	{
+		JobqKey		last_key = jobq_key_of(&jobq_slots[last].t);
+
+		jobq_slot_fill_ref(&jobq_slots[last], &ref);
+		if (key != NULL && !jobq_key_before(key, &last_key))
+			last = JOBQ_NIL;
+	}
+	LWLockRelease(part->lock);
+	return last != JOBQ_NIL && jobq_slot_remove(db, &ref, goes_out);
+}
+
+/* ---- refilling ---- */
+
+/*
+ * Also when slots lie behind the frontier: then it can go on cheaply.
+ */
+static bool
+could_go_on(const JobqPart *part)
+{
+	int32		last;
+	JobqKey		key;
+
+	if (!is_spilled(part))
+		return false;
+	if (part->asked || is_hungry(part))
+		return true;
+	last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
+	key = jobq_key_of(&jobq_slots[last].t);
+	return !jobq_key_before(&key, &part->frontier);
+}
+
+bool
+jobq_refill_wanted(JobqPart *part, uint32 gen)
+{
+	TransactionId holder = InvalidTransactionId;
+	bool		wanted = false;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	if (jobq_part_is_mine(part, gen))
+	{
+		wanted = could_go_on(part);
+		holder = part->holder;
+	}
+	LWLockRelease(part->lock);
+	return wanted && !(TransactionIdIsValid(holder) &&
+					   TransactionIdIsInProgress(holder));
+}
+
+/*
+ * First refilling is set, then the caller takes its snapshot: whoever commits
+ * after that finds it set and leaves word of what it keeps out.
+ */
+bool
+jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from)
+{
+	TransactionId holder;
+	bool		begun = false;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	holder = part->holder;
+	LWLockRelease(part->lock);
+	if (TransactionIdIsValid(holder) && TransactionIdIsInProgress(holder))
+		return false;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is_mine(part, gen) && part->holder == holder &&
+		is_spilled(part))
+	{
+		part->holder = InvalidTransactionId;
+		part->refilling = true;
+		part->asked = false;
+		part->missed.priority = JOBQ_KEY_END;
+		*from = part->frontier;
+		begun = true;
+	}
+	LWLockRelease(part->lock);
+	return begun;
+}
+
+/*
+ * A ticket that comes before the last one in memory takes its place where no
+ * slot is left; a running one must have a slot.
+ */
+static JobqEntered
+put_one(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
+		const JobqLease *l, int32 *number)
+{
+	JobqKey		key = jobq_key_of(t);
+	bool		leased = l != NULL && l->lease != 0;
+	JobqEntered entered = jobq_slot_enter(part, db, gen, t, l, leased, number);
+
+	if (entered == ENTER_NO_SLOT &&
+		jobq_push_out(part, gen, leased ? NULL : &key))
+		entered = jobq_slot_enter(part, db, gen, t, l, true, number);
+	return entered;
+}
+
+int
+jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
+				const JobqLease *leases, int n, JobqSlotRef *fresh)
+{
+	int			db = part->db;
+	int			done;
+
+	if (db < 0)
+		return 0;
+	for (done = 0; done < n; done++)
+	{
+		int32		number;
+		JobqEntered entered = put_one(part, db, gen, &tickets[done],
+									  leases != NULL ? &leases[done] : NULL,
+									  &number);
+
+		fresh[done].slot = JOBQ_NIL;
+		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
+			break;
+		if (entered == ENTER_DONE)
+			jobq_slot_fill_ref(&jobq_slots[number], &fresh[done]);
+	}
+	return done;
+}
+
+void
+jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
+				 const bool *ended, int n)
+{
+	int32		numbers[JOBQ_CHUNK];
+	TimestampTz first_expiry = JOBQ_NEVER;
+	int			count = 0;
+	int			db = part->db;
+	int32		queue_id = part->queue_id;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (fresh[i].slot == JOBQ_NIL)
+			continue;
+		if (ended[i])
+			(void) jobq_slot_remove(jobq_slots[fresh[i].slot].db, &fresh[i],
+									jobq_is_linking);
+		else
+			numbers[count++] = fresh[i].slot;
+	}
+	if (count > 0)
+		jobq_slots_link(part, gen, queue_id, numbers, count, &first_expiry);
+	if (first_expiry != JOBQ_NEVER && db >= 0)
+		jobq_wake_keeper_by(&jobq_dbs[db], first_expiry);
+}
+
+void
+jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
+{
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is_mine(part, gen) && part->refilling)
+	{
+		part->refilling = false;
+		part->frontier = jobq_key_before(&part->missed, reached) ?
+			part->missed : *reached;
+	}
+	LWLockRelease(part->lock);
+}
+
+bool
+jobq_refill_enough(JobqPart *part, uint32 gen)
+{
+	bool		enough;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	enough = !jobq_part_is_mine(part, gen) || part->ready >= slots_share();
+	LWLockRelease(part->lock);
+	return enough;
+}
+
+void
+jobq_refill_reset(JobqDb *db, uint32 gen)
+{
+	JobqPart   *part;
+
+	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(db, gen, i, &part))
+	{
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		if (jobq_part_is_mine(part, gen))
+			part->refilling = false;
+		LWLockRelease(part->lock);
+	}
+}
+
+/* ---- shares ---- */
+
+/* What a queue could use, without a lock: a wrong look is put right later. */
+static int64
+need(const JobqPart *part)
+{
+	if (part->db < 0)
+		return 0;
+	return Max(part->counters[COUNT_AVAILABLE], is_spilled(part) ? 1 : 0);
+}
+
+/*
+ * The share s for which queues that take min(need, s) fill what there is,
+ * found by raising it as long as small queues leave something over.
+ */
+static int64
+fair_share(int64 slots)
+{
+	int64		share = 0;
+
+	for (int round = 0; round < 8; round++)
+	{
+		int64		small = 0;
+		int64		large = 0;
+		int64		next;
+
+		for (int i = 0; i < jobq_max_queues; i++)
+		{
+			int64		n = need(&jobq_parts[i]);
+
+			if (n > share)
+				large++;
+			else
+				small += n;
+		}
+		if (large == 0)
+			return Max(share, slots);
+		next = Max(1, (slots - small) / large);
+		if (next <= share)
+			break;
+		share = next;
+	}
+	return share;
+}
+
+void
+jobq_share_slots(void)
+{
+	int64		slots = jobq_max_live_jobs - jobq_few_slots();
+	int			wanted;
+
+	for (int i = 0; i < jobq_max_queues; i++)
+	{
+		if (jobq_parts[i].db >= 0)
+			slots -= jobq_parts[i].running;
+	}
+	pg_atomic_write_u32(&jobq_control->share,
+						(uint32) fair_share(Max(1, slots)));
+
+	wanted = jobq_few_slots() / 2 - jobq_free_slots();
+	for (int i = 0; i < jobq_max_queues && wanted > 0; i++)
+	{
+		JobqPart   *part = &jobq_parts[i];
+
+		while (wanted > 0 && part->ready > slots_share() &&
+			   jobq_push_out(part, part->gen, NULL))
+			wanted--;
+	}
+}

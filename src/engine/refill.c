@@ -1,0 +1,311 @@
+/*
+ * refill.c: the keeper brings tickets that are on disk only into memory, in
+ * each queue's order, from its frontier on and a bounded piece at a time.
+ * Reads tables, writes shared memory only.
+ *
+ * A ticket is first put into the hash, where whoever ends it must find it, and
+ * only then looked up among the outcomes: so what is found live stays known.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "lib/binaryheap.h"
+#include "miscadmin.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "engine/belts.h"
+#include "engine/keeperxact.h"
+#include "engine/place.h"
+#include "engine/refill.h"
+#include "pause.h"
+#include "store/order.h"
+
+#define PIECE			4096	/* tickets looked at in one go */
+#define STUCK_RETRY		INT64CONST(50000)	/* no slot was to be had */
+
+/* One epoch's tickets, the next of them in hand. */
+typedef struct Source
+{
+	JobqBelts	belts;
+	JobqOrderScan scan;
+	JobqProbe	probe;
+	JobqTicket	next;
+} Source;
+
+typedef struct Refill
+{
+	const JobqSession *session;
+	JobqPart   *part;
+	Source	   *sources;
+	int			nsources;
+	binaryheap *heap;			/* of sources, smallest next first */
+
+	JobqTicket	tickets[JOBQ_CHUNK];
+	int			from[JOBQ_CHUNK];	/* their sources */
+	int			n;
+	bool		entered;		/* some of them were not in memory before */
+} Refill;
+
+static int
+compare_sources(Datum a, Datum b, void *arg)
+{
+	Source	   *sources = arg;
+	JobqKey		x = jobq_key_of(&sources[DatumGetInt32(a)].next);
+	JobqKey		y = jobq_key_of(&sources[DatumGetInt32(b)].next);
+
+	/* the heap gives its largest first */
+	return jobq_key_before(&x, &y) ? 1 : jobq_key_before(&y, &x) ? -1 : 0;
+}
+
+/* ---- reading ---- */
+
+static bool
+read_next(Source *source)
+{
+	if (!jobq_order_next(&source->scan))
+		return false;
+	jobq_ticket_of_slot(source->scan.slot, source->belts.epoch, &source->next);
+	return true;
+}
+
+/* False when there is nothing, or the epoch has just been dropped. */
+static bool
+open_source(Refill *refill, Source *source, int32 epoch, Snapshot snapshot,
+			const JobqKey *from)
+{
+	Relation	job = jobq_belts_read(&source->belts, epoch, BELT_JOB);
+	Relation	outcome = jobq_belts_read(&source->belts, epoch, BELT_OUTCOME);
+
+	if (job == NULL || outcome == NULL)
+	{
+		jobq_belts_close(&source->belts);
+		return false;
+	}
+	jobq_order_begin(&source->scan, job, snapshot, refill->part->queue_id,
+					 from->priority == JOBQ_KEY_START, from->priority,
+					 from->run_at, from->id);
+	jobq_probe_begin(&source->probe, outcome);
+	return true;
+}
+
+static void
+close_source(Source *source)
+{
+	jobq_order_end(&source->scan);
+	jobq_probe_end(&source->probe);
+	jobq_belts_close(&source->belts);
+}
+
+static void
+open_sources(Refill *refill, Snapshot snapshot, const JobqKey *from)
+{
+	int32	   *epochs;
+	int			nepochs = jobq_epoch_list_undrained(&epochs);
+
+	refill->sources = palloc0(sizeof(Source) * Max(nepochs, 1));
+	refill->heap = binaryheap_allocate(Max(nepochs, 1), compare_sources,
+									   refill->sources);
+	for (int i = 0; i < nepochs; i++)
+	{
+		Source	   *source = &refill->sources[refill->nsources];
+
+		if (!open_source(refill, source, epochs[i], snapshot, from))
+			continue;
+		if (read_next(source))
+			binaryheap_add(refill->heap, Int32GetDatum(refill->nsources));
+		refill->nsources++;
+	}
+	pfree(epochs);
+}
+
+static bool
+has_job(const Refill *refill, int64 id)
+{
+	for (int i = refill->n - 1; i >= 0; i--)
+	{
+		if (refill->tickets[i].id == id)
+			return true;
+	}
+	return false;
+}
+
+/* The next tickets in order, up to a chunk, and only one of each job. */
+static void
+read_chunk(Refill *refill)
+{
+	refill->n = 0;
+	while (refill->n < JOBQ_CHUNK && !binaryheap_empty(refill->heap))
+	{
+		int			which = DatumGetInt32(binaryheap_first(refill->heap));
+		Source	   *source = &refill->sources[which];
+
+		if (has_job(refill, source->next.id))
+			break;
+		refill->tickets[refill->n] = source->next;
+		refill->from[refill->n] = which;
+		refill->n++;
+		if (read_next(source))
+			binaryheap_replace_first(refill->heap, Int32GetDatum(which));
+		else
+			(void) binaryheap_remove_first(refill->heap);
+	}
+}
+
+/* ---- placing ---- */
+
+/*
+ * Put them in, look which have ended, link the others. Returns how many were
+ * dealt with.
+ */
+static int
+place_chunk(Refill *refill)
+{
+	JobqSlotRef fresh[JOBQ_CHUNK];
+	bool		ended[JOBQ_CHUNK];
+	int			done = jobq_refill_put(refill->part, refill->session->gen,
+									   refill->tickets, NULL, refill->n,
+									   fresh);
+
+	/* should looking fail, none of them stays half in */
+	memset(ended, true, sizeof(ended));
+	refill->entered = false;
+	JOBQ_PAUSE("refill-before-look");
+	PG_TRY();
+	{
+		for (int i = 0; i < done; i++)
+		{
+			Source	   *source = &refill->sources[refill->from[i]];
+
+			if (fresh[i].slot == JOBQ_NIL)
+				continue;
+			ended[i] = jobq_probe_ended(&source->probe,
+										refill->tickets[i].ticket);
+			refill->entered |= !ended[i];
+		}
+	}
+	PG_FINALLY();
+	{
+		jobq_refill_link(refill->part, refill->session->gen, fresh, ended,
+						 done);
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/*
+ * Read on until the queue has enough, or a piece is done; where we are then.
+ * False when there was no room for more.
+ */
+static bool
+walk(Refill *refill, JobqKey *reached)
+{
+	for (int seen = 0; seen < PIECE; seen += JOBQ_CHUNK)
+	{
+		int			done;
+
+		read_chunk(refill);
+		if (refill->n == 0)
+		{
+			reached->priority = JOBQ_KEY_END;
+			return true;
+		}
+		CHECK_FOR_INTERRUPTS();
+		*reached = jobq_key_of(&refill->tickets[0]);
+		done = place_chunk(refill);
+		if (done < refill->n)
+		{
+			*reached = jobq_key_of(&refill->tickets[done]);
+			return false;
+		}
+		/* what is in memory already costs little to pass */
+		if (refill->entered &&
+			jobq_refill_enough(refill->part, refill->session->gen))
+			break;
+	}
+	if (binaryheap_empty(refill->heap))
+		reached->priority = JOBQ_KEY_END;
+	else
+	{
+		int			next = DatumGetInt32(binaryheap_first(refill->heap));
+
+		*reached = jobq_key_of(&refill->sources[next].next);
+	}
+	return true;
+}
+
+/* One piece for one queue; false when there was no room for more. */
+static bool
+refill_part(const JobqSession *session, JobqPart *part)
+{
+	Refill		refill = {.session = session,.part = part};
+	JobqKey		from;
+	JobqKey		reached;
+	Snapshot	snapshot;
+	bool		room;
+
+	if (!jobq_refill_begin(part, session->gen, &from))
+		return true;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	JOBQ_PAUSE("after-refill-snapshot");
+	open_sources(&refill, snapshot, &from);
+	room = walk(&refill, &reached);
+	for (int i = 0; i < refill.nsources; i++)
+		close_source(&refill.sources[i]);
+	binaryheap_free(refill.heap);
+	pfree(refill.sources);
+	UnregisterSnapshot(snapshot);
+	jobq_refill_end(part, session->gen, &reached);
+	return room;
+}
+
+/* ---- running tickets that found no slot ---- */
+
+static void
+load_lost_leases(const JobqSession *session)
+{
+	JobqDb	   *db = session->db;
+	bool		lost;
+
+	SpinLockAcquire(&db->mutex);
+	lost = db->lost_leases;
+	db->lost_leases = false;
+	SpinLockRelease(&db->mutex);
+	if (!lost)
+		return;
+	if (!jobq_keeper_begin(db->install) || !jobq_load_running(session))
+	{
+		SpinLockAcquire(&db->mutex);
+		db->lost_leases = true;
+		SpinLockRelease(&db->mutex);
+	}
+	if (IsTransactionState())
+		jobq_keeper_commit();
+}
+
+TimestampTz
+jobq_tend_refill(const JobqSession *session, TimestampTz now)
+{
+	TimestampTz next = JOBQ_NEVER;
+	bool		shared = false;
+	JobqPart   *part;
+
+	load_lost_leases(session);
+	if (session->db->lost_leases)
+		next = now + STUCK_RETRY;
+	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(session->db, session->gen, i, &part))
+	{
+		if (!jobq_refill_wanted(part, session->gen))
+			continue;
+		if (!shared)
+			jobq_share_slots();
+		shared = true;
+		if (!jobq_keeper_begin(session->db->install))
+			return now + STUCK_RETRY;
+		next = Min(next, refill_part(session, part) ? now : now + STUCK_RETRY);
+		jobq_keeper_commit();
+		CHECK_FOR_INTERRUPTS();
+	}
+	return next;
+}
