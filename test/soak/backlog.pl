@@ -166,8 +166,8 @@ foreach my $level (0.2, 0.5, 1)
 my $probe = probe($node);
 my $from = time();
 my $last = fill('deep', $LAST);
-my @filling = probe_latencies($probe, $from, time());
 stop_bench($probe);
+my @filling = probe_latencies($probe, $from, time());
 my $single = fill_singly('deep');
 $ready{1} = recovery();
 is(stats('deep', 'available'), $enqueued{deep}, 'the statistics count them all');
@@ -217,8 +217,8 @@ is( sql($node, q{SELECT count(*) FROM jobq.peek('deep', 100) p
 $probe = probe($node);
 $from = time();
 my $drain = empty('deep');
-my @draining = probe_latencies($probe, $from, time());
 stop_bench($probe);
+my @draining = probe_latencies($probe, $from, time());
 figure('backlog, dequeue', sprintf('in memory %.0f/s', median(@drain)),
 	sprintf('beyond memory %.0f/s (%.2f)', $drain, ratio($drain, median(@drain))));
 figure('backlog, another queue',

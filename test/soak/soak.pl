@@ -123,8 +123,7 @@ flat($_, median(quarter($_, 2)) / 1024, median(quarter($_, 4)) / 1024, 1, 'MB')
 flat('latency p50', latency(50, 2), latency(50, 4), 2, 'ms');
 flat('latency p99', latency(99, 2), latency(99, 4), 10, 'ms');
 
-my $opened = $after->{last_epoch} - $before->{last_epoch};
-my $dropped = $after->{first_epoch} - $before->{first_epoch};
+my ($opened, $dropped) = epochs_between($before, $after);
 figure('soak',
 	"$SECONDS s",
 	sprintf('%.0f jobs/s', rate_of(@samples)),
