@@ -175,7 +175,8 @@ my %writing = (
 	'cancel' => "cancel($id{available})",
 	'reschedule' => "reschedule($id{available})",
 	'retry' => "retry($id{completed})",
-	'redrive' => q{redrive('s')},);
+	'redrive' => q{redrive('s')},
+	'adopt' => 'adopt()',);
 my @reading = qw(peek job attempts health check_install run_maintenance);
 # Calls of a newer version must come in here, too, or this test fails.
 my @calls = split(
