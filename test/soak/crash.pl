@@ -30,6 +30,7 @@ wal_level = replica
 max_wal_senders = 5
 wal_keep_size = 256MB
 jobq.epoch_rows = 500
+jobq.epoch_age = 1s
 jobq.max_live_jobs = ' . (200 + int(rand(800))));
 $node->safe_psql('postgres', 'CREATE DATABASE brief');
 $node->safe_psql(
@@ -72,7 +73,7 @@ sub start_brief
 			enqueue => [ 9, "INSERT INTO ledger SELECT jobq.enqueue('brief') FROM generate_series(1, 20);\n" ],
 			work => [ 9, $work ],
 			# a few take until their lease ends: what carry is for
-			abandon => [ 1, "SELECT count(*) FROM jobq.dequeue('brief');\n" ] });
+			abandon => [ 1, "SELECT count(*) FROM jobq.dequeue('brief', lease_for => '20 s');\n" ] });
 }
 
 # The server it works on is about to go, or has gone.

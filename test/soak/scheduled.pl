@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 my $JOBS = setting('DUE_JOBS', 1_000_000, 5000);
 my $SECONDS = setting('DUE_SECONDS', 60, 3);
-my $LOAD = setting('LOAD_SECONDS', 30 + $JOBS / 5000, 5);
+my $LOAD = setting('LOAD_SECONDS', 30 + $JOBS / 10_000, 5);
 my $BATCH = 1000;
 
 my $node = soak_node('due');
@@ -41,7 +41,7 @@ my $scheduled = sql($node,
 	q{SELECT scheduled FROM jobq.queue_stats WHERE queue = 'due'});
 is($scheduled, $fill->{transactions} * $BATCH, 'all are scheduled');
 cmp_ok(time(), '<', $start - 2, 'all are there before the first is due')
-  or BAIL_OUT('raise JOBQ_LOAD_SECONDS');
+  or die 'raise JOBQ_LOAD_SECONDS';
 sql($node, 'VACUUM ANALYZE jobq.shelf');
 sql($node, 'CHECKPOINT');
 

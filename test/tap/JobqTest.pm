@@ -481,7 +481,8 @@ BEGIN
 						ON g.queue_id = q.queue_id AND g.epoch = 0) t
 		WHERE s.have <> t.want;
 
-	-- what is on the belt is in memory, in the state that the tables say
+	-- what is on the belt is in memory, in the state that the tables say;
+	-- what waits is not where other databases take the places
 	RETURN QUERY
 		SELECT format('job %s: tables say %s, memory says %s', id,
 			d.state, m.state)
@@ -495,7 +496,10 @@ BEGIN
 				UNION ALL
 				SELECT p.id, 'available' FROM jobq.queue q,
 					LATERAL jobq.peek(q.queue, 1000000) p) m USING (id)
-		WHERE d.state IS DISTINCT FROM m.state;
+		WHERE d.state IS DISTINCT FROM m.state
+			AND NOT (m.state IS NULL AND d.state = 'available' AND EXISTS
+				(SELECT FROM jobq.health() h
+				WHERE h.item = 'live_jobs' AND h.status <> 'ok'));
 END $$;
 SQL
 	return;
