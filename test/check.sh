@@ -143,6 +143,8 @@ suite_tap() {
 # build.
 suite_soak() {
 	local status=0
+	# sessions hold on for minutes
+	local PG_TEST_TIMEOUT_DEFAULT=900
 	mapfile -t tests < <(suite_files soak | grep '/crash\.pl$')
 	[ ${#tests[@]} -eq 0 ] || run_perl soak "${tests[@]}" || status=1
 	mapfile -t tests < <(suite_files soak | grep -v '/crash\.pl$')

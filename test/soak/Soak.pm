@@ -16,7 +16,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(short setting soak_node sql sql_file figure start_bench
   stop_bench finish_bench run_bench latencies percentile median ratio mix_queue
-  start_mix stop_mix calibrate sample samples rate_of drain probe
+  start_mix stop_mix calibrate sample samples rate_of course_of drain probe
   probe_latencies epochs_between belt_dead conflicts $BELT $PAYLOAD);
 
 # Names of the belt's tables.
@@ -49,7 +49,8 @@ sub soak_node
 		  . "max_connections = 60
 max_prepared_transactions = 50
 max_worker_processes = 16
-max_wal_size = 8GB
+max_wal_size = 16GB
+checkpoint_timeout = 1h
 autovacuum = on
 autovacuum_naptime = 10s
 " . ($conf // ''));
@@ -417,6 +418,22 @@ sub rate_of
 	return 0 if @samples < 2;
 	return ($samples[-1]{completed} - $samples[0]{completed}) /
 	  ($samples[-1]{at} - $samples[0]{at});
+}
+
+# The same for each ten seconds, to see what a mean hides.
+sub course_of
+{
+	my @samples = @_;
+	my @course;
+	my $from = 0;
+
+	foreach my $i (1 .. $#samples)
+	{
+		next if $samples[$i]{at} < $samples[$from]{at} + 10;
+		push @course, sprintf('%.0f', rate_of(@samples[ $from .. $i ]));
+		$from = $i;
+	}
+	return join(' ', @course);
 }
 
 # Epochs opened and dropped between two samples.

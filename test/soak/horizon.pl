@@ -195,6 +195,7 @@ sub run_case
 		'after ' . mb($after->{belt}),
 		'shelf ' . mb($held[0]{shelf}) . ' to ' . mb($held[-1]{shelf}),
 		'catalog ' . mb($held[0]{catalog}) . ' to ' . mb($held[-1]{catalog}),
+		'each 10 s ' . course_of(@held),
 		"dead rows $dead",
 		"epochs opened $opened, dropped $dropped",
 		"on disk at most " . greatest('epochs', @held),
