@@ -62,6 +62,8 @@ typedef struct JobqPrepared
 	int32		queue_id[JOBQ_PREPARED_QUEUES];
 	JobqKey		first[JOBQ_PREPARED_QUEUES];
 	int64		n[JOBQ_PREPARED_QUEUES];
+	int64		scheduled[JOBQ_PREPARED_QUEUES];	/* on the shelf */
+	TimestampTz shelf_due;		/* the first of those; JOBQ_NEVER = none */
 } JobqPrepared;
 
 /*

@@ -514,34 +514,57 @@ jobq_set_counter(const JobqSession *session, int32 queue_id,
 						value - now.counters[counter]);
 }
 
+/*
+ * As with the belt: from the snapshot on, what is committed counts from 0.
+ * Producers are not kept waiting while we count.
+ */
+static Snapshot
+begin_counting_shelf(const JobqSession *session, const JobqQueue *queues,
+					 int nqueues)
+{
+	Oid			shelf = jobq_table_oid(JOBQ_TABLE_SHELF);
+	bool		locked = lock_out_writers(shelf);
+	Snapshot	snapshot;
+
+	for (int i = 0; i < nqueues; i++)
+	{
+		jobq_set_counter(session, queues[i].queue_id, COUNT_SCHEDULED, 0);
+		jobq_set_counter(session, queues[i].queue_id, COUNT_RETRYABLE, 0);
+	}
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (locked)
+		UnlockRelationOid(shelf, ShareLock);
+	return snapshot;
+}
+
 void
 jobq_load_shelf(const JobqSession *session)
 {
 	HASHCTL		ctl = {.keysize = sizeof(int32),.entrysize = sizeof(ShelfCount)};
+	HASH_SEQ_STATUS seq;
 	HTAB	   *counts;
+	ShelfCount *count;
 	JobqQueue  *queues;
-	int			nqueues;
+	int			nqueues = jobq_queue_list(&queues);
+	Snapshot	snapshot = begin_counting_shelf(session, queues, nqueues);
 
-	(void) lock_out_writers(jobq_table_oid(JOBQ_TABLE_SHELF));
-	PushActiveSnapshot(GetLatestSnapshot());
 	ctl.hcxt = CurrentMemoryContext;
 	counts = hash_create("pg_jobq shelf", 64, &ctl,
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	PushActiveSnapshot(snapshot);
 	jobq_keeper_query("SELECT s.queue_id, s.state, count(*) FROM jobq.shelf s"
 					  " WHERE s.state IN ('s', 'r') GROUP BY 1, 2",
 					  0, NULL, NULL, take_shelf_count, counts);
-	nqueues = jobq_queue_list(&queues);
-	for (int i = 0; i < nqueues; i++)
+	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
+	hash_seq_init(&seq, counts);
+	while ((count = hash_seq_search(&seq)) != NULL)
 	{
-		ShelfCount *count = hash_search(counts, &queues[i].queue_id, HASH_FIND,
-										NULL);
-
-		jobq_set_counter(session, queues[i].queue_id, COUNT_SCHEDULED,
-						 count != NULL ? count->count[0] : 0);
-		jobq_set_counter(session, queues[i].queue_id, COUNT_RETRYABLE,
-						 count != NULL ? count->count[1] : 0);
+		jobq_part_count(session->db, session->gen, count->queue_id,
+						COUNT_SCHEDULED, count->count[0]);
+		jobq_part_count(session->db, session->gen, count->queue_id,
+						COUNT_RETRYABLE, count->count[1]);
 	}
 	jobq_db_shelf_due(session->db, DT_NOBEGIN);
-	PopActiveSnapshot();
 	hash_destroy(counts);
 }

@@ -234,27 +234,48 @@ walk(Refill *refill, JobqKey *reached)
 	return true;
 }
 
-/* One piece for one queue; false when there was no room for more. */
+static bool
+read_piece(Refill *refill, const JobqKey *from, JobqKey *reached)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		room;
+
+	JOBQ_PAUSE("after-refill-snapshot");
+	open_sources(refill, snapshot, from);
+	room = walk(refill, reached);
+	for (int i = 0; i < refill->nsources; i++)
+		close_source(&refill->sources[i]);
+	binaryheap_free(refill->heap);
+	pfree(refill->sources);
+	UnregisterSnapshot(snapshot);
+	return room;
+}
+
+/*
+ * One piece for one queue; false when there was no room for more. Whatever
+ * happens, the refill does not stay open: sessions may wait for its end.
+ */
 static bool
 refill_part(const JobqSession *session, JobqPart *part)
 {
 	Refill		refill = {.session = session,.part = part};
 	JobqKey		from;
 	JobqKey		reached;
-	Snapshot	snapshot;
-	bool		room;
+	bool		room = true;
 
 	if (!jobq_refill_begin(part, session->gen, &from))
 		return true;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	JOBQ_PAUSE("after-refill-snapshot");
-	open_sources(&refill, snapshot, &from);
-	room = walk(&refill, &reached);
-	for (int i = 0; i < refill.nsources; i++)
-		close_source(&refill.sources[i]);
-	binaryheap_free(refill.heap);
-	pfree(refill.sources);
-	UnregisterSnapshot(snapshot);
+	reached = from;
+	PG_TRY();
+	{
+		room = read_piece(&refill, &from, &reached);
+	}
+	PG_CATCH();
+	{
+		jobq_refill_end(part, session->gen, &from);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	jobq_refill_end(part, session->gen, &reached);
 	return room;
 }
@@ -286,10 +307,14 @@ load_lost_leases(const JobqSession *session)
 TimestampTz
 jobq_tend_refill(const JobqSession *session, TimestampTz now)
 {
+	static bool started = false;
 	TimestampTz next = JOBQ_NEVER;
 	bool		shared = false;
 	JobqPart   *part;
 
+	if (!started)
+		jobq_refill_reset(session->db, session->gen);
+	started = true;
 	load_lost_leases(session);
 	if (session->db->lost_leases)
 		next = now + STUCK_RETRY;

@@ -357,16 +357,23 @@ take_over_unknown(Round *round, TransactionId xid)
 static void
 take_over(Round *round, const JobqPrepared *entry)
 {
+	const JobqSession *session = &round->session;
+
 	if (entry->unknown)
-		take_over_unknown(round, entry->xid);
-	else
 	{
-		for (int q = 0; q < entry->nqueues; q++)
-			jobq_leave_on_disk(round->session.db, round->session.gen,
-							   entry->queue_id[q], &entry->first[q],
-							   entry->n[q]);
+		take_over_unknown(round, entry->xid);
+		jobq_load_shelf(session);
+		return;
 	}
-	jobq_load_shelf(&round->session);
+	for (int q = 0; q < entry->nqueues; q++)
+	{
+		jobq_leave_on_disk(session->db, session->gen, entry->queue_id[q],
+						   &entry->first[q], entry->n[q]);
+		jobq_part_count(session->db, session->gen, entry->queue_id[q],
+						COUNT_SCHEDULED, entry->scheduled[q]);
+	}
+	if (entry->shelf_due != JOBQ_NEVER)
+		jobq_db_shelf_due(session->db, entry->shelf_due);
 }
 
 static void

@@ -691,10 +691,9 @@ decide_lazy_commit(void)
 
 /* ---- PREPARE TRANSACTION ---- */
 
-/* A queue's tickets, n more of them, from `first` on. */
-static void
-note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
-			  int64 n)
+/* The entry's place for a queue, or -1: there is none left. */
+static int
+prepared_queue(JobqPrepared *entry, int32 queue_id)
 {
 	int			q = 0;
 
@@ -703,18 +702,42 @@ note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
 	if (q == JOBQ_PREPARED_QUEUES)
 	{
 		entry->unknown = true;
-		return;
+		return -1;
 	}
 	if (q == entry->nqueues)
 	{
 		entry->nqueues++;
 		entry->queue_id[q] = queue_id;
-		entry->first[q] = *first;
+		entry->first[q].priority = JOBQ_KEY_END;
 		entry->n[q] = 0;
+		entry->scheduled[q] = 0;
 	}
+	return q;
+}
+
+/* A queue's tickets, n more of them, from `first` on. */
+static void
+note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
+			  int64 n)
+{
+	int			q = prepared_queue(entry, queue_id);
+
+	if (q < 0)
+		return;
 	if (jobq_key_before(first, &entry->first[q]))
 		entry->first[q] = *first;
 	entry->n[q] += n;
+}
+
+static void
+note_prepared_count(JobqPrepared *entry, const Op *op)
+{
+	int			q = prepared_queue(entry, op->queue_id);
+
+	if (q >= 0 && op->counter == COUNT_SCHEDULED)
+		entry->scheduled[q] += op->delta;
+	else
+		entry->unknown = true;
 }
 
 /* Only enqueuing can be prepared: nobody would end our claims and marks. */
@@ -722,6 +745,7 @@ static void
 describe_prepared(JobqPrepared *entry)
 {
 	entry->xid = GetTopTransactionIdIfAny();
+	entry->shelf_due = JOBQ_NEVER;
 	for (int i = 0; i < nops; i++)
 	{
 		const Op   *op = &ops[i];
@@ -734,7 +758,11 @@ describe_prepared(JobqPrepared *entry)
 		}
 		else if (op->kind == OP_SPILL)
 			note_prepared(entry, op->queue_id, &op->first, op->delta);
-		else if (op->kind != OP_COUNT && op->kind != OP_SHELVED)
+		else if (op->kind == OP_COUNT)
+			note_prepared_count(entry, op);
+		else if (op->kind == OP_SHELVED)
+			entry->shelf_due = Min(entry->shelf_due, op->when);
+		else
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
