@@ -20,10 +20,19 @@
 PG_FUNCTION_INFO_V1(jobq_test_pause_at);
 PG_FUNCTION_INFO_V1(jobq_test_paused);
 
+#define ONE		"one:"			/* before a name: only one process stops */
+
+static bool
+is_for_one(void)
+{
+	return strncmp(jobq_control->test_pause, ONE, strlen(ONE)) == 0;
+}
+
 static bool
 is_armed(const char *point)
 {
-	return strcmp(jobq_control->test_pause, point) == 0;
+	return strcmp(jobq_control->test_pause +
+				  (is_for_one() ? strlen(ONE) : 0), point) == 0;
 }
 
 void
@@ -31,13 +40,18 @@ jobq_pause(const char *point)
 {
 	if (!is_armed(point))
 		return;
-	pg_atomic_fetch_add_u32(&jobq_control->test_paused, 1);
+	if (pg_atomic_fetch_add_u32(&jobq_control->test_paused, 1) > 0 &&
+		is_for_one())
+	{
+		pg_atomic_fetch_sub_u32(&jobq_control->test_paused, 1);
+		return;
+	}
 	for (int i = 0; i < MAX_POLLS && is_armed(point); i++)
 		pg_usleep(POLL_US);
 	pg_atomic_fetch_sub_u32(&jobq_control->test_paused, 1);
 }
 
-/* Stop whoever comes to this point; an empty name lets all go on. */
+/* Stop whoever comes to this point; another name lets all go on. */
 Datum
 jobq_test_pause_at(PG_FUNCTION_ARGS)
 {

@@ -94,6 +94,7 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 
 		part->counters[COUNT_AVAILABLE]--;
 		taken[n].t = slot->t;
+		taken[n].verify = (slot->flags & SLOT_VERIFY) != 0;
 		jobq_slot_fill_ref(slot, &taken[n].ref);
 		n++;
 	}

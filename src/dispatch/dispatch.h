@@ -162,6 +162,8 @@ typedef enum JobqSlotState
 	SLOT_GRACE					/* cancelled, its worker may still learn it */
 } JobqSlotState;
 
+#define SLOT_VERIFY				0x01	/* it may have ended before it got here:
+										 * look when it is taken */
 #define SLOT_START_WANTED		0x02	/* keeper: commit a claim row for it */
 #define SLOT_START_DONE			0x04
 #define SLOT_CLAIM_OPEN			0x08	/* the claiming transaction is open */
@@ -267,6 +269,15 @@ typedef struct JobqPart
 	bool		refilling;
 	bool		asked;			/* the keeper has been told to refill */
 	TransactionId holder;		/* until it ends nothing is refilled */
+
+	/*
+	 * Without lock. entries: grows whenever others than publishers may have
+	 * entered tickets that are not published yet; odd while a refill is going
+	 * on. claimers: low half, transactions about to publish running tickets;
+	 * high half, how many there have been.
+	 */
+	pg_atomic_uint64 entries;
+	pg_atomic_uint64 claimers;
 } JobqPart;
 
 /* ---- starting keepers ---- */
@@ -426,8 +437,12 @@ extern int64 jobq_lease_from_time(TimestampTz when);
 extern JobqPart *jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id);
 extern JobqPart *jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id);
 
-/* The queue is dropped: its slots and its part go. */
-extern void jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id);
+/*
+ * A queue's slots and its part go: for good, as it is dropped, or because it
+ * does not seem to exist.
+ */
+extern void jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id,
+						   bool for_good);
 
 /*
  * All parts of a database, one a call: start with from = 0, go on with what
@@ -458,10 +473,21 @@ extern void jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref);
  * Make committed tickets of one queue available (or running, where
  * leases[i].lease is not 0; leases may be NULL). A ticket whose job is already
  * in memory replaces an older, unclaimed, unmarked one, else is skipped. What
- * lies behind the frontier, or finds no slot, stays on disk.
+ * lies behind the frontier, or finds no slot, stays on disk. `since` is what
+ * jobq_before_publish() said before the transaction could be seen: whoever has
+ * entered, and perhaps ended, one of the tickets since then is noticed.
  */
 extern void jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-						 const JobqLease *leases, int n);
+						 const JobqLease *leases, int n, uint64 since);
+extern uint64 jobq_before_publish(JobqDb *db, uint32 gen, int32 queue_id);
+
+/*
+ * Before commit, and after it has been published or undone: the transaction
+ * publishes a running ticket of the queue, which no refill may take for an
+ * available one.
+ */
+extern void jobq_claimer_comes(JobqDb *db, uint32 gen, int32 queue_id);
+extern void jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id);
 
 /*
  * Take up to max available jobs of the queue in order (priority, run_at, id),
@@ -472,6 +498,7 @@ typedef struct JobqTaken
 {
 	JobqSlotRef ref;
 	JobqTicket	t;
+	bool		verify;			/* it may have ended */
 } JobqTaken;
 
 extern int	jobq_take(JobqPart *part, uint32 gen, int max,
@@ -522,10 +549,12 @@ extern void jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid);
 
 /*
  * A slot, marked for xid, for a ticket that has none; the caller looks then
- * whether the ticket has ended. False: it has one by now, or there is no room.
+ * whether the ticket has ended. False: it has one by now, there is no room, or
+ * *busy, not the transaction top, holds the queue's tickets that have none.
  */
 extern bool jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
-							  TransactionId xid, JobqSlotRef *ref);
+							  TransactionId xid, TransactionId top,
+							  JobqSlotRef *ref, TransactionId *busy);
 
 /* It has: the slot goes, and nothing is counted. */
 extern void jobq_drop_marked(JobqDb *db, const JobqSlotRef *ref);
@@ -539,6 +568,9 @@ extern void jobq_extended(JobqDb *db, const JobqSlotRef *ref,
 						  TransactionId xid, TimestampTz expires_at);
 extern void jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 					  TimestampTz until);
+
+/* Has the job a slot, perhaps one that is only about to be linked? */
+extern bool jobq_is_entered(JobqDb *db, uint32 gen, int64 id);
 
 /* Read a slot by id; false when there is none. */
 extern bool jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy);
@@ -608,7 +640,11 @@ extern void jobq_ask_refill(JobqPart *part, uint32 gen);
  * slot JOBQ_NIL; the caller looks whether its ticket has ended, then links.
  */
 extern bool jobq_refill_wanted(JobqPart *part, uint32 gen);
-extern bool jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from);
+extern bool jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from,
+							  uint64 *claimers);
+
+/* After the snapshot: is no running ticket in it that is not published? */
+extern bool jobq_refill_is_clear(JobqPart *part, uint64 claimers);
 extern int	jobq_refill_put(JobqPart *part, uint32 gen,
 							const JobqTicket *tickets,
 							const JobqLease *leases, int n,

@@ -257,12 +257,29 @@ jobq_refill_wanted(JobqPart *part, uint32 gen)
 					   TransactionIdIsInProgress(holder));
 }
 
+/* Publishers notice it by the odd number of entries, and its end. */
+static void
+set_refilling(JobqPart *part, bool refilling)
+{
+	if (part->refilling == refilling)
+		return;
+	part->refilling = refilling;
+	(void) pg_atomic_fetch_add_u64(&part->entries, 1);
+}
+
+bool
+jobq_refill_is_clear(JobqPart *part, uint64 claimers)
+{
+	return (claimers & PG_UINT32_MAX) == 0 &&
+		pg_atomic_read_u64(&part->claimers) == claimers;
+}
+
 /*
  * First refilling is set, then the caller takes its snapshot: whoever commits
  * after that finds it set and leaves word of what it keeps out.
  */
 bool
-jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from)
+jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 {
 	TransactionId holder;
 	bool		begun = false;
@@ -278,7 +295,8 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from)
 		is_spilled(part))
 	{
 		part->holder = InvalidTransactionId;
-		part->refilling = true;
+		set_refilling(part, true);
+		*claimers = pg_atomic_read_u64(&part->claimers);
 		part->asked = false;
 		part->missed.priority = JOBQ_KEY_END;
 		*from = part->frontier;
@@ -352,7 +370,8 @@ jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 			numbers[count++] = fresh[i].slot;
 	}
 	if (count > 0)
-		jobq_slots_link(part, gen, queue_id, numbers, count, &first_expiry);
+		jobq_slots_link(part, gen, queue_id, numbers, count, NULL,
+						&first_expiry);
 	if (first_expiry != JOBQ_NEVER && db >= 0)
 		jobq_wake_keeper_by(&jobq_dbs[db], first_expiry);
 }
@@ -363,7 +382,7 @@ jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->refilling)
 	{
-		part->refilling = false;
+		set_refilling(part, false);
 		part->frontier = jobq_key_before(&part->missed, reached) ?
 			part->missed : *reached;
 	}
@@ -391,7 +410,7 @@ jobq_refill_reset(JobqDb *db, uint32 gen)
 	{
 		LWLockAcquire(part->lock, LW_EXCLUSIVE);
 		if (jobq_part_is_mine(part, gen))
-			part->refilling = false;
+			set_refilling(part, false);
 		LWLockRelease(part->lock);
 	}
 }

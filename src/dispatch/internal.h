@@ -136,10 +136,11 @@ extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
 
 /*
  * Link what was entered, smallest expiry in *first_expiry; if the part has
- * gone meanwhile, take it out again.
+ * gone meanwhile, take it out again. since, of a publisher, as in dispatch.h;
+ * what somebody may have ended as being on disk only stays there.
  */
 extern void jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
-							const int32 *numbers, int n,
+							const int32 *numbers, int n, const uint64 *since,
 							TimestampTz *first_expiry);
 
 /* Under the hash lock: the slot of a job, or JOBQ_NIL. */

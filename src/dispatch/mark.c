@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "storage/procarray.h"
 
 #include "compat.h"
 #include "dispatch/internal.h"
@@ -80,40 +81,71 @@ jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid)
 		jobq_wake_keeper_by(db, due);
 }
 
-/*
- * In nobody's sight until it is marked. A queue's last job makes room if there
- * is no free slot.
- */
-bool
-jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
-				  TransactionId xid, JobqSlotRef *ref)
+/* Somebody else ends tickets of the queue that have no slots. */
+static bool
+is_held(JobqPart *part, TransactionId top, TransactionId *busy)
 {
-	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
-	JobqEntered entered;
-	int32		number;
+	TransactionId holder;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	holder = part->holder;
+	LWLockRelease(part->lock);
+	*busy = InvalidTransactionId;
+	if (!TransactionIdIsValid(holder) || holder == top ||
+		!TransactionIdIsInProgress(holder))
+		return false;
+	*busy = holder;
+	return true;
+}
+
+/* The slot was entered: mark it, if the part is still there. */
+static bool
+mark_entered(JobqPart *part, uint32 gen, const JobqTicket *t,
+			 TransactionId xid, JobqSlot *slot)
+{
 	bool		open;
 
-	if (part == NULL)
-		return false;
-	entered = jobq_slot_enter(part, jobq_db_index(db), gen, t, NULL, true,
-							  &number);
-	if (entered == ENTER_NO_SLOT && jobq_push_out(part, gen, NULL))
-		entered = jobq_slot_enter(part, jobq_db_index(db), gen, t, NULL, true,
-								  &number);
-	if (entered != ENTER_DONE)
-		return false;
-	jobq_slot_fill_ref(&jobq_slots[number], ref);
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	open = jobq_part_is(part, gen, t->queue_id);
 	if (open)
 	{
-		jobq_slot_set_state(&jobq_slots[number], SLOT_READY);
-		jobq_slots[number].mark = xid;
+		slot->flags |= SLOT_VERIFY;
+		jobq_slot_set_state(slot, SLOT_READY);
+		slot->mark = xid;
 	}
 	LWLockRelease(part->lock);
-	if (!open)
-		(void) jobq_slot_remove(jobq_db_index(db), ref, jobq_is_linking);
 	return open;
+}
+
+/*
+ * In nobody's sight until it is marked; first of all its publisher, if it is
+ * still to come, gets to know that it may be late. A queue's last job makes
+ * room if there is no free slot.
+ */
+bool
+jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
+				  TransactionId xid, TransactionId top, JobqSlotRef *ref,
+				  TransactionId *busy)
+{
+	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
+	int			index = jobq_db_index(db);
+	JobqEntered entered;
+	int32		number;
+
+	*busy = InvalidTransactionId;
+	if (part == NULL || is_held(part, top, busy))
+		return false;
+	(void) pg_atomic_fetch_add_u64(&part->entries, 2);
+	entered = jobq_slot_enter(part, index, gen, t, NULL, true, &number);
+	if (entered == ENTER_NO_SLOT && jobq_push_out(part, gen, NULL))
+		entered = jobq_slot_enter(part, index, gen, t, NULL, true, &number);
+	if (entered != ENTER_DONE)
+		return false;
+	jobq_slot_fill_ref(&jobq_slots[number], ref);
+	if (mark_entered(part, gen, t, xid, &jobq_slots[number]))
+		return true;
+	(void) jobq_slot_remove(index, ref, jobq_is_linking);
+	return false;
 }
 
 /* Its slot is unlinked, as it is marked. */

@@ -137,6 +137,10 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->refilling = false;
 	part->asked = false;
 	part->holder = InvalidTransactionId;
+	pg_atomic_write_u64(&part->entries,
+						(pg_atomic_read_u64(&part->entries) + 2) &
+						~UINT64CONST(1));
+	pg_atomic_write_u64(&part->claimers, 0);
 	LWLockRelease(part->lock);
 }
 
@@ -172,12 +176,18 @@ first_frontier(JobqDb *db)
 	return frontier;
 }
 
+/* Under control->lock: a part that is made later does not know all. */
 static void
-ask_for_parts(JobqDb *db)
+lose_part(JobqDb *db)
 {
 	SpinLockAcquire(&db->mutex);
 	db->lost_parts = true;
 	SpinLockRelease(&db->mutex);
+}
+
+static void
+ask_for_parts(void)
+{
 	pg_atomic_fetch_add_u32(&jobq_control->parts_lacking, 1);
 	for (int i = 0; i < jobq_max_databases; i++)
 		jobq_wake_keeper(&jobq_dbs[i]);
@@ -205,9 +215,11 @@ jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id)
 			part = vacant;
 		}
 	}
+	if (part == NULL)
+		lose_part(db);
 	LWLockRelease(jobq_control->lock);
 	if (part == NULL)
-		ask_for_parts(db);
+		ask_for_parts();
 	return part != NULL ? remember(part, gen, queue_id) : NULL;
 }
 
@@ -241,7 +253,7 @@ close_part(JobqPart *part)
 }
 
 void
-jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id)
+jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id, bool for_good)
 {
 	int			index = jobq_db_index(db);
 	JobqPart   *part;
@@ -250,7 +262,11 @@ jobq_part_free(JobqDb *db, uint32 gen, int32 queue_id)
 	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
 	part = search(gen, queue_id, &vacant);
 	if (part != NULL)
+	{
 		close_part(part);
+		if (!for_good)
+			lose_part(db);
+	}
 	LWLockRelease(jobq_control->lock);
 	if (part == NULL)
 		return;

@@ -18,6 +18,7 @@ typedef struct Publish
 	const JobqTicket *tickets;
 	const JobqLease *leases;	/* NULL = none runs */
 	int			n;
+	uint64		since;
 	bool		keep[JOBQ_CHUNK];	/* before the frontier, or running */
 	int			nspilled;
 	bool		wake_keeper;
@@ -122,7 +123,7 @@ publish_chunk(Publish *p)
 	}
 	if (nfresh > 0)
 		jobq_slots_link(p->part, p->gen, p->queue_id, fresh, nfresh,
-						&p->first_expiry);
+						&p->since, &p->first_expiry);
 }
 
 static void
@@ -133,9 +134,38 @@ count_spills(JobqDb *db, int n)
 	SpinLockRelease(&db->mutex);
 }
 
+uint64
+jobq_before_publish(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+
+	/* odd: whatever there will be is to be looked at */
+	return part != NULL ? pg_atomic_read_u64(&part->entries) : 1;
+}
+
+#define ONE_CLAIMER		((UINT64CONST(1) << 32) + 1)
+
+void
+jobq_claimer_comes(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+
+	if (part != NULL)
+		(void) pg_atomic_fetch_add_u64(&part->claimers, ONE_CLAIMER);
+}
+
+void
+jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+
+	if (part != NULL)
+		(void) pg_atomic_fetch_sub_u64(&part->claimers, 1);
+}
+
 void
 jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-			 const JobqLease *leases, int n)
+			 const JobqLease *leases, int n, uint64 since)
 {
 	JobqPart   *part;
 
@@ -158,6 +188,7 @@ jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 		p.tickets = tickets + from;
 		p.leases = leases != NULL ? leases + from : NULL;
 		p.n = Min(n - from, JOBQ_CHUNK);
+		p.since = since;
 		p.nspilled = 0;
 		p.wake_keeper = false;
 		p.first_expiry = JOBQ_NEVER;

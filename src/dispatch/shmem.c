@@ -120,6 +120,8 @@ init_parts(LWLockPadded *locks)
 	{
 		jobq_parts[i].lock = &locks[FIRST_PART_LOCK + i].lock;
 		jobq_parts[i].db = -1;
+		pg_atomic_init_u64(&jobq_parts[i].entries, 0);
+		pg_atomic_init_u64(&jobq_parts[i].claimers, 0);
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
 		jobq_parts[i].expiry_root = JOBQ_NIL;

@@ -287,6 +287,19 @@ jobq_slot_lock(const JobqDb *db, uint32 gen, int64 id)
 	return slot;
 }
 
+bool
+jobq_is_entered(JobqDb *db, uint32 gen, int64 id)
+{
+	uint32		bucket = jobq_bucket(jobq_db_index(db), id);
+	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	bool		entered;
+
+	LWLockAcquire(hash_lock, LW_SHARED);
+	entered = jobq_chain_find(bucket, jobq_db_index(db), gen, id) != JOBQ_NIL;
+	LWLockRelease(hash_lock);
+	return entered;
+}
+
 static inline bool
 is_slot(int32 number, const JobqSlotRef *ref)
 {
@@ -439,18 +452,47 @@ jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
 	return entered;
 }
 
+/*
+ * A holder of the queue ends tickets from the frontier on without slots: one
+ * that gets there by our pushing out must not come to be handed out.
+ */
+static bool
+is_held_back(JobqPart *part, const JobqSlot *slot)
+{
+	JobqKey		key = jobq_key_of(&slot->t);
+
+	if (slot->l.lease != 0 || !TransactionIdIsValid(part->holder) ||
+		jobq_key_before(&key, &part->frontier))
+		return false;
+	jobq_retreat(part, &key);
+	return true;
+}
+
 void
 jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
-				const int32 *numbers, int n, TimestampTz *first_expiry)
+				const int32 *numbers, int n, const uint64 *since,
+				TimestampTz *first_expiry)
 {
+	int32		out[JOBQ_CHUNK];
+	int			nout = 0;
 	bool		open;
+	bool		verify;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	open = jobq_part_is(part, gen, queue_id);
-	for (int i = 0; open && i < n; i++)
+	verify = since != NULL &&
+		((*since & 1) || *since != pg_atomic_read_u64(&part->entries));
+	for (int i = 0; i < n; i++)
 	{
 		JobqSlot   *slot = &jobq_slots[numbers[i]];
 
+		if (!open || (since != NULL && is_held_back(part, slot)))
+		{
+			out[nout++] = numbers[i];
+			continue;
+		}
+		if (verify)
+			slot->flags |= SLOT_VERIFY;
 		start_slot(slot);
 		if (slot->l.lease != 0)
 			*first_expiry = Min(*first_expiry, slot->l.expires_at);
@@ -459,13 +501,12 @@ jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
 	}
 	LWLockRelease(part->lock);
 
-	for (int i = 0; !open && i < n; i++)
+	for (int i = 0; i < nout; i++)
 	{
 		JobqSlotRef ref;
 
-		jobq_slot_fill_ref(&jobq_slots[numbers[i]], &ref);
-		(void) jobq_slot_remove(jobq_slots[numbers[i]].db, &ref,
-								jobq_is_linking);
+		jobq_slot_fill_ref(&jobq_slots[out[i]], &ref);
+		(void) jobq_slot_remove(jobq_slots[out[i]].db, &ref, jobq_is_linking);
 	}
 }
 

@@ -36,6 +36,16 @@ jobq_belts_write(JobqBelts *belts, int32 epoch, JobqBeltKind kind)
 	return get(belts, epoch, kind, RowExclusiveLock);
 }
 
+bool
+jobq_has_ended(JobqBelts *belts, const JobqTicket *t)
+{
+	Relation	outcome = jobq_belts_read(belts, t->epoch, BELT_OUTCOME);
+	JobqOutcomeRow row;
+
+	return outcome == NULL ||
+		jobq_belt_read_outcome(outcome, t->ticket, &row);
+}
+
 void
 jobq_belts_close(JobqBelts *belts)
 {

@@ -20,6 +20,9 @@ extern Relation jobq_belts_write(JobqBelts *belts, int32 epoch,
 								 JobqBeltKind kind);
 extern void jobq_belts_close(JobqBelts *belts);
 
+/* Has a ticket an outcome? Also when its epoch has been dropped. */
+extern bool jobq_has_ended(JobqBelts *belts, const JobqTicket *t);
+
 /*
  * Open the job table that new tickets of a class go to and keep it from
  * being sealed under us. Returns its epoch; ERROR when there is none.

@@ -15,6 +15,7 @@
 #include "engine/hold.h"
 #include "engine/move.h"
 #include "engine/place.h"
+#include "engine/whereis.h"
 #include "engine/xact.h"
 #include "pause.h"
 #include "store/order.h"
@@ -173,7 +174,8 @@ carry_on_disk(const JobqSession *session, const JobqTicket *t)
 	JobqHeld	held;
 	JobqQueue	queue;
 
-	if (jobq_queue_by_id(t->queue_id, &queue) &&
+	if (!jobq_lacks_leases(session->db) &&
+		jobq_queue_by_id(t->queue_id, &queue) &&
 		jobq_hold_spilled(session, t, false, &held))
 		jobq_move(session, &held, &queue, &move);
 }

@@ -56,16 +56,17 @@ deliver(ClaimCall *call, const JobqRow *row)
 }
 
 /*
- * Read the body of a ticket. False when it is missing, or its epoch has been
- * dropped, so that it must have ended.
+ * Read the body of a ticket. False when it is missing, has ended, which verify
+ * says is possible, or must have, as its epoch has been dropped.
  */
 static bool
-read_body(JobqBelts *belts, JobqTicket *t, JobqRow *row, bool *missing)
+read_body(JobqBelts *belts, JobqTicket *t, bool verify, JobqRow *row,
+		  bool *missing)
 {
 	Relation	job = jobq_belts_read(belts, t->epoch, BELT_JOB);
 
 	*missing = false;
-	if (job == NULL)
+	if (job == NULL || (verify && jobq_has_ended(belts, t)))
 		return false;
 	if (jobq_belt_read_ticket(job, &t->tid, t->id, t->ticket, row))
 		return true;
@@ -87,7 +88,7 @@ take_own(ClaimCall *call, int own, Taken *taken)
 	bool		missing;
 
 	jobq_own_claim(own, &call->lease);
-	if (!read_body(&call->belts, &t, &row, &missing))
+	if (!read_body(&call->belts, &t, false, &row, &missing))
 		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
 	deliver(call, &row);
 	taken->own = own;
@@ -116,14 +117,17 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 		JobqRow		row;
 		bool		missing;
 
-		if (!read_body(&call->belts, &slots[i].t, &row, &missing))
+		if (!read_body(&call->belts, &slots[i].t, slots[i].verify, &row,
+					   &missing))
 		{
 			JobqKey		key = jobq_key_of(&slots[i].t);
 
 			jobq_drop_stale(call->session->db, &slots[i].ref);
-			if (missing)
-				jobq_leave_on_disk(call->session->db, call->session->gen,
-								   slots[i].t.queue_id, &key, 1);
+			if (!missing)
+				key.priority = JOBQ_KEY_END;
+			/* taking it has counted it off once too often */
+			jobq_leave_on_disk(call->session->db, call->session->gen,
+							   slots[i].t.queue_id, &key, 1);
 			continue;
 		}
 		deliver(call, &row);
@@ -429,7 +433,7 @@ peek_at(JobqBelts *belts, const JobqQueue *queue, JobqTicket *t, List **found)
 	JobqDelivery *delivery = palloc0(sizeof(JobqDelivery));
 	bool		missing;
 
-	if (!read_body(belts, t, &delivery->row, &missing))
+	if (!read_body(belts, t, true, &delivery->row, &missing))
 		return;
 	delivery->queue = queue;
 	*found = lappend(*found, delivery);

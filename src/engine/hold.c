@@ -81,6 +81,30 @@ check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
 				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
 }
 
+static bool
+has_ended(const JobqTicket *t)
+{
+	JobqBelts	belts = {0};
+	bool		ended = jobq_has_ended(&belts, t);
+
+	jobq_belts_close(&belts);
+	return ended;
+}
+
+/*
+ * We have marked a slot that may be of a ticket that had ended before it got
+ * there: then it goes, and the job is to be looked for elsewhere.
+ */
+static bool
+drop_if_ended(const JobqSession *session, const JobqHeld *held)
+{
+	if (!(held->flags & SLOT_VERIFY) || !has_ended(&held->t))
+		return false;
+	jobq_xact_at_commit(&held->ref, AT_COMMIT_NOTHING, 0);
+	jobq_drop_marked(session->db, &held->ref);
+	return true;
+}
+
 JobqHoldResult
 jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			  JobqHeld *held)
@@ -106,6 +130,8 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			case MARK_OK:
 				jobq_xact_marked(session, &ref, xid);
 				hold_slot(&slot, &ref, xid, held);
+				if (drop_if_ended(session, held))
+					continue;
 				return HOLD_OK;
 			case MARK_NO_SLOT:
 				return HOLD_NO_SLOT;
@@ -124,20 +150,6 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 }
 
 /* ---- tickets that are on disk only ---- */
-
-static bool
-has_ended(const JobqTicket *t)
-{
-	JobqBelts	belts = {0};
-	Relation	outcome = jobq_belts_read(&belts, t->epoch, BELT_OUTCOME);
-	JobqOutcomeRow row;
-	bool		ended;
-
-	ended = outcome == NULL ||
-		jobq_belt_read_outcome(outcome, t->ticket, &row);
-	jobq_belts_close(&belts);
-	return ended;
-}
 
 /* One of ours beyond those that the transaction remembers one by one. */
 static bool
@@ -172,42 +184,50 @@ static bool
 hold_in_slot(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
 {
 	TransactionId xid = GetCurrentTransactionId();
+	TransactionId busy;
 	JobqSlotRef ref;
 
 	jobq_xact_reserve(1);
-	if (!jobq_enter_marked(session->db, session->gen, t, xid, &ref))
-		return false;
-	jobq_xact_marked(session, &ref, xid);
-	if (has_ended(t))
+	if (!jobq_enter_marked(session->db, session->gen, t, xid,
+						   GetTopTransactionId(), &ref, &busy))
 	{
-		jobq_xact_at_commit(&ref, AT_COMMIT_NOTHING, 0);
-		jobq_drop_marked(session->db, &ref);
+		if (TransactionIdIsValid(busy) && !jobq_in_keeper)
+			XactLockTableWait(busy, NULL, NULL, XLTW_None);
 		return false;
 	}
+	jobq_xact_marked(session, &ref, xid);
 	*held = (JobqHeld) {.own = -1,.ref = ref,.xid = xid,
-		.state = SLOT_READY,.t = *t};
-	return true;
+		.state = SLOT_READY,.flags = SLOT_VERIFY,.t = *t};
+	return !drop_if_ended(session, held);
 }
 
-/* For many: until we end, nothing of the queue is loaded. */
-static bool
-hold_all_behind(const JobqSession *session, const JobqTicket *t,
-				JobqHeld *held)
+/* Until we end, nothing of the queue is loaded. */
+static void
+hold_queue(const JobqSession *session, int32 queue_id)
 {
+	TimestampTz deadline;
 	TransactionId busy;
-	JobqSlot	slot;
 
-	while (!jobq_hold_refill(session->db, session->gen, t->queue_id,
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   JOBQ_SETTLE_WAIT_MS);
+	jobq_xact_holds(session);
+	while (!jobq_hold_refill(session->db, session->gen, queue_id,
 							 GetTopTransactionId(), &busy))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (TransactionIdIsValid(busy))
 			XactLockTableWait(busy, NULL, NULL, XLTW_None);
-		else
-			(void) jobq_wait_a_moment(DT_NOEND);
+		else if (!jobq_wait_a_moment(deadline))
+			jobq_raise_not_ready();
 	}
+}
+
+static bool
+hold_behind(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
+{
+	hold_queue(session, t->queue_id);
 	if (!jobq_is_behind(session->db, session->gen, t) ||
-		jobq_find(session->db, session->gen, t->id, &slot) || has_ended(t))
+		jobq_is_entered(session->db, session->gen, t->id) || has_ended(t))
 		return false;
 	hold_on_disk(session, t, held);
 	return true;
@@ -231,7 +251,7 @@ jobq_hold_spilled(const JobqSession *session, const JobqTicket *t, bool many,
 		slots = 0;
 	}
 	if (many || slots >= SPILLED_SLOTS)
-		return hold_all_behind(session, t, held);
+		return hold_behind(session, t, held);
 	if (!hold_in_slot(session, t, held))
 		return false;
 	slots++;
@@ -398,6 +418,8 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		if (result == MARK_OK)
 		{
 			hold_slot(&slot, &ref, xid, held);
+			if (drop_if_ended(session, held))
+				continue;
 			return JOBQ_HELD;
 		}
 		if (result == MARK_GRACE)

@@ -220,9 +220,11 @@ place(Load *load, const Running *running)
 	if (fresh.slot == JOBQ_NIL)
 		return true;
 	ended = true;
+	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
 		ended = jobq_probe_ended(&load->probe, running->ticket);
+		RESUME_INTERRUPTS();
 	}
 	PG_FINALLY();
 	{

@@ -18,6 +18,7 @@
 #include "engine/keeperxact.h"
 #include "engine/place.h"
 #include "engine/refill.h"
+#include "engine/whereis.h"
 #include "pause.h"
 #include "store/order.h"
 
@@ -171,6 +172,8 @@ place_chunk(Refill *refill)
 	memset(ended, true, sizeof(ended));
 	refill->entered = false;
 	JOBQ_PAUSE("refill-before-look");
+	/* nor, should we be terminated now */
+	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
 		for (int i = 0; i < done; i++)
@@ -183,6 +186,7 @@ place_chunk(Refill *refill)
 										refill->tickets[i].ticket);
 			refill->entered |= !ended[i];
 		}
+		RESUME_INTERRUPTS();
 	}
 	PG_FINALLY();
 	{
@@ -235,12 +239,18 @@ walk(Refill *refill, JobqKey *reached)
 }
 
 static bool
-read_piece(Refill *refill, const JobqKey *from, JobqKey *reached)
+read_piece(Refill *refill, const JobqKey *from, uint64 claimers,
+		   JobqKey *reached)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	bool		room;
 
 	JOBQ_PAUSE("after-refill-snapshot");
+	if (!jobq_refill_is_clear(refill->part, claimers))
+	{
+		UnregisterSnapshot(snapshot);
+		return false;
+	}
 	open_sources(refill, snapshot, from);
 	room = walk(refill, reached);
 	for (int i = 0; i < refill->nsources; i++)
@@ -261,14 +271,15 @@ refill_part(const JobqSession *session, JobqPart *part)
 	Refill		refill = {.session = session,.part = part};
 	JobqKey		from;
 	JobqKey		reached;
+	uint64		claimers;
 	bool		room = true;
 
-	if (!jobq_refill_begin(part, session->gen, &from))
+	if (!jobq_refill_begin(part, session->gen, &from, &claimers))
 		return true;
 	reached = from;
 	PG_TRY();
 	{
-		room = read_piece(&refill, &from, &reached);
+		room = read_piece(&refill, &from, claimers, &reached);
 	}
 	PG_CATCH();
 	{
@@ -316,8 +327,9 @@ jobq_tend_refill(const JobqSession *session, TimestampTz now)
 		jobq_refill_reset(session->db, session->gen);
 	started = true;
 	load_lost_leases(session);
-	if (session->db->lost_leases)
-		next = now + STUCK_RETRY;
+	/* what runs without a slot must not be taken for available */
+	if (jobq_lacks_leases(session->db))
+		return now + STUCK_RETRY;
 	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
 		 i = jobq_parts_of(session->db, session->gen, i, &part))
 	{

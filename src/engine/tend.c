@@ -301,7 +301,8 @@ tend_parts(Round *round)
 
 		if (part->ready + part->running + part->rolled_back == 0 &&
 			!jobq_queue_by_id(queue_id, &queue))
-			jobq_part_free(round->session.db, round->session.gen, queue_id);
+			jobq_part_free(round->session.db, round->session.gen, queue_id,
+						   false);
 		CHECK_FOR_INTERRUPTS();
 	}
 	jobq_keeper_commit();

@@ -33,6 +33,7 @@ typedef enum OpKind
 	OP_SHELVED,
 	OP_DIED,					/* a dead row may go at `when` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
+	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_QUEUE_DROPPED
 } OpKind;
@@ -54,6 +55,8 @@ typedef struct Op
 	JobqCounter counter;
 	int64		delta;
 	JobqKey		first;			/* OP_SPILL */
+	uint64		since;			/* OP_PUBLISH, from before commit on */
+	bool		claimer;		/* OP_PUBLISH: announced as running */
 } Op;
 
 /*
@@ -329,6 +332,17 @@ jobq_xact_spilled(int32 queue_id)
 }
 
 void
+jobq_xact_holds(const JobqSession *session)
+{
+	for (int i = nops - 1; i >= 0; i--)
+	{
+		if (ops[i].kind == OP_HOLDS)
+			return;
+	}
+	push(OP_HOLDS, session->db);
+}
+
+void
 jobq_xact_count(const JobqSession *session, int32 queue_id,
 				JobqCounter counter, int64 delta)
 {
@@ -479,6 +493,49 @@ jobq_own_extend(int own, TimestampTz expires_at, const ItemPointerData *claim_ti
 	own_jobs[own].l.claim_tid = *claim_tid;
 }
 
+/* ---- about to publish ---- */
+
+/*
+ * Before anybody can see our tickets: what is entered in our place from now on
+ * is to be noticed, and no refill is to take what we run for available.
+ */
+static void
+announce(void)
+{
+	const Op   *last = NULL;
+
+	for (int i = 0; i < nops; i++)
+	{
+		Op		   *op = &ops[i];
+		JobqOwnJob *own;
+
+		if (op->kind != OP_PUBLISH)
+			continue;
+		own = &own_jobs[op->own];
+		if (last != NULL && last->ref.gen == op->ref.gen &&
+			own_jobs[last->own].t.queue_id == own->t.queue_id)
+			op->since = last->since;
+		else
+			op->since = jobq_before_publish(op->db, op->ref.gen,
+											own->t.queue_id);
+		last = op;
+		if (own->state == OWN_RUNNING)
+		{
+			jobq_claimer_comes(op->db, op->ref.gen, own->t.queue_id);
+			op->claimer = true;
+		}
+	}
+}
+
+static void
+unannounce(Op *op)
+{
+	if (op->claimer)
+		jobq_claimer_goes(op->db, op->ref.gen,
+						  own_jobs[op->own].t.queue_id);
+	op->claimer = false;
+}
+
 /* ---- undo and apply ---- */
 
 static void
@@ -489,6 +546,7 @@ undo(Op *op)
 	switch (op->kind)
 	{
 		case OP_PUBLISH:
+			unannounce(op);
 			if (own->state == OWN_READY)
 				own_ready--;
 			nown--;
@@ -517,6 +575,9 @@ undo(Op *op)
 		case OP_OWN_EXTEND:
 			own->l.expires_at = op->when;
 			own->l.claim_tid = op->claim_tid;
+			break;
+		case OP_HOLDS:
+			jobq_wake_keeper(op->db);
 			break;
 		case OP_SPILL:
 		case OP_COUNT:
@@ -591,7 +652,10 @@ apply_publish(int from)
 		n++;
 	}
 	if (n > 0)
-		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n);
+		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n,
+					 ops[from].since);
+	for (int o = from; o < i; o++)
+		unannounce(&ops[o]);
 	return i;
 }
 
@@ -619,13 +683,15 @@ apply_all(void)
 		else if (op->kind == OP_COUNT)
 			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
 							op->delta);
+		else if (op->kind == OP_HOLDS)
+			jobq_wake_keeper(op->db);
 		else if (op->kind == OP_SHELVED)
 			jobq_db_shelf_due(op->db, op->when);
 		else if (op->kind == OP_DIED)
 			jobq_db_dead_due(op->db, op->when);
 		else if (op->kind == OP_QUEUE_DROPPED)
 		{
-			jobq_part_free(op->db, op->ref.gen, op->queue_id);
+			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
 			jobq_epoch_news(op->db);
 		}
 		else if (op->kind == OP_EPOCH_NEWS)
@@ -819,6 +885,7 @@ xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			decide_lazy_commit();
+			announce();
 			return;
 		case XACT_EVENT_PRE_PREPARE:
 			check_prepare();

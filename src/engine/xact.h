@@ -74,6 +74,9 @@ extern void jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease);
 /* Have we tickets of this queue beyond JOBQ_OWN_MAX? */
 extern bool jobq_xact_spilled(int32 queue_id);
 
+/* We hold a queue's refill: the keeper is to know when we end. */
+extern void jobq_xact_holds(const JobqSession *session);
+
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
