@@ -119,8 +119,9 @@ mark_entered(JobqPart *part, uint32 gen, const JobqTicket *t,
 
 /*
  * In nobody's sight until it is marked; first of all its publisher, if it is
- * still to come, gets to know that it may be late. A queue's last job makes
- * room if there is no free slot.
+ * still to come, gets to know that it may be late. It may be running, though,
+ * while somebody is about to publish such tickets. A queue's last job makes room
+ * if there is no free slot.
  */
 bool
 jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
@@ -133,7 +134,8 @@ jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 	int32		number;
 
 	*busy = InvalidTransactionId;
-	if (part == NULL || is_held(part, top, busy))
+	if (part == NULL || is_held(part, top, busy) ||
+		(pg_atomic_read_u64(&part->claimers) & PG_UINT32_MAX) != 0)
 		return false;
 	(void) pg_atomic_fetch_add_u64(&part->entries, 2);
 	entered = jobq_slot_enter(part, index, gen, t, NULL, true, &number);

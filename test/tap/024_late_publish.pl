@@ -106,8 +106,12 @@ is(sql("SELECT jobq.cancel($id)"), 't', 'reschedule: it waits on the shelf');
 # A job that ran in the transaction that enqueued it.
 ($session, $id) = late_publisher("BEGIN; INSERT INTO audit.ledger SELECT jobq.enqueue('q');
 	SELECT lease FROM jobq.dequeue('q'); COMMIT");
-is(sql("SELECT jobq.cancel($id)"), 't', 'a job that runs is cancelled before it is published');
+my $canceller = $node->background_psql('postgres', on_error_stop => 0);
+begin_statement($canceller, "SELECT jobq.cancel($id)");
 goes_on($session, 'own claim');
+is(answer_of($canceller), '00000', 'own claim: cancel waits for it to be published');
+$canceller->quit;
+is(sql("SELECT state FROM jobq.job($id)"), 'cancelled', 'own claim: cancelled');
 is(delivered($id), 0, 'own claim: is not delivered');
 audit_ok($node, 'own claim');
 
