@@ -8,7 +8,6 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "storage/lmgr.h"
-#include "utils/rel.h"
 
 #include "engine/belts.h"
 #include "engine/epochlist.h"
