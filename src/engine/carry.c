@@ -1,7 +1,8 @@
 /*
  * carry.c: moving the last live tickets of an old epoch to the open one, so
- * that the old one can be dropped. A job that runs takes its lease along. Ends
- * no job, and waits for nobody: what is in somebody's hands stays.
+ * that the old one can be dropped. A job that runs takes its lease along, one
+ * that came too late to start ends. Waits for nobody: what is in somebody's
+ * hands stays.
  */
 #include "postgres.h"
 
@@ -81,10 +82,22 @@ may_carry(const JobqHeld *held, int32 epoch)
 		(held->state == SLOT_READY || held->state == SLOT_RUNNING);
 }
 
+/* An available job; one that has expired has no use for a new ticket. */
+static void
+carry_available(const JobqSession *session, JobqHeld *held,
+				const JobqQueue *queue)
+{
+	JobqMove	move = {.reason = CARRY_REASON};
+
+	if (held->t.expires_at <= jobq_now())
+		jobq_expire_held(session, held, queue);
+	else
+		jobq_move(session, held, queue, &move);
+}
+
 static void
 carry(const JobqSession *session, int32 epoch, int64 id)
 {
-	JobqMove	move = {.reason = CARRY_REASON};
 	JobqHeld	held;
 	JobqQueue	queue;
 
@@ -96,7 +109,7 @@ carry(const JobqSession *session, int32 epoch, int64 id)
 	else if (held.state == SLOT_RUNNING)
 		carry_running(session, &held, &queue);
 	else
-		jobq_move(session, &held, &queue, &move);
+		carry_available(session, &held, &queue);
 }
 
 bool
@@ -170,14 +183,13 @@ find_live(DiskCarry *disk, Relation job, BlockNumber *next, bool *more)
 static void
 carry_on_disk(const JobqSession *session, const JobqTicket *t)
 {
-	JobqMove	move = {.reason = CARRY_REASON};
 	JobqHeld	held;
 	JobqQueue	queue;
 
 	if (!jobq_lacks_leases(session->db) &&
 		jobq_queue_by_id(t->queue_id, &queue) &&
 		jobq_hold_spilled(session, t, false, &held))
-		jobq_move(session, &held, &queue, &move);
+		carry_available(session, &held, &queue);
 }
 
 bool
@@ -202,7 +214,10 @@ jobq_carry_from_disk(const JobqSession *session, int32 epoch,
 	}
 	jobq_belts_close(&belts);
 	for (int i = 0; i < disk.n; i++)
+	{
 		carry_on_disk(session, &disk.live[i]);
+		JOBQ_PAUSE("inside-disk-carry");
+	}
 	JOBQ_PAUSE("before-keeper-commit");
 	jobq_keeper_commit();
 	return true;

@@ -21,7 +21,7 @@
 static struct
 {
 	int32		epoch;			/* 0 = none */
-	bool		in_step;		/* it was interrupted */
+	bool		counting;		/* unless an error has ended that halfway */
 	bool		jobs_done;
 	BlockNumber next;
 	JobqSurvey	found;
@@ -43,7 +43,7 @@ start(int32 epoch, const JobqSurvey *known)
 	now.totals = hash_create("pg_jobq totals of an epoch", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	now.epoch = epoch;
-	now.in_step = false;
+	now.counting = false;
 	now.jobs_done = known->jobs >= 0;
 	now.next = 0;
 	memset(&now.found, 0, sizeof(now.found));
@@ -117,18 +117,17 @@ jobq_survey_step(const JobqSession *session, int32 epoch, JobqSurvey *survey)
 {
 	bool		done = false;
 
-	/* what an error has interrupted begins anew: nothing is counted twice */
-	if (now.epoch != epoch || now.in_step)
+	if (now.epoch != epoch || now.counting)
 		start(epoch, survey);
 	if (!jobq_keeper_begin(session->db->install))
 		return false;
-	now.in_step = true;
+	now.counting = true;
 	if (!now.jobs_done)
 		now.jobs_done = walk(BELT_JOB, count_job);
 	else
 		done = walk(BELT_OUTCOME, count_outcome);
 	jobq_keeper_commit();
-	now.in_step = false;
+	now.counting = false;
 	if (done)
 	{
 		*survey = now.found;

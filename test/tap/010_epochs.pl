@@ -185,6 +185,46 @@ becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
 	'until it is done', 5);
 audit_ok($node, 'after blocked drops');
 
+# ---- what fails leaves the rest alone ----
+
+my $seen = open_epoch($short);
+sql("CREATE VIEW onlooker AS SELECT ticket FROM jobq.job_$seen");
+is(a_full_epoch(), $seen, 'an epoch that a view depends on');
+ok( await(
+		sub { slurp_file($node->logfile) =~ /because other objects depend on/ }),
+	'its drop fails, which is logged');
+my $next = a_full_epoch();
+becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $next", '0',
+	'the next one goes all the same');
+is(sql("SELECT count(*) FROM jobq.epoch WHERE epoch = $seen"), '1', 'it stays');
+sql('DROP VIEW onlooker');
+becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $seen", '0',
+	'until the view is gone');
+
+$writer->query_safe('BEGIN');
+$read = open_epoch($short);
+$writer->query_safe("SELECT count(*) FROM jobq.outcome_$read");
+a_full_epoch();
+sql(q{
+CREATE FUNCTION no_table() RETURNS event_trigger LANGUAGE plpgsql
+	AS $$ BEGIN RAISE 'no table today'; END $$;
+CREATE EVENT TRIGGER no_table ON ddl_command_start WHEN TAG IN ('CREATE TABLE')
+	EXECUTE FUNCTION no_table();
+});
+my $full = open_epoch($short);
+enqueue('short', 100);
+ok(await(sub { slurp_file($node->logfile) =~ /no table today/ }),
+	'a new epoch cannot be made');
+$writer->query_safe('COMMIT');
+becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
+	'old ones go all the same');
+is(open_epoch($short), $full, 'the full one stays open');
+is(work_off('short'), 100, 'and its jobs are delivered');
+sql('DROP EVENT TRIGGER no_table; DROP FUNCTION no_table()');
+becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $full AND closed_at IS NULL",
+	'0', 'it is closed when that can be', 30);
+audit_ok($node, 'after failures');
+
 # ---- crashes in the middle ----
 
 foreach my $point ('before-seal', 'before-drop', 'inside-drop')

@@ -262,6 +262,53 @@ is(sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('more', 1000)")
 	'100', 'jobs that have not run stay');
 audit_ok($node, 'after cutting history');
 
+# More than half a megabyte of finished jobs; their epoch.
+sub large_history
+{
+	my $epoch =
+	  sql('SELECT epoch FROM jobq.epoch WHERE class = 1 AND closed_at IS NULL');
+
+	sql("INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('more',
+		array_fill(jsonb_build_object('fill', repeat('x', 1000)), '{500}')))");
+	sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('more', 500)");
+	becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch AND drained_at IS NULL",
+		'0', "epoch $epoch is done");
+	return $epoch;
+}
+
+sub limit_history
+{
+	my ($megabytes) = @_;
+
+	$node->append_conf('postgresql.conf', "jobq.max_history_size = $megabytes");
+	$node->reload;
+	return;
+}
+
+becomes('SELECT count(*) FROM jobq.epoch WHERE class = 1', '1', 'no history is left');
+limit_history(-1);
+is($node->poll_query_until('postgres', 'SHOW jobq.max_history_size', '-1'),
+	'1', 'no limit any more');
+my @large = map { large_history() } (1 .. 3);
+is( sql(q{SELECT count(*) FILTER (WHERE size BETWEEN 550000 AND 1000000)
+	FROM (SELECT sum(pg_total_relation_size('jobq.' || kind || '_' || epoch)) AS size
+		FROM jobq.epoch, unnest('{job, claim, outcome}'::text[]) kind
+		WHERE class = 1 AND drained_at IS NOT NULL GROUP BY epoch) e}),
+	'3', 'three epochs, each with room in a megabyte, but no two');
+limit_history(1);
+my $history = 'SELECT string_agg(epoch::text, \',\' ORDER BY epoch)
+	FROM jobq.epoch WHERE class = 1 AND drained_at IS NOT NULL';
+becomes($history, $large[2], 'the youngest is kept');
+my $reader = $node->background_psql('postgres');
+$reader->query_safe("BEGIN; SELECT count(*) FROM jobq.outcome_$large[2]");
+my $younger = large_history();
+becomes($history, $large[2], 'a younger one goes when the oldest is being read');
+is(sql("SELECT closed_at IS NULL FROM jobq.epoch WHERE epoch > $younger AND class = 1"),
+	't', 'and is gone');
+$reader->query_safe('COMMIT');
+$reader->quit;
+audit_ok($node, 'after a limit with room for one');
+
 # ---- many small epochs under load ----
 
 my $seconds = $ENV{JOBQ_EPOCH_SECONDS} // 5;
@@ -298,7 +345,7 @@ note($out);
 my $ledger = sql('SELECT count(*) FROM audit.ledger');
 cmp_ok($ledger, '>', 1000, 'there was load');
 cmp_ok(sql('SELECT max(epoch) FROM jobq.epoch'), '>', $born + 5, 'many epochs were made');
-becomes("SELECT count(*) < 60 FROM jobq.epoch", 't', 'and are not kept');
+becomes("SELECT count(*) < 76 FROM jobq.epoch", 't', 'and are not kept');
 audit_ok($node, 'after the load');
 becomes("SELECT count(jobq.complete(id, lease)) * 0 + (SELECT count(*) FROM jobq.jobs)
 	FROM jobq.dequeue('q', 10000)", '0', 'the rest can be done', 30);
