@@ -199,7 +199,7 @@ report_careful(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	if (facts->careful_until > jobq_now())
 		jobq_report(rsinfo, "careful", JOBQ_WARNING,
-					psprintf("The server has crashed; until %s each delivery is recorded on disk before it is handed out.",
+					psprintf("The server has crashed, or was promoted; until %s each delivery is recorded on disk before it is handed out.",
 							 timestamptz_to_str(facts->careful_until)),
 					"Wait a minute; dequeue is slower until then.");
 	else

@@ -476,11 +476,17 @@ typedef struct Task
 	TimestampTz not_before;		/* then */
 } Task;
 
-static Task reservations = {tend_reservations};
+static Task reservations = {.tend = tend_reservations};
 
 static Task tasks[] = {
-	{tend_queues}, {tend_expiry}, {tend_parts}, {tend_prepared}, {tend_shelf},
-	{tend_dead}, {tend_refill}, {tend_epochs}
+	{.tend = tend_queues},
+	{.tend = tend_expiry},
+	{.tend = tend_parts},
+	{.tend = tend_prepared},
+	{.tend = tend_shelf},
+	{.tend = tend_dead},
+	{.tend = tend_refill},
+	{.tend = tend_epochs}
 };
 
 /* A cancel sends us away, and is for our caller. */
