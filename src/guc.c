@@ -124,16 +124,6 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
-	DefineCustomBoolVariable("jobq.start_paused",
-							 "Whether all queues start as those of a copy: paused until jobq.adopt() is called.",
-							 "For physical copies, which cannot be told from the original; counts when the server starts.",
-							 &jobq_start_paused,
-							 false,
-							 PGC_SIGHUP,
-							 0,
-							 NULL,
-							 NULL,
-							 NULL);
 }
 
 void
@@ -175,5 +165,15 @@ jobq_define_preload_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomBoolVariable("jobq.start_paused",
+							 "Whether all queues start as those of a copy: paused until jobq.adopt() is called.",
+							 "For physical copies, which cannot be told from the original.",
+							 &jobq_start_paused,
+							 false,
+							 PGC_POSTMASTER,
+							 0,
+							 NULL,
+							 NULL,
+							 NULL);
 	MarkGUCPrefixReserved("jobq");
 }

@@ -36,6 +36,8 @@ typedef struct Facts
 	int			holds;
 	TimestampTz careful_until;
 	bool		spilled;
+	int			running;		/* slots of jobs in a worker's hands */
+	bool		lost_leases;
 	int64		spills;
 	int64		index_conflicts;
 	int			prepared;
@@ -52,6 +54,7 @@ read_facts(JobqDb *db, Facts *facts)
 	facts->free_slots = jobq_free_slots();
 	facts->queues = 0;
 	facts->spilled = false;
+	facts->running = 0;
 	facts->prepared = 0;
 
 	LWLockAcquire(jobq_control->lock, LW_SHARED);
@@ -59,7 +62,10 @@ read_facts(JobqDb *db, Facts *facts)
 	for (int i = 0; i < jobq_max_queues; i++)
 	{
 		if (jobq_parts[i].db >= 0)
+		{
 			facts->queues++;
+			facts->running += jobq_parts[i].running;
+		}
 		if (jobq_parts[i].db == jobq_db_index(db) &&
 			jobq_parts[i].frontier.priority != JOBQ_KEY_END)
 			facts->spilled = true;
@@ -78,6 +84,7 @@ read_facts(JobqDb *db, Facts *facts)
 	facts->barred = db->barred;
 	facts->holds = db->holds;
 	facts->careful_until = db->careful_until;
+	facts->lost_leases = db->lost_leases;
 	facts->spills = db->spills;
 	facts->index_conflicts = db->index_conflicts;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
@@ -141,22 +148,32 @@ nearly_full(int used, int total)
 	return (int64) used * 100 >= (int64) total * SLOTS_WARN_PERCENT;
 }
 
+/*
+ * Jobs that wait on disk are no fault; running ones that take all places, or
+ * find none, are.
+ */
 static void
 report_live_jobs(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	int			used = jobq_max_live_jobs - facts->free_slots;
-	bool		spilled = facts->spilled;
-	bool		warn = spilled || nearly_full(used, jobq_max_live_jobs);
+	bool		warn = facts->lost_leases ||
+		nearly_full(facts->running, jobq_max_live_jobs);
 	char	   *detail;
 
-	if (spilled)
+	if (facts->lost_leases)
+		detail = psprintf("%d of %d places for live jobs are taken, and running jobs of this database found none: their leases do not run out until places get free.",
+						  used, jobq_max_live_jobs);
+	else if (warn)
+		detail = psprintf("%d of %d places for live jobs are taken by running jobs.",
+						  facts->running, jobq_max_live_jobs);
+	else if (facts->spilled)
 		detail = psprintf("%d of %d places for live jobs are taken; jobs of this database wait on disk until places get free.",
 						  used, jobq_max_live_jobs);
 	else
 		detail = psprintf("%d of %d places for live jobs are taken; " INT64_FORMAT " times there was none.",
 						  used, jobq_max_live_jobs, facts->spills);
 	jobq_report(rsinfo, "live_jobs", warn ? JOBQ_WARNING : JOBQ_OK, detail,
-				warn ? "Raise jobq.max_live_jobs and restart the server, or let workers catch up." : NULL);
+				warn ? "Raise jobq.max_live_jobs and restart the server, or have workers take fewer jobs at a time." : NULL);
 }
 
 static void
@@ -199,7 +216,7 @@ report_careful(ReturnSetInfo *rsinfo, const Facts *facts)
 {
 	if (facts->careful_until > jobq_now())
 		jobq_report(rsinfo, "careful", JOBQ_WARNING,
-					psprintf("The server has crashed; until %s each delivery is recorded on disk before it is handed out.",
+					psprintf("The server has crashed, or was promoted; until %s each delivery is recorded on disk before it is handed out.",
 							 timestamptz_to_str(facts->careful_until)),
 					"Wait a minute; dequeue is slower until then.");
 	else

@@ -25,12 +25,17 @@ static const JobqCheck checks[] = {
 		"  ', ' ORDER BY a.xact_start)"
 		" FROM pg_catalog.pg_stat_activity a"
 		" WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()"
-		"  AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)"
+		"  AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL"
+		"   OR EXISTS (SELECT FROM pg_catalog.pg_locks l"
+		"    JOIN pg_catalog.pg_class c ON c.oid = l.relation"
+		"    WHERE l.pid = a.pid AND l.granted"
+		"     AND c.relnamespace = 'jobq'::regnamespace"
+		"     AND c.relname ~ '^(job|claim|outcome)_[0-9]+$'))"
 		"  AND a.backend_type = 'client backend'"
 		"  AND a.xact_start < " OLD,
 		.fine = "No session holds a transaction for long.",
 		.status = JOBQ_WARNING,
-		.wrong = "Long transactions keep dead rows, as those of jobq.shelf, from being removed: %s.",
+		.wrong = "Long transactions keep dead rows, as those of jobq.shelf, from being removed, and epochs from being dropped: %s.",
 		.hint = END_SESSION,
 	},
 	{
@@ -51,11 +56,12 @@ static const JobqCheck checks[] = {
 		"  CASE WHEN s.active THEN '' ELSE ' (not in use)' END),"
 		"  ', ' ORDER BY s.slot_name)"
 		" FROM pg_catalog.pg_replication_slots s"
-		" WHERE s.xmin IS NOT NULL"
-		"  AND (NOT s.active OR age(s.xmin) > " OLD_XIDS ")",
+		" WHERE (s.xmin IS NOT NULL OR s.catalog_xmin IS NOT NULL)"
+		"  AND (NOT s.active OR age(s.xmin) > " OLD_XIDS
+		"   OR age(s.catalog_xmin) > " OLD_XIDS ")",
 		.fine = "No replication slot holds rows back.",
 		.status = JOBQ_WARNING,
-		.wrong = "Replication slots keep dead rows from being removed: %s.",
+		.wrong = "Replication slots keep dead rows, of tables or of the catalog, from being removed: %s.",
 		.hint = "Drop slots that nobody uses with pg_drop_replication_slot(); end long queries on the standbys of the others.",
 	},
 	{

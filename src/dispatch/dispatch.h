@@ -596,10 +596,12 @@ extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
 /*
  * Keeper: up to max available slots of the queue that have expired at `now`,
  * and when the next one does: not after `now` when there were more than max.
- * Marked slots are not among them. max is JOBQ_CHUNK at most.
+ * Those behind `after`, unless it is NULL. Marked slots are not among them.
+ * max is JOBQ_CHUNK at most.
  */
 extern int	jobq_due_expiry(JobqPart *part, uint32 gen, TimestampTz now,
-							int max, JobqSlot *copies, TimestampTz *next);
+							const JobqSlot *after, int max, JobqSlot *copies,
+							TimestampTz *next);
 
 /* Slots not in use, of the whole cluster. */
 extern int	jobq_free_slots(void);

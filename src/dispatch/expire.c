@@ -9,15 +9,19 @@
 #include "dispatch/internal.h"
 
 int
-jobq_due_expiry(JobqPart *part, uint32 gen, TimestampTz now, int max,
-				JobqSlot *copies, TimestampTz *next)
+jobq_due_expiry(JobqPart *part, uint32 gen, TimestampTz now,
+				const JobqSlot *after, int max, JobqSlot *copies,
+				TimestampTz *next)
 {
 	int32		at = JOBQ_NIL;
 	int			n = 0;
 
 	LWLockAcquire(part->lock, LW_SHARED);
 	if (jobq_part_is_mine(part, gen))
-		at = jobq_tree_first(&jobq_expiry_tree, jobq_slots, part->expiry_root);
+		at = after == NULL ?
+			jobq_tree_first(&jobq_expiry_tree, jobq_slots, part->expiry_root) :
+			jobq_tree_after(&jobq_expiry_tree, jobq_slots, part->expiry_root,
+							after);
 	while (at != JOBQ_NIL && n < max && jobq_slots[at].t.expires_at <= now)
 	{
 		copies[n++] = jobq_slots[at];

@@ -21,6 +21,7 @@
 
 static bool unread = true;		/* the timer does not say all */
 static TimestampTz not_before;	/* next look */
+static bool batch_failed = false;	/* the last batch did not end */
 
 /* The queues that have rows on the shelf, one index probe each. */
 #define SQL_QUEUES \
@@ -122,21 +123,47 @@ next_of(int32 queue_id)
 		oldest + retention_of(queue_id);
 }
 
-/* One transaction: up to max rows of all these queues; returns how many. */
-static int
-delete_due(const List *queues, TimestampTz now, int max)
+/* What is to be deleted, and what has been. */
+typedef struct Deletion
 {
+	int32		queue_id;
+	TimestampTz now;
+	int			left;			/* rows of this batch */
+} Deletion;
+
+static void
+delete_of_queue(void *state)
+{
+	Deletion   *deletion = state;
+
+	deletion->left -= delete_some(deletion->queue_id,
+								  deletion->now -
+								  retention_of(deletion->queue_id),
+								  deletion->left);
+}
+
+/*
+ * Up to BATCH rows of all these queues; returns how many. Carefully: a queue
+ * whose rows cannot be deleted stops no others.
+ */
+static int
+delete_due(const List *queues, TimestampTz now, bool carefully)
+{
+	Deletion	deletion = {.now = now,.left = BATCH};
 	ListCell   *cell;
-	int			n = 0;
 
 	foreach(cell, queues)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (n < max)
-			n += delete_some(lfirst_int(cell), now - retention_of(lfirst_int(cell)),
-							 max - n);
+		deletion.queue_id = lfirst_int(cell);
+		if (deletion.left == 0)
+			break;
+		if (carefully)
+			(void) jobq_keeper_try(delete_of_queue, &deletion);
+		else
+			delete_of_queue(&deletion);
 	}
-	return n;
+	return BATCH - deletion.left;
 }
 
 /* When the first of what is left may go. */
@@ -167,6 +194,7 @@ jobq_tend_dead(const JobqSession *session, TimestampTz now)
 	TimestampTz begun = jobq_now();
 	TimestampTz next;
 	Queues		queues = {0};
+	bool		carefully = batch_failed;
 	int			n;
 
 	if (!unread && dead_timer(db) > now)
@@ -181,10 +209,12 @@ jobq_tend_dead(const JobqSession *session, TimestampTz now)
 		return now + PAUSE;
 	queues.context = CurrentMemoryContext;
 	jobq_keeper_query(SQL_QUEUES, 0, NULL, NULL, take_queue, &queues);
-	n = delete_due(queues.ids, now, BATCH);
+	batch_failed = true;
+	n = delete_due(queues.ids, now, carefully);
 	next = next_of_all(queues.ids);
 	JOBQ_PAUSE("before-keeper-commit");
 	jobq_keeper_commit();
+	batch_failed = false;
 	unread = false;
 	jobq_db_dead_due(db, next);
 	not_before = jobq_now() + Max(n < BATCH ? PAUSE : 0,

@@ -23,6 +23,7 @@
 #define BUSY_RETRY_CAP	(2 * USECS_PER_SEC)
 #define BUSY_SHARE		20		/* pause for each unit of time it took */
 
+static bool batch_failed = false;	/* the last batch did not end */
 static bool started = false;	/* this process has walked the shelf */
 static bool unread = true;		/* the timer does not say all */
 static TimestampTz not_before;	/* next move */
@@ -131,6 +132,82 @@ to_belt(const JobqSession *session, TimestampTz now, JobqRow *rows, int n)
 	return only_moves;
 }
 
+/* One transaction's worth. */
+typedef struct Batch
+{
+	const JobqSession *session;
+	TimestampTz now;
+	JobqShelfWalk walk;
+	int			max;
+	JobqRow    *rows;
+	int			n;				/* rows taken; -1: none may be moved */
+	bool		only_moves;
+} Batch;
+
+static void
+move_rows(void *state)
+{
+	Batch	   *batch = state;
+
+	batch->only_moves = true;
+	batch->n = jobq_shelf_take_due(batch->now, batch->max, batch->rows,
+								   &batch->walk);
+	if (batch->n == 0)
+		return;
+	/* rows that a restore has just brought are not to run */
+	if (jobq_is_copy(batch->session->db))
+	{
+		batch->n = -1;
+		return;
+	}
+	JOBQ_PAUSE("between-move-writes");
+	batch->only_moves = to_belt(batch->session, batch->now, batch->rows,
+								batch->n);
+}
+
+/*
+ * After a batch has failed: each row in a subtransaction, and those that fail
+ * are left alone for a moment, as if others were changing them.
+ */
+static void
+move_carefully(Batch *all)
+{
+	Batch		one = *all;
+	JobqShelfKey first_busy = {DT_NOEND, 0};
+
+	one.max = 1;
+	for (int tries = 0; tries < all->max; tries++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		one.n = 0;
+		if (!jobq_keeper_try(move_rows, &one))
+		{
+			JobqShelfKey key;
+
+			if (one.n != 1)
+				elog(ERROR, "could not walk the shelf");
+			key.run_at = DatumGetTimestampTz(one.rows->values[JOB_RUN_AT]);
+			key.id = DatumGetInt64(one.rows->values[JOB_ID]);
+			jobq_leave_alone(key.id);
+			if (compare_keys(&key, &first_busy) < 0)
+				first_busy = key;
+		}
+		else if (one.n > 0)
+		{
+			all->n++;
+			all->only_moves = all->only_moves && one.only_moves;
+		}
+		if (compare_keys(&one.walk.first_busy, &first_busy) < 0)
+			first_busy = one.walk.first_busy;
+		if (one.n <= 0 || one.walk.next > all->now)
+			break;
+	}
+	all->walk = one.walk;
+	all->walk.first_busy = first_busy;
+	if (one.n < 0)
+		all->n = -1;
+}
+
 /*
  * One transaction. Moves commit lazily: losing them means only that they are
  * done again, and whatever comes of the jobs is written to the WAL after them.
@@ -139,23 +216,30 @@ to_belt(const JobqSession *session, TimestampTz now, JobqRow *rows, int n)
 static int
 move_batch(const JobqSession *session, TimestampTz now, JobqShelfWalk *walk)
 {
-	JobqRow    *rows = palloc(sizeof(JobqRow) * BATCH);
-	int			n;
+	bool		carefully = batch_failed ||
+		jobq_left_alone_until() != JOBQ_NEVER;
+	Batch		batch = {.session = session,.now = now,.walk = *walk,
+	.max = BATCH,.rows = palloc(sizeof(JobqRow) * BATCH),.only_moves = true};
 
+	batch.walk.skip = carefully ? jobq_is_left_alone : NULL;
 	JOBQ_PAUSE("before-shelf");
-	n = jobq_shelf_take_due(now, BATCH, rows, walk);
-	/* rows that a restore has just brought are not to run */
-	if (n > 0 && jobq_is_copy(session->db))
-	{
+	batch_failed = true;
+	if (carefully)
+		move_carefully(&batch);
+	else
+		move_rows(&batch);
+	if (batch.n < 0)
 		jobq_keeper_abort();
-		return -1;
+	else
+	{
+		if (batch.only_moves)
+			jobq_commit_lazily();
+		JOBQ_PAUSE("before-keeper-commit");
+		jobq_keeper_commit();
 	}
-	JOBQ_PAUSE("between-move-writes");
-	if (to_belt(session, now, rows, n))
-		jobq_commit_lazily();
-	JOBQ_PAUSE("before-keeper-commit");
-	jobq_keeper_commit();
-	return n;
+	batch_failed = false;
+	*walk = batch.walk;
+	return batch.n;
 }
 
 /* ---- the walk from the mark on ---- */

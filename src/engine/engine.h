@@ -245,10 +245,19 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
 
 /*
  * Everything that is due: expired leases, rolled-back claims, start records,
- * due jobs on the shelf, reservations, reloads, prepared transactions. Bounded
- * work per call. Returns when to call again (JOBQ_NEVER: when woken).
+ * due jobs on the shelf, reservations, refills, prepared transactions. Bounded
+ * work per call. A part that has failed is put off, unless asked_for, and the
+ * others go on. False when not all was done. *next: when to call again
+ * (JOBQ_NEVER: when woken).
  */
-extern TimestampTz jobq_tend(JobqDb *db, uint32 gen);
+extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
+					  TimestampTz *next);
+
+/*
+ * At the start of a worker's PG_CATCH: report the error to the log, if wanted,
+ * and leave the transaction.
+ */
+extern void jobq_absorb_error(bool report);
 
 /* Is this process a keeper? It never waits for anybody's lock. */
 extern bool jobq_in_keeper;

@@ -19,6 +19,8 @@
 #define BUSY_RETRY		INT64CONST(100000)	/* us; somebody has what we need */
 #define TURN			INT64CONST(50000)	/* us, then others have theirs */
 
+static bool batch_failed = false;	/* the last batch did not end */
+
 static void
 end_expired(const JobqSession *session, const JobqHeld *held, int64 copy)
 {
@@ -79,16 +81,25 @@ jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 	end_expired(session, &held, copy);
 }
 
-/* It may have been taken or moved since we saw it. */
-static void
-expire_slot(const JobqSession *session, TimestampTz now, const JobqSlot *slot)
+/* One that is to be ended; it may have been taken or moved since we saw it. */
+typedef struct Expiry
 {
+	const JobqSession *session;
+	TimestampTz now;
+	const JobqSlot *slot;
+} Expiry;
+
+static void
+expire_slot(void *state)
+{
+	const Expiry *expiry = state;
+	const JobqSession *session = expiry->session;
 	JobqHeld	held;
 	JobqQueue	queue;
 
-	if (jobq_hold_any(session, slot->t.id, true, &held) != HOLD_OK)
+	if (jobq_hold_any(session, expiry->slot->t.id, true, &held) != HOLD_OK)
 		return;
-	if (held.state != SLOT_READY || held.t.expires_at > now ||
+	if (held.state != SLOT_READY || held.t.expires_at > expiry->now ||
 		!jobq_queue_by_id(held.t.queue_id, &queue))
 	{
 		jobq_let_go(session, &held);
@@ -97,26 +108,59 @@ expire_slot(const JobqSession *session, TimestampTz now, const JobqSlot *slot)
 	jobq_expire_held(session, &held, &queue);
 }
 
+/*
+ * One transaction. After one has failed each job has a subtransaction, and
+ * those that fail are left alone for a moment, so that they stop no others.
+ */
+static void
+expire_batch(const JobqSession *session, TimestampTz now,
+			 const JobqSlot *slots, int n)
+{
+	bool		careful = batch_failed ||
+		jobq_left_alone_until() != JOBQ_NEVER;
+
+	batch_failed = true;
+	for (int i = 0; i < n; i++)
+	{
+		Expiry		expiry = {session, now, &slots[i]};
+
+		if (!careful)
+			expire_slot(&expiry);
+		else if (!jobq_is_left_alone(slots[i].t.id) &&
+				 !jobq_keeper_try(expire_slot, &expiry))
+			jobq_leave_alone(slots[i].t.id);
+	}
+	JOBQ_PAUSE("before-keeper-commit");
+	jobq_keeper_commit();
+	batch_failed = false;
+}
+
+/* Each is looked at once; what is still there then has its turn later. */
 TimestampTz
 jobq_tend_expiry(const JobqSession *session, JobqPart *part, TimestampTz now)
 {
 	JobqSlot	slots[JOBQ_CHUNK];
+	JobqSlot	last;
+	const JobqSlot *after = NULL;
 	TimestampTz begun = jobq_now();
 	TimestampTz next;
 	int			n;
 
-	while ((n = jobq_due_expiry(part, session->gen, now, JOBQ_CHUNK, slots,
-								&next)) > 0)
+	while ((n = jobq_due_expiry(part, session->gen, now, after, JOBQ_CHUNK,
+								slots, &next)) > 0)
 	{
 		if (!jobq_keeper_begin(session->db->install))
 			return now + BUSY_RETRY;
-		for (int i = 0; i < n; i++)
-			expire_slot(session, now, &slots[i]);
-		JOBQ_PAUSE("before-keeper-commit");
-		jobq_keeper_commit();
+		expire_batch(session, now, slots, n);
 		CHECK_FOR_INTERRUPTS();
 		if (jobq_now() - begun > TURN)
 			return now;
+		last = slots[n - 1];
+		after = &last;
 	}
+	if (after != NULL && jobq_due_expiry(part, session->gen, now, NULL, 1,
+										 slots, &next) > 0)
+		next = jobq_is_left_alone(slots[0].t.id) ?
+			jobq_left_alone_until() : now + BUSY_RETRY;
 	return next;
 }

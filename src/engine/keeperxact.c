@@ -6,8 +6,11 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "engine/keeperxact.h"
@@ -44,6 +47,49 @@ jobq_keeper_abort(void)
 {
 	PopActiveSnapshot();
 	AbortCurrentTransaction();
+}
+
+void
+jobq_absorb_error(bool report)
+{
+	HOLD_INTERRUPTS();
+	if (report)
+		EmitErrorReport();
+	LWLockReleaseAll();
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
+bool
+jobq_keeper_try(void (*work) (void *state), void *state)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = true;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		work(state);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		RESUME_INTERRUPTS();
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
 }
 
 void

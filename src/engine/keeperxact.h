@@ -19,6 +19,20 @@ extern void jobq_keeper_query(const char *query, int nargs, Oid *types,
 extern Datum jobq_row_value(HeapTuple tuple, TupleDesc desc, int column,
 							bool *null);
 
+/*
+ * Do it in a subtransaction; false when it failed, which is then logged and
+ * undone. A cancel is passed on.
+ */
+extern bool jobq_keeper_try(void (*work) (void *state), void *state);
+
+/* ---- leftalone.c: jobs that could not be dealt with a moment ago ---- */
+
+extern void jobq_leave_alone(int64 id);
+extern bool jobq_is_left_alone(int64 id);
+
+/* When the first of them may be touched again; JOBQ_NEVER when none is. */
+extern TimestampTz jobq_left_alone_until(void);
+
 /* ---- load.c ---- */
 
 /*

@@ -9,7 +9,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/procarray.h"
-#include "utils/resowner.h"
 
 #include "engine/belts.h"
 #include "engine/claimrow.h"
@@ -25,6 +24,8 @@
 #define BUSY_RETRY		INT64CONST(100000)	/* somebody has what we need */
 #define PREPARED_CHECK	USECS_PER_SEC
 #define POSTPONE		(5 * USECS_PER_SEC)	/* a job that cannot be moved */
+#define FAILED_PAUSE	USECS_PER_SEC	/* a part of a round; doubled each time */
+#define FAILED_PAUSE_CAP	(30 * USECS_PER_SEC)
 #define SWEEP_PAUSE		USECS_PER_SEC	/* between two looks for dead parts */
 
 static TimestampTz next_sweep;	/* not before */
@@ -160,9 +161,19 @@ end_orphan(const JobqSession *session, JobqHeld *held)
 	jobq_end_held(session, held);
 }
 
-static void
-move_on(Round *round, const JobqSlot *slot)
+/* One whose lease has run out. */
+typedef struct Expired
 {
+	Round	   *round;
+	const JobqSlot *slot;
+} Expired;
+
+static void
+move_on(void *state)
+{
+	const Expired *expired = state;
+	Round	   *round = expired->round;
+	const JobqSlot *slot = expired->slot;
 	JobqHeld	held;
 	JobqQueue	queue;
 
@@ -185,37 +196,19 @@ move_on(Round *round, const JobqSlot *slot)
 }
 
 /*
- * After a batch has failed: each job in a subtransaction, and one that cannot
+ * After a batch has failed each job has a subtransaction, and one that cannot
  * be moved now waits a little, so that it does not stop all the others.
  */
 static void
-move_on_carefully(Round *round, const JobqSlot *slot)
+move_on_carefully(Expired *expired)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	JobqSlotRef ref;
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		move_on(round, slot);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		JobqSlotRef ref;
-
-		MemoryContextSwitchTo(context);
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		RESUME_INTERRUPTS();
-		jobq_ref_of(slot, &ref);
-		jobq_postpone(round->session.db, &ref, round->now + POSTPONE);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	if (jobq_keeper_try(move_on, expired))
+		return;
+	jobq_ref_of(expired->slot, &ref);
+	jobq_postpone(expired->round->session.db, &ref,
+				  expired->round->now + POSTPONE);
 }
 
 static void
@@ -256,12 +249,14 @@ tend_leases(Round *round, JobqPart *part)
 		batch_failed = true;
 		for (int i = 0; i < n; i++)
 		{
+			Expired		expired = {round, &slots[i]};
+
 			if (slots[i].state == SLOT_GRACE)
 				continue;
 			if (was_failed)
-				move_on_carefully(round, &slots[i]);
+				move_on_carefully(&expired);
 			else
-				move_on(round, &slots[i]);
+				move_on(&expired);
 		}
 		JOBQ_PAUSE("before-keeper-commit");
 		jobq_keeper_commit();
@@ -424,28 +419,135 @@ is_paused(Round *round)
 	return copy;
 }
 
-TimestampTz
-jobq_tend(JobqDb *db, uint32 gen)
+/* ---- the parts of a round ---- */
+
+static void
+tend_queues(Round *round)
+{
+	JobqPart   *part;
+
+	for (int i = jobq_parts_of(round->session.db, round->session.gen, 0, &part);
+		 i >= 0;
+		 i = jobq_parts_of(round->session.db, round->session.gen, i, &part))
+	{
+		tend_starts(round, part);
+		tend_leases(round, part);
+	}
+}
+
+static void
+tend_expiry(Round *round)
+{
+	JobqPart   *part;
+
+	for (int i = jobq_parts_of(round->session.db, round->session.gen, 0, &part);
+		 i >= 0;
+		 i = jobq_parts_of(round->session.db, round->session.gen, i, &part))
+		come_again(round, jobq_tend_expiry(&round->session, part, round->now));
+}
+
+static void
+tend_shelf(Round *round)
+{
+	come_again(round, jobq_tend_shelf(&round->session, round->now));
+}
+
+static void
+tend_dead(Round *round)
+{
+	come_again(round, jobq_tend_dead(&round->session, round->now));
+}
+
+static void
+tend_refill(Round *round)
+{
+	come_again(round, jobq_tend_refill(&round->session, round->now));
+}
+
+static void
+tend_epochs(Round *round)
+{
+	come_again(round, jobq_tend_epochs(&round->session, round->now));
+}
+
+typedef struct Task
+{
+	void		(*tend) (Round *round);
+	int64		pause;			/* us, after a failure; 0 = all is well */
+	TimestampTz not_before;		/* then */
+} Task;
+
+static Task reservations = {.tend = tend_reservations};
+
+static Task tasks[] = {
+	{.tend = tend_queues},
+	{.tend = tend_expiry},
+	{.tend = tend_parts},
+	{.tend = tend_prepared},
+	{.tend = tend_shelf},
+	{.tend = tend_dead},
+	{.tend = tend_refill},
+	{.tend = tend_epochs}
+};
+
+/* A cancel sends us away, and is for our caller. */
+static bool
+try_task(const Task *task, Round *round)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = true;
+
+	PG_TRY();
+	{
+		task->tend(round);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		jobq_absorb_error(true);
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return done;
+}
+
+/*
+ * Once more at once, because many are careful then; if it fails again it is
+ * put off, and the others go on.
+ */
+static bool
+run_task(Task *task, Round *round, bool asked_for)
+{
+	if (task->pause > 0 && round->now < task->not_before && !asked_for)
+	{
+		come_again(round, task->not_before);
+		return false;
+	}
+	if (try_task(task, round) || try_task(task, round))
+	{
+		task->pause = 0;
+		return true;
+	}
+	task->pause = Min(Max(task->pause * 2, FAILED_PAUSE), FAILED_PAUSE_CAP);
+	task->not_before = jobq_now() + task->pause;
+	come_again(round, task->not_before);
+	return false;
+}
+
+bool
+jobq_tend(JobqDb *db, uint32 gen, bool asked_for, TimestampTz *next)
 {
 	Round		round = {.session = {.db = db,.gen = gen},.now = jobq_now(),
 	.next = JOBQ_NEVER};
-	JobqPart   *part;
+	bool		done = run_task(&reservations, &round, asked_for);
 
-	tend_reservations(&round);
-	if (is_paused(&round))
-		return round.next;
-	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0;
-		 i = jobq_parts_of(db, gen, i, &part))
+	if (!is_paused(&round))
 	{
-		tend_starts(&round, part);
-		tend_leases(&round, part);
-		come_again(&round, jobq_tend_expiry(&round.session, part, round.now));
+		for (size_t i = 0; i < lengthof(tasks); i++)
+			done &= run_task(&tasks[i], &round, asked_for);
 	}
-	tend_parts(&round);
-	tend_prepared(&round);
-	come_again(&round, jobq_tend_shelf(&round.session, round.now));
-	come_again(&round, jobq_tend_dead(&round.session, round.now));
-	come_again(&round, jobq_tend_refill(&round.session, round.now));
-	come_again(&round, jobq_tend_epochs(&round.session, round.now));
-	return round.next;
+	*next = round.next;
+	return done;
 }

@@ -243,7 +243,7 @@ must_leave(void)
  * us in TopMemoryContext, where nothing may be allocated.
  */
 static TimestampTz
-work(void)
+work(bool asked_for)
 {
 	int64		asked = jobq_maintenance_asked(my_db);
 	TimestampTz next;
@@ -254,8 +254,8 @@ work(void)
 	if (!jobq_db_ready(my_db, my_gen))
 		jobq_recover(my_db, my_gen);
 	MemoryContextSwitchTo(work_context);
-	next = jobq_tend(my_db, my_gen);
-	jobq_maintenance_finish(my_db, asked);
+	if (jobq_tend(my_db, my_gen, asked_for, &next))
+		jobq_maintenance_finish(my_db, asked);
 	return next;
 }
 
@@ -265,7 +265,7 @@ work(void)
  * cancel heard.
  */
 static TimestampTz
-work_or_retry(int *failures)
+work_or_retry(bool asked_for, int *failures)
 {
 	volatile TimestampTz next = 0;
 	volatile bool failed = false;
@@ -274,13 +274,13 @@ work_or_retry(int *failures)
 	PG_TRY();
 	{
 		RESUME_CANCEL_INTERRUPTS();
-		next = work();
+		next = work(asked_for);
 		HOLD_CANCEL_INTERRUPTS();
 	}
 	PG_CATCH();
 	{
 		HOLD_CANCEL_INTERRUPTS();	/* the error has let go of it */
-		jobq_worker_absorb_error(!must_leave());
+		jobq_absorb_error(!must_leave());
 		failed = true;
 	}
 	PG_END_TRY();
@@ -326,6 +326,8 @@ jobq_keeper_main(Datum main_arg)
 	HOLD_CANCEL_INTERRUPTS();
 	for (;;)
 	{
+		bool		asked_for;
+
 		ResetLatch(MyLatch);
 		/* Who sent it wants us to look whether we must leave: we do. */
 		QueryCancelPending = false;
@@ -338,10 +340,11 @@ jobq_keeper_main(Datum main_arg)
 		if (must_leave())
 			leave();
 		/* After a failure only run_maintenance() makes us try again early. */
-		if (is_asked(&asked) || failures == 0 || jobq_now() >= next)
+		asked_for = is_asked(&asked);
+		if (asked_for || failures == 0 || jobq_now() >= next)
 		{
 			jobq_set_alarm(my_db, JOBQ_NEVER);
-			next = work_or_retry(&failures);
+			next = work_or_retry(asked_for, &failures);
 			MemoryContextSwitchTo(TopMemoryContext);
 			MemoryContextReset(work_context);
 			jobq_set_alarm(my_db, next);

@@ -192,7 +192,7 @@ scan_or_retry(int *failures)
 	}
 	PG_CATCH();
 	{
-		jobq_worker_absorb_error(true);
+		jobq_absorb_error(true);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);

@@ -29,18 +29,6 @@ jobq_worker_begin(void)
 	BackgroundWorkerUnblockSignals();
 }
 
-void
-jobq_worker_absorb_error(bool report)
-{
-	HOLD_INTERRUPTS();
-	if (report)
-		EmitErrorReport();
-	LWLockReleaseAll();
-	AbortOutOfAnyTransaction();
-	FlushErrorState();
-	RESUME_INTERRUPTS();
-}
-
 int
 jobq_worker_backoff(int failures, int cap)
 {

@@ -12,12 +12,6 @@
 /* First thing in a worker's main function: signals. */
 extern void jobq_worker_begin(void);
 
-/*
- * Report the error being handled to the log, if wanted, and leave the
- * transaction: to be called at the start of PG_CATCH in a worker's main loop.
- */
-extern void jobq_worker_absorb_error(bool report);
-
 /* Seconds to wait after so many failures in a row: 1, 2, 4 ... cap. */
 extern int	jobq_worker_backoff(int failures, int cap);
 

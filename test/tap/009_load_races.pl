@@ -132,8 +132,8 @@ await_keeper($node);
 
 sub spilled
 {
-	return sql(q{SELECT status FROM jobq.health() WHERE item = 'live_jobs'}) eq
-	  'warning';
+	return sql(q{SELECT detail ~ 'wait on disk' FROM jobq.health() WHERE item = 'live_jobs'}) eq
+	  't';
 }
 
 # The keeper has read, and before it looks what has ended meanwhile.

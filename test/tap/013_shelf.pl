@@ -389,6 +389,29 @@ becomes($killed{$_}, 'expired', "$_: expires after that")
   foreach 'available', 'retried', 'scheduled';
 audit_ok($node, 'expired over crashes');
 
+# ---- jobs that cannot be moved or ended stop nobody else ----
+
+# An index of an administrator in which some payloads have no room.
+my $big = q{(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 400) i)};
+my $fine = q{'"fine"'};
+sql(q{SELECT jobq.create_queue('stuck', '{"dead_letter": "stuck letters", "expired_to": "dead_letter"}')});
+my @bad = map { sql("INSERT INTO audit.ledger SELECT jobq.enqueue('stuck', $big, $_) RETURNING id") }
+  "delay => '2 s'", "expires_at => clock_timestamp() + '2 s'",
+  "delay => '2 s', expires_at => clock_timestamp() + '2.5 s'";
+my $epoch = sql('SELECT max(epoch) FROM jobq.epoch');
+sql("CREATE INDEX too_small ON jobq.job_$epoch (payload)");
+$id = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q', $fine, delay => '3 s') RETURNING id");
+$other = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('short', $fine, expires_at => clock_timestamp() + '3 s') RETURNING id");
+becomes($id, 'available', 'jobs that cannot be moved: others are');
+becomes($other, 'expired', 'jobs that cannot expire: others do');
+is( sql(q{SELECT string_agg(state, ' ' ORDER BY id) FROM jobq.jobs WHERE queue = 'stuck'}),
+	'scheduled available scheduled', 'they are where they were');
+like(slurp_file($node->logfile), qr/ERROR:  index row .*too_small/, 'the log tells');
+sql('DROP INDEX jobq.too_small');
+becomes($bad[0], 'available', 'then it is moved');
+becomes($_, 'expired', 'then it expires') foreach @bad[1, 2];
+audit_ok($node, 'stuck for a while');
+
 is(conflicts_logged($node), 0, 'the unique index has saved nobody');
 unlike(slurp_file($node->logfile), qr/is not where it should be|PANIC:|TRAP:/,
 	'no surprise in the log');

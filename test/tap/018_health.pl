@@ -77,6 +77,15 @@ $session->query_safe('BEGIN; SELECT pg_current_xact_id()');
 health_warns('long_transactions', qr/.*pid $pid /,
 	sub { $session->query_safe('ROLLBACK') });
 
+# No snapshot and no transaction id, but a lock that stops a drop.
+my $epoch = sql('SELECT max(epoch) FROM jobq.epoch');
+$session->query_safe("BEGIN; LOCK TABLE jobq.outcome_$epoch IN ACCESS SHARE MODE");
+health_warns('long_transactions', qr/.*epochs from being dropped: pid $pid /,
+	sub { $session->query_safe('ROLLBACK') });
+$session->query_safe('BEGIN; LOCK TABLE pg_class IN ACCESS SHARE MODE');
+is(complaints('health'), '', 'other locks are no fault');
+$session->query_safe('ROLLBACK');
+
 sql(q{BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'forgotten'});
 health_warns('prepared_leftovers', qr/.*'forgotten'.*max_prepared_transactions/,
 	sub { sql(q{ROLLBACK PREPARED 'forgotten'}) });
@@ -117,6 +126,14 @@ health_warns(
 	qr/.*: held \(not in use\)/,
 	sub { sql(q{SELECT pg_drop_replication_slot('held')}) });
 
+sql(q{SELECT pg_create_logical_replication_slot('decoder', 'test_decoding')});
+is( sql(q{SELECT xmin IS NULL AND catalog_xmin IS NOT NULL FROM pg_replication_slots}),
+	't', 'a logical slot holds the catalog only');
+health_warns(
+	'replication_slots',
+	qr/.*: decoder \(not in use\)/,
+	sub { sql(q{SELECT pg_drop_replication_slot('decoder')}) });
+
 $standby->append_conf('postgresql.conf', "primary_slot_name = ''");
 $standby->start;
 $reader = $standby->background_psql('postgres');
@@ -150,8 +167,13 @@ sql(q{UPDATE jobq.epoch SET opened_at = clock_timestamp() + interval '1 hour'});
 health_warns('clock', qr/.*it is 3[56]\d\d s behind the newest epoch/,
 	sub { sql(q{UPDATE jobq.epoch SET opened_at = clock_timestamp()}) });
 
-sql(q{SELECT jobq.create_queue('full'); SELECT jobq.enqueue('full') FROM generate_series(1, 185)});
-health_warns('live_jobs', qr/.*jobq\.max_live_jobs/,
+sql(q{SELECT jobq.create_queue('full', '{"lease_for": "1 hour"}'); SELECT jobq.enqueue('full') FROM generate_series(1, 300)});
+is( sql(q{SELECT status, detail ~ 'wait on disk' FROM jobq.health() WHERE item = 'live_jobs'}),
+	'ok|t', 'jobs that wait on disk are no fault, but told');
+sql(q{SELECT count(*) FROM jobq.dequeue('full', 150)});
+ok( await(sub { sql(q{SELECT count(*) FROM jobq.dequeue('full', 1)});
+		complaints('health') =~ /^live_jobs/ }, 20), 'running jobs take the places');
+health_warns('live_jobs', qr/1[89]\d of 200 .*by running jobs.*jobq\.max_live_jobs/,
 	sub { sql(q{SELECT jobq.drop_queue('full', true)}) });
 sql(q{SELECT jobq.create_queue('q' || n) FROM generate_series(1, 18) n;
 SELECT count(jobq.enqueue('q' || n)) FROM generate_series(1, 18) n});
@@ -172,7 +194,7 @@ health_warns('keeper', qr/jobq\.databases does not name/,
 $node->stop('immediate');
 $node->start;
 await_keeper($node);
-like(complaints('health'), qr/^careful\|The server has crashed; until /,
+like(complaints('health'), qr/^careful\|The server has crashed, or was promoted; until /,
 	'health(), careful: says that it is slower after a crash');
 $node->adjust_conf('postgresql.conf', 'shared_preload_libraries',
 	"'auto_explain,pg_jobq'");

@@ -499,7 +499,7 @@ BEGIN
 		WHERE d.state IS DISTINCT FROM m.state
 			AND NOT (m.state IS NULL AND d.state = 'available' AND EXISTS
 				(SELECT FROM jobq.health() h
-				WHERE h.item = 'live_jobs' AND h.status <> 'ok'));
+				WHERE h.item = 'live_jobs' AND h.detail LIKE '%wait on disk%'));
 END $$;
 SQL
 	return;
