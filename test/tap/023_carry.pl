@@ -53,7 +53,15 @@ sub open_epoch
 sub old_epoch
 {
 	my ($live) = @_;
-	my $epoch = open_epoch();
+	my $epoch;
+
+	# One with tickets would be closed by its age at any moment.
+	await(
+		sub {
+			$epoch = open_epoch();
+			return $node->psql('postgres', "SELECT 1 FROM jobq.job_$epoch LIMIT 1",
+				stdout => \my $row) == 0 && $row eq '';
+		});
 	my $ids = sql("INSERT INTO audit.ledger
 		SELECT jobq.enqueue('q', payload => jsonb_build_object('n', n), priority => 50 + n)
 		FROM generate_series(1, $live) n RETURNING id");
