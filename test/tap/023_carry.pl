@@ -59,8 +59,9 @@ sub old_epoch
 	await(
 		sub {
 			$epoch = open_epoch();
-			return $node->psql('postgres', "SELECT 1 FROM jobq.job_$epoch LIMIT 1",
-				stdout => \my $row) == 0 && $row eq '';
+			my ($failed, $row) =
+			  $node->psql('postgres', "SELECT 1 FROM jobq.job_$epoch LIMIT 1");
+			return !$failed && $row eq '';
 		});
 	my $ids = sql("INSERT INTO audit.ledger
 		SELECT jobq.enqueue('q', payload => jsonb_build_object('n', n), priority => 50 + n)
