@@ -317,6 +317,7 @@ is(sql("SELECT closed_at IS NULL FROM jobq.epoch WHERE epoch > $younger AND clas
 $reader->query_safe('COMMIT');
 $reader->quit;
 audit_ok($node, 'after a limit with room for one');
+limit_history(0);
 
 # ---- many small epochs under load ----
 
@@ -360,7 +361,7 @@ becomes("SELECT count(jobq.complete(id, lease)) * 0 + (SELECT count(*) FROM jobq
 	FROM jobq.dequeue('q', 10000)", '0', 'the rest can be done', 30);
 becomes('SELECT count(*) FROM jobq.epoch WHERE drained_at IS NULL AND closed_at IS NOT NULL',
 	'0', 'all drains');
-cmp_ok(sql('SELECT count(*) FROM pg_class'), '<=', $before + 60, 'the catalog has not grown');
+becomes("SELECT count(*) <= $before + 60 FROM pg_class", 't', 'the catalog has not grown');
 is( sql("SELECT sum(completed_total + cancelled_total + dead_total) FROM jobq.queue_stats"),
 	sql('SELECT count(*) FROM audit.ledger'),
 	'every job enqueued has ended once');
