@@ -53,7 +53,16 @@ sub open_epoch
 sub old_epoch
 {
 	my ($live) = @_;
-	my $epoch = open_epoch();
+	my $epoch;
+
+	# One with tickets would be closed by its age at any moment.
+	await(
+		sub {
+			$epoch = open_epoch();
+			my ($failed, $row) =
+			  $node->psql('postgres', "SELECT 1 FROM jobq.job_$epoch LIMIT 1");
+			return !$failed && $row eq '';
+		});
 	my $ids = sql("INSERT INTO audit.ledger
 		SELECT jobq.enqueue('q', payload => jsonb_build_object('n', n), priority => 50 + n)
 		FROM generate_series(1, $live) n RETURNING id");
@@ -308,6 +317,7 @@ is(sql("SELECT closed_at IS NULL FROM jobq.epoch WHERE epoch > $younger AND clas
 $reader->query_safe('COMMIT');
 $reader->quit;
 audit_ok($node, 'after a limit with room for one');
+limit_history(0);
 
 # ---- many small epochs under load ----
 
@@ -351,7 +361,7 @@ becomes("SELECT count(jobq.complete(id, lease)) * 0 + (SELECT count(*) FROM jobq
 	FROM jobq.dequeue('q', 10000)", '0', 'the rest can be done', 30);
 becomes('SELECT count(*) FROM jobq.epoch WHERE drained_at IS NULL AND closed_at IS NOT NULL',
 	'0', 'all drains');
-cmp_ok(sql('SELECT count(*) FROM pg_class'), '<=', $before + 60, 'the catalog has not grown');
+becomes("SELECT count(*) <= $before + 60 FROM pg_class", 't', 'the catalog has not grown');
 is( sql("SELECT sum(completed_total + cancelled_total + dead_total) FROM jobq.queue_stats"),
 	sql('SELECT count(*) FROM audit.ledger'),
 	'every job enqueued has ended once');
