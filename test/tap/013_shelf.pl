@@ -312,7 +312,7 @@ audit_ok($node, 'dead jobs gone');
 # A dead row whose queue is gone.
 sql(q{INSERT INTO jobq.shelf (id, run_at, enqueued_at, queue_id, attempt,
 		max_attempts, enqueued_by, priority, payload, state, died_at)
-	VALUES (1, 'infinity', now(), 9999, 1, 1, 10, 0, '{}', 'd', now())});
+	VALUES (1, 'infinity', now(), 9999, 1, 1, '-', 0, '{}', 'd', now())});
 $node->restart;
 await_keeper($node);
 ok( await(sub { sql('SELECT count(*) FROM jobq.shelf WHERE queue_id = 9999') eq '0' }, 20),
