@@ -76,40 +76,6 @@ jobq_on_shmem_request(void (*request) (void), void (**previous) (void))
 #endif
 }
 
-/* Is it a backend's transaction, not a prepared one? */
-static inline bool
-jobq_is_backend(const VirtualTransactionId *vxid)
-{
-#if PG_VERSION_NUM >= 170000
-	return vxid->procNumber != INVALID_PROC_NUMBER;
-#else
-	return vxid->backendId != InvalidBackendId;
-#endif
-}
-
-/* Has a backend an xid now? */
-static inline bool
-jobq_has_xid(const VirtualTransactionId *vxid)
-{
-	TransactionId xid;
-	TransactionId xmin;
-#if PG_VERSION_NUM >= 160000
-	int			nsubxid;
-	bool		overflowed;
-#endif
-
-#if PG_VERSION_NUM >= 170000
-	ProcNumberGetTransactionIds(vxid->procNumber, &xid, &xmin, &nsubxid,
-								&overflowed);
-#elif PG_VERSION_NUM >= 160000
-	BackendIdGetTransactionIds(vxid->backendId, &xid, &xmin, &nsubxid,
-							   &overflowed);
-#else
-	BackendIdGetTransactionIds(vxid->backendId, &xid, &xmin);
-#endif
-	return TransactionIdIsValid(xid);
-}
-
 static inline IndexScanDesc
 jobq_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 					 int nkeys)

@@ -435,7 +435,6 @@ extern int64 jobq_lease_from_time(TimestampTz when);
  * parts of queues that do not exist (any more).
  */
 extern JobqPart *jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id);
-extern JobqPart *jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id);
 
 /*
  * A queue's slots and its part go: for good, as it is dropped, or because it

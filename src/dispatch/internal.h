@@ -30,12 +30,6 @@ jobq_bucket(int db, int64 id)
 	return (uint32) (h >> 32) & jobq_bucket_mask;
 }
 
-static inline LWLock *
-jobq_hash_lock(uint32 bucket)
-{
-	return &jobq_hash_locks[bucket % JOBQ_HASH_LOCKS].lock;
-}
-
 /* Wake every keeper that has jobs to load from disk. */
 extern void jobq_wake_refillers(void);
 
@@ -142,9 +136,6 @@ extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
 extern void jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
 							const int32 *numbers, int n, const uint64 *since,
 							TimestampTz *first_expiry);
-
-/* Under the hash lock: the slot of a job, or JOBQ_NIL. */
-extern int32 jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id);
 
 /*
  * A job's slot with its part's lock held exclusive, or NULL and no lock: by

@@ -341,6 +341,7 @@ jobq_db_attach(Oid dbid, Oid install)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_jobq must be loaded through shared_preload_libraries"),
+				 errdetail("It has no shared memory in this server."),
 				 errhint("Put pg_jobq first in shared_preload_libraries and restart the server.")));
 
 	if (attached != NULL && is_entry_of(attached, dbid, install))
@@ -355,7 +356,7 @@ jobq_db_attach(Oid dbid, Oid install)
 	attached = db;
 	if (db == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_NOT_READY),
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many databases use pg_jobq"),
 				 errdetail("There is room for %d databases.",
 						   jobq_max_databases),

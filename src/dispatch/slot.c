@@ -225,8 +225,15 @@ jobq_free_slots(void)
 
 /* ---- the hash; under the hash lock ---- */
 
-int32
-jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id)
+static LWLock *
+hash_lock_of(uint32 bucket)
+{
+	return &jobq_hash_locks[bucket % JOBQ_HASH_LOCKS].lock;
+}
+
+/* The slot of a job, or JOBQ_NIL. */
+static int32
+chain_find(uint32 bucket, int db, uint32 gen, int64 id)
 {
 	int32		at = jobq_buckets[bucket];
 
@@ -265,12 +272,12 @@ JobqSlot *
 jobq_slot_lock(const JobqDb *db, uint32 gen, int64 id)
 {
 	uint32		bucket = jobq_bucket(jobq_db_index(db), id);
-	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	LWLock	   *hash_lock = hash_lock_of(bucket);
 	JobqSlot   *slot;
 	int32		number;
 
 	LWLockAcquire(hash_lock, LW_SHARED);
-	number = jobq_chain_find(bucket, jobq_db_index(db), gen, id);
+	number = chain_find(bucket, jobq_db_index(db), gen, id);
 	if (number == JOBQ_NIL)
 	{
 		LWLockRelease(hash_lock);
@@ -424,12 +431,12 @@ jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
 				const JobqLease *l, bool any, int32 *number)
 {
 	uint32		bucket = jobq_bucket(db, t->id);
-	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	LWLock	   *hash_lock = hash_lock_of(bucket);
 	JobqEntered entered = ENTER_DONE;
 	int32		found;
 
 	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
-	found = jobq_chain_find(bucket, db, gen, t->id);
+	found = chain_find(bucket, db, gen, t->id);
 	if (found != JOBQ_NIL)
 		entered = meet(&jobq_slots[found], t, l);
 	else if ((*number = pop_free(part, any)) == JOBQ_NIL)
@@ -527,7 +534,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 			bool (*may_go) (const JobqSlot *slot, const JobqSlotRef *ref))
 {
 	uint32		bucket = jobq_bucket(db, ref->id);
-	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	LWLock	   *hash_lock = hash_lock_of(bucket);
 	LWLock	   *part_lock;
 	JobqSlot   *slot;
 	int32		number;
@@ -536,7 +543,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	int32		epoch;
 
 	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
-	number = jobq_chain_find(bucket, db, ref->gen, ref->id);
+	number = chain_find(bucket, db, ref->gen, ref->id);
 	if (number == JOBQ_NIL || !is_slot(number, ref))
 	{
 		LWLockRelease(hash_lock);

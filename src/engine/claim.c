@@ -73,7 +73,8 @@ read_body(JobqBelts *belts, JobqTicket *t, bool verify, JobqRow *row,
 	ereport(WARNING,
 			(errmsg("job " INT64_FORMAT " is not where it should be", t->id),
 			 errdetail("Ticket " INT64_FORMAT " of epoch %d was not found.",
-					   t->ticket, t->epoch)));
+					   t->ticket, t->epoch),
+			 errhint("jobq.check_install() tells whether tables were altered.")));
 	*missing = true;
 	return false;
 }

@@ -118,7 +118,8 @@ jobq_note_restore(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("jobq._note_restore() is a trigger function")));
+				 errmsg("jobq._note_restore() is a trigger function"),
+				 errhint("It is called by triggers of pg_jobq only.")));
 	if (jobq_is_own_command())
 		return PointerGetDatum(NULL);
 
@@ -161,6 +162,7 @@ jobq_adopt(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("jobq.adopt() needs a READ COMMITTED transaction"),
+				 errdetail("It must see all that has been committed before it began."),
 				 errhint("Call it again outside REPEATABLE READ and SERIALIZABLE.")));
 	if (!jobq_is_copy(session.db))
 	{

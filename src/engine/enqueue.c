@@ -143,7 +143,8 @@ lock_queue(const JobqQueue *queue)
 											RowExclusiveLock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("queue \"%s\" is being dropped", queue->name)));
+				 errmsg("queue \"%s\" is being dropped", queue->name),
+				 errhint("The keeper tries again by itself.")));
 	if (!jobq_queue_by_id(queue->queue_id, &again))
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_NO_QUEUE),

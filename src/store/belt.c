@@ -42,12 +42,14 @@ jobq_refuse_write(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("jobq._refuse_write() is a trigger function")));
+				 errmsg("jobq._refuse_write() is a trigger function"),
+				 errhint("It is called by triggers of pg_jobq only.")));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("table \"jobq.%s\" is written by pg_jobq only",
 					RelationGetRelationName(trigger->tg_relation)),
+			 errdetail("Its rows and what is in memory must agree."),
 			 errhint("Use functions such as jobq.enqueue(), jobq.complete(), jobq.cancel() or jobq.purge_queue().")));
 }
 

@@ -394,7 +394,8 @@ jobq_open_first_epoch(PG_FUNCTION_ARGS)
 	if (!creating_extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("jobq._open_first_epoch() is called by CREATE EXTENSION only")));
+				 errmsg("jobq._open_first_epoch() is called by CREATE EXTENSION only"),
+				 errhint("CREATE EXTENSION pg_jobq opens the first epoch.")));
 
 	jobq_epoch_create(JOBQ_CLASS_DEFAULT);
 	jobq_database_changed();

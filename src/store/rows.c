@@ -282,10 +282,10 @@ open_index_on(Relation rel, AttrNumber column)
 	return found;
 }
 
-void
-jobq_scan_begin(JobqScan *scan, Relation rel, Snapshot snapshot,
-				AttrNumber column, StrategyNumber strategy,
-				RegProcedure compare, Datum value)
+static void
+scan_begin(JobqScan *scan, Relation rel, Snapshot snapshot,
+		   AttrNumber column, StrategyNumber strategy,
+		   RegProcedure compare, Datum value)
 {
 	ScanKeyData key;
 
@@ -312,8 +312,8 @@ void
 jobq_scan_begin_int8(JobqScan *scan, Relation rel, Snapshot snapshot,
 					 AttrNumber column, int64 value)
 {
-	jobq_scan_begin(scan, rel, snapshot, column, BTEqualStrategyNumber,
-					F_INT8EQ, Int64GetDatum(value));
+	scan_begin(scan, rel, snapshot, column, BTEqualStrategyNumber,
+			   F_INT8EQ, Int64GetDatum(value));
 }
 
 bool

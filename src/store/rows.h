@@ -28,9 +28,6 @@ typedef struct JobqScan
 	bool		touched;		/* some row was looked at, visible or not */
 } JobqScan;
 
-extern void jobq_scan_begin(JobqScan *scan, Relation rel, Snapshot snapshot,
-							AttrNumber column, StrategyNumber strategy,
-							RegProcedure compare, Datum value);
 extern bool jobq_scan_next(JobqScan *scan);
 extern void jobq_scan_end(JobqScan *scan);
 

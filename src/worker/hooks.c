@@ -1,7 +1,8 @@
 /*
  * hooks.c: keeps keepers out of the way of commands that need a database
  * empty or the extension unlocked, and tells launcher and keepers at commit
- * what has changed. Never refuses a command; the server's own checks stand.
+ * what has changed. Refuses no command but PREPARE TRANSACTION after the
+ * extension was created or dropped; the server's own checks stand.
  */
 #include "postgres.h"
 
@@ -127,7 +128,9 @@ refuse_prepare(void)
 	if (installed_in != NULL || dropped_from != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot prepare a transaction that has created or dropped extension pg_jobq")));
+				 errmsg("cannot prepare a transaction that has created or dropped extension pg_jobq"),
+				 errdetail("Whoever commits it could not tell the workers of pg_jobq."),
+				 errhint("Use COMMIT instead of PREPARE TRANSACTION.")));
 }
 
 static void

@@ -384,6 +384,7 @@ note_no_slot(TimestampTz now)
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("could not start a pg_jobq keeper: out of background worker slots"),
+			 errdetail("Nothing is delivered in a database that has no keeper."),
 			 errhint("You might need to increase max_worker_processes.")));
 }
 

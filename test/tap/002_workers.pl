@@ -346,7 +346,7 @@ $node->restart;
 keeper_comes('store', 'room for one database');
 ($rc, $out, $err) = $node->psql('undecided',
 	"\\set VERBOSITY sqlstate\nCREATE EXTENSION pg_jobq");
-like($err, qr/JQ009/, 'no room for a second one');
+like($err, qr/53400/, 'no room for a second one');
 $node->append_conf('postgresql.conf', 'jobq.max_databases = 2');
 $node->restart;
 $node->safe_psql('undecided', 'CREATE EXTENSION pg_jobq');
