@@ -35,6 +35,9 @@ extern void jobq_wake_refillers(void);
 
 /* ---- part.c ---- */
 
+/* The part of a queue; NULL when there is none, or db has been reset. */
+extern JobqPart *jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id);
+
 /* What a backend expects to find in a part; called once by the postmaster. */
 extern void jobq_part_prepare(void);
 

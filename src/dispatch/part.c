@@ -144,8 +144,8 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	LWLockRelease(part->lock);
 }
 
-static JobqPart *
-find_part(JobqDb *db, uint32 gen, int32 queue_id)
+JobqPart *
+jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id)
 {
 	JobqPart   *part = recall(db, gen, queue_id);
 	JobqPart   *vacant;
@@ -196,7 +196,7 @@ ask_for_parts(void)
 JobqPart *
 jobq_part_get(JobqDb *db, uint32 gen, int32 queue_id)
 {
-	JobqPart   *part = find_part(db, gen, queue_id);
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
 	JobqPart   *vacant;
 
 	if (part != NULL)
@@ -332,7 +332,7 @@ jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id, JobqCounter counter,
 bool
 jobq_part_stats(JobqDb *db, uint32 gen, int32 queue_id, JobqPart *copy)
 {
-	JobqPart   *part = find_part(db, gen, queue_id);
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
 	bool		found;
 
 	if (part == NULL)

@@ -298,11 +298,11 @@ bool
 jobq_is_entered(JobqDb *db, uint32 gen, int64 id)
 {
 	uint32		bucket = jobq_bucket(jobq_db_index(db), id);
-	LWLock	   *hash_lock = jobq_hash_lock(bucket);
+	LWLock	   *hash_lock = hash_lock_of(bucket);
 	bool		entered;
 
 	LWLockAcquire(hash_lock, LW_SHARED);
-	entered = jobq_chain_find(bucket, jobq_db_index(db), gen, id) != JOBQ_NIL;
+	entered = chain_find(bucket, jobq_db_index(db), gen, id) != JOBQ_NIL;
 	LWLockRelease(hash_lock);
 	return entered;
 }
