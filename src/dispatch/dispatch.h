@@ -620,9 +620,6 @@ extern void jobq_leave_on_disk(JobqDb *db, uint32 gen, int32 queue_id,
 /* May this ticket be on disk only? Then it stays there while we are holder. */
 extern bool jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t);
 
-/* Is anything of the queue on disk only? */
-extern bool jobq_part_spilled(JobqPart *part, uint32 gen);
-
 /*
  * Let no refill of the queue begin until xid has ended. True once none is
  * going on; else look again, after the end of *busy if that is not 0.

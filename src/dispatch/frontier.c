@@ -84,17 +84,6 @@ jobq_part_asks(JobqPart *part)
 
 /* ---- for everybody ---- */
 
-bool
-jobq_part_spilled(JobqPart *part, uint32 gen)
-{
-	bool		spilled;
-
-	LWLockAcquire(part->lock, LW_SHARED);
-	spilled = jobq_part_is_mine(part, gen) && is_spilled(part);
-	LWLockRelease(part->lock);
-	return spilled;
-}
-
 void
 jobq_ask_refill(JobqPart *part, uint32 gen)
 {

@@ -252,10 +252,14 @@ jobq_hold_spilled(const JobqSession *session, const JobqTicket *t, bool many,
 	}
 	if (many || slots >= SPILLED_SLOTS)
 		return hold_behind(session, t, held);
-	if (!hold_in_slot(session, t, held))
-		return false;
-	slots++;
-	return true;
+	if (hold_in_slot(session, t, held))
+	{
+		slots++;
+		return true;
+	}
+	/* not for lack of room; the keeper tries another time */
+	return jobq_free_slots() == 0 && !jobq_in_keeper &&
+		hold_behind(session, t, held);
 }
 
 void

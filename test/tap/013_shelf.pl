@@ -397,12 +397,20 @@ my $big = q{(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(
 my $fine = q{'"fine"'};
 sql(q{SELECT jobq.create_queue('stuck', '{"dead_letter": "stuck letters", "expired_to": "dead_letter"}')});
 my @bad = map { sql("INSERT INTO audit.ledger SELECT jobq.enqueue('stuck', $big, $_) RETURNING id") }
-  "delay => '2 s'", "expires_at => clock_timestamp() + '2 s'",
-  "delay => '2 s', expires_at => clock_timestamp() + '2.5 s'";
+  "delay => '6 s'", "expires_at => clock_timestamp() + '6 s'",
+  "delay => '6 s', expires_at => clock_timestamp() + '6.5 s'";
+# What is there already is in an older epoch.
 my $epoch = sql('SELECT max(epoch) FROM jobq.epoch');
+sql('ALTER SYSTEM SET jobq.epoch_rows = 100');
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT max(epoch) > $epoch FROM jobq.epoch"),
+	'a new epoch');
+sql('ALTER SYSTEM RESET jobq.epoch_rows');
+$node->reload;
+$epoch = sql('SELECT max(epoch) FROM jobq.epoch');
 sql("CREATE INDEX too_small ON jobq.job_$epoch (payload)");
-$id = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q', $fine, delay => '3 s') RETURNING id");
-$other = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('short', $fine, expires_at => clock_timestamp() + '3 s') RETURNING id");
+$id = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q', $fine, delay => '7 s') RETURNING id");
+$other = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('short', $fine, expires_at => clock_timestamp() + '7 s') RETURNING id");
 becomes($id, 'available', 'jobs that cannot be moved: others are');
 becomes($other, 'expired', 'jobs that cannot expire: others do');
 is( sql(q{SELECT string_agg(state, ' ' ORDER BY id) FROM jobq.jobs WHERE queue = 'stuck'}),

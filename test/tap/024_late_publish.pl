@@ -161,6 +161,21 @@ $purger->quit;
 is(sql('SELECT count(*) FROM jobq.jobs'), 0, 'nothing is left');
 audit_ok($node, 'a refill that failed');
 
+# ---- no slot is left ----
+
+sql(q{SELECT jobq.create_queue('full', '{"lease_for": "1 hour"}')});
+sql("SELECT count(jobq.enqueue('full')) FROM generate_series(1, 300)");
+my $running = 0;
+await(
+	sub {
+		$running += sql("SELECT count(*) FROM jobq.dequeue('full', 95 - $running)");
+		return $running >= 90;
+	},
+	30);
+cmp_ok($running, '>=', 90, 'nearly all slots are taken by running jobs');
+is(sqlstate($node, "SELECT jobq.drop_queue('full', true)"),
+	'00000', 'the queue can be dropped with all its jobs');
+
 is(conflicts_logged($node), 0, 'the unique index has saved nobody');
 unlike(slurp_file($node->logfile),
 	qr/is not where it should be|could not be moved|PANIC:|TRAP:/,
