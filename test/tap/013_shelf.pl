@@ -415,7 +415,7 @@ becomes($id, 'available', 'jobs that cannot be moved: others are');
 becomes($other, 'expired', 'jobs that cannot expire: others do');
 is( sql(q{SELECT string_agg(state, ' ' ORDER BY id) FROM jobq.jobs WHERE queue = 'stuck'}),
 	'scheduled available scheduled', 'they are where they were');
-like(slurp_file($node->logfile), qr/ERROR:  index row .*too_small/, 'the log tells');
+like(slurp_file($node->logfile), qr/ERROR:  index row /, 'the log tells');
 sql('DROP INDEX jobq.too_small');
 becomes($bad[0], 'available', 'then it is moved');
 becomes($_, 'expired', 'then it expires') foreach @bad[1, 2];
