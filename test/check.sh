@@ -122,21 +122,21 @@ suite_pgtap() {
 	as_server pg_prove --verbose --psql-bin "$bindir/psql" -d pgtap "${tests[@]}"
 }
 
-# run_perl SUITE TEST...
+# run_perl SUITE JOBS TEST...: so many files at a time; they mostly wait.
 run_perl() {
-	local suite=$1
-	shift
+	local suite=$1 jobs=$2
+	shift 2
 	as_server mkdir -p "out/$suite"
 	as_server env TESTDIR="$home/out/$suite" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-120}" \
-		prove --verbose --merge -I "$pgxs/src/test/perl" -I src/test/tap \
+		prove --verbose --merge --jobs "$jobs" -I "$pgxs/src/test/perl" -I src/test/tap \
 		-I src/test/soak "$@"
 }
 
 suite_tap() {
 	mapfile -t tests < <(suite_files tap)
-	run_perl tap "${tests[@]}"
+	run_perl tap 3 "${tests[@]}"
 }
 
 # Measurements, on what is shipped; crashes need the pause points of the test
@@ -146,12 +146,12 @@ suite_soak() {
 	# sessions hold on for minutes
 	local PG_TEST_TIMEOUT_DEFAULT=900
 	mapfile -t tests < <(suite_files soak | grep '/crash\.pl$')
-	[ ${#tests[@]} -eq 0 ] || run_perl soak "${tests[@]}" || status=1
+	[ ${#tests[@]} -eq 0 ] || run_perl soak 1 "${tests[@]}" || status=1
 	mapfile -t tests < <(suite_files soak | grep -v '/crash\.pl$')
 	if [ ${#tests[@]} -gt 0 ]; then
 		[ -d "$home/release" ] || build release WERROR=1
 		install_build release
-		run_perl soak "${tests[@]}" || status=1
+		run_perl soak 1 "${tests[@]}" || status=1
 	fi
 	return "$status"
 }
