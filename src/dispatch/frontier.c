@@ -209,6 +209,19 @@ jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
 	return last != JOBQ_NIL && jobq_slot_remove(db, &ref, goes_out);
 }
 
+JobqEntered
+jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
+					   const JobqLease *l, bool must, int32 *number)
+{
+	JobqKey		key = jobq_key_of(t);
+	JobqEntered entered = jobq_slot_enter(part, db, gen, t, l, must, number);
+
+	if (entered == ENTER_NO_SLOT &&
+		jobq_push_out(part, gen, must ? NULL : &key))
+		entered = jobq_slot_enter(part, db, gen, t, l, true, number);
+	return entered;
+}
+
 /* ---- refilling ---- */
 
 /*
@@ -295,24 +308,6 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 	return begun;
 }
 
-/*
- * A ticket that comes before the last one in memory takes its place where no
- * slot is left; a running one must have a slot.
- */
-static JobqEntered
-put_one(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
-		const JobqLease *l, int32 *number)
-{
-	JobqKey		key = jobq_key_of(t);
-	bool		leased = l != NULL && l->lease != 0;
-	JobqEntered entered = jobq_slot_enter(part, db, gen, t, l, leased, number);
-
-	if (entered == ENTER_NO_SLOT &&
-		jobq_push_out(part, gen, leased ? NULL : &key))
-		entered = jobq_slot_enter(part, db, gen, t, l, true, number);
-	return entered;
-}
-
 int
 jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 				const JobqLease *leases, int n, JobqSlotRef *fresh)
@@ -325,10 +320,12 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 	for (done = 0; done < n; done++)
 	{
 		int32		number;
-		JobqEntered entered = put_one(part, db, gen, &tickets[done],
-									  leases != NULL ? &leases[done] : NULL,
-									  &number);
+		const JobqLease *lease = leases != NULL ? &leases[done] : NULL;
+		JobqEntered entered;
 
+		entered = jobq_enter_or_push_out(part, db, gen, &tickets[done], lease,
+										 lease != NULL && lease->lease != 0,
+										 &number);
 		fresh[done].slot = JOBQ_NIL;
 		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
 			break;

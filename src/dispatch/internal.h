@@ -175,6 +175,15 @@ extern bool jobq_part_asks(JobqPart *part);
  */
 extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key);
 
+/*
+ * jobq_slot_enter; where there is no slot the queue's last job makes room: for
+ * one that must have a slot in any case, else only if it comes after it.
+ */
+extern JobqEntered jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen,
+										  const JobqTicket *t,
+										  const JobqLease *l, bool must,
+										  int32 *number);
+
 /* Drop all slots of closing parts of a database. */
 extern void jobq_slot_drop_closing(int db);
 

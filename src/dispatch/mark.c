@@ -130,7 +130,6 @@ jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 {
 	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
 	int			index = jobq_db_index(db);
-	JobqEntered entered;
 	int32		number;
 
 	*busy = InvalidTransactionId;
@@ -138,10 +137,8 @@ jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 		(pg_atomic_read_u64(&part->claimers) & PG_UINT32_MAX) != 0)
 		return false;
 	(void) pg_atomic_fetch_add_u64(&part->entries, 2);
-	entered = jobq_slot_enter(part, index, gen, t, NULL, true, &number);
-	if (entered == ENTER_NO_SLOT && jobq_push_out(part, gen, NULL))
-		entered = jobq_slot_enter(part, index, gen, t, NULL, true, &number);
-	if (entered != ENTER_DONE)
+	if (jobq_enter_or_push_out(part, index, gen, t, NULL, true, &number) !=
+		ENTER_DONE)
 		return false;
 	jobq_slot_fill_ref(&jobq_slots[number], ref);
 	if (mark_entered(part, gen, t, xid, &jobq_slots[number]))

@@ -84,23 +84,6 @@ leave(Publish *p, int i)
 	LWLockRelease(p->part->lock);
 }
 
-/* A smaller key pushes the last one out where slots are short. */
-static JobqEntered
-enter(Publish *p, int i, int32 *number)
-{
-	int			db = jobq_db_index(p->db);
-	const JobqLease *lease = lease_of(p, i);
-	JobqKey		key = jobq_key_of(&p->tickets[i]);
-	JobqEntered entered = jobq_slot_enter(p->part, db, p->gen, &p->tickets[i],
-										  lease, lease != NULL, number);
-
-	if (entered == ENTER_NO_SLOT &&
-		jobq_push_out(p->part, p->gen, lease != NULL ? NULL : &key))
-		entered = jobq_slot_enter(p->part, db, p->gen, &p->tickets[i], lease,
-								  true, number);
-	return entered;
-}
-
 static void
 publish_chunk(Publish *p)
 {
@@ -115,7 +98,10 @@ publish_chunk(Publish *p)
 
 		if (!p->keep[i])
 			continue;
-		entered = enter(p, i, &fresh[nfresh]);
+		entered = jobq_enter_or_push_out(p->part, jobq_db_index(p->db), p->gen,
+										 &p->tickets[i], lease_of(p, i),
+										 lease_of(p, i) != NULL,
+										 &fresh[nfresh]);
 		if (entered == ENTER_DONE)
 			nfresh++;
 		else if (entered != ENTER_PRESENT)

@@ -8,7 +8,6 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/lwlock.h"
 #include "utils/memutils.h"
 
 #include "engine/belts.h"
@@ -81,12 +80,7 @@ jobq_epochs_no_more_wait(JobqWait *wait)
 static void
 note_trouble(JobqEpochLook *look, JobqWait *wait)
 {
-	HOLD_INTERRUPTS();
-	EmitErrorReport();
-	LWLockReleaseAll();
-	AbortOutOfAnyTransaction();
-	FlushErrorState();
-	RESUME_INTERRUPTS();
+	jobq_absorb_error(true);
 	/* trouble that is long over does not count */
 	if (wait->until + ERROR_PAUSE_MAX < look->now)
 		wait->pause = 0;
