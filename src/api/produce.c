@@ -19,7 +19,7 @@
 #include "errors.h"
 #include "security/security.h"
 
-#define KIND_MAX		255		/* bytes */
+#define KEY_MAX			255		/* bytes */
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue);
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_many);
@@ -34,8 +34,16 @@ enum
 	ARG_RUN_AT,
 	ARG_DELAY,
 	ARG_MAX_ATTEMPTS,
-	ARG_EXPIRES_AT,
-	ARG_HEADERS
+	ARG_GROUP_KEY
+};
+
+/* The last two, which come later in enqueue, and then those of enqueue only. */
+enum
+{
+	ENQUEUE_EXPIRES_AT = 13,
+	ENQUEUE_HEADERS,
+	ENQUEUE_MANY_EXPIRES_AT = 8,
+	ENQUEUE_MANY_HEADERS
 };
 
 /* Bytes of a varlena once it is decompressed, without reading it. */
@@ -46,10 +54,9 @@ datum_bytes(Datum value)
 }
 
 static int64
-headers_bytes(FunctionCallInfo fcinfo)
+headers_bytes(FunctionCallInfo fcinfo, int argno)
 {
-	return PG_ARGISNULL(ARG_HEADERS) ? 0 :
-		datum_bytes(PG_GETARG_DATUM(ARG_HEADERS));
+	return PG_ARGISNULL(argno) ? 0 : datum_bytes(PG_GETARG_DATUM(argno));
 }
 
 static void
@@ -88,16 +95,17 @@ get_run_at(FunctionCallInfo fcinfo, TimestampTz now)
 
 /* The argument, or what the queue's ttl makes of run_at. */
 static void
-set_expires_at(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *row)
+set_expires_at(FunctionCallInfo fcinfo, int argno, const JobqQueue *queue,
+			   JobqRow *row)
 {
 	TimestampTz expires_at;
 
-	if (PG_ARGISNULL(ARG_EXPIRES_AT))
+	if (PG_ARGISNULL(argno))
 	{
 		jobq_set_default_expiry(queue, row);
 		return;
 	}
-	expires_at = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(ARG_EXPIRES_AT),
+	expires_at = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(argno),
 							   "expires_at");
 	/* which is not before now */
 	if (expires_at <= DatumGetTimestampTz(row->values[JOB_RUN_AT]))
@@ -119,31 +127,39 @@ check_headers(Jsonb *headers)
 		jobq_bad_argument("headers", "The key \"" JOBQ_DEAD_LETTER_KEY "\" is reserved for dead-letter queues.");
 }
 
+/* A text argument that goes into a column as it is. */
+static void
+set_key(FunctionCallInfo fcinfo, int argno, const char *name, JobqRow *row,
+		int attr)
+{
+	if (PG_ARGISNULL(argno))
+		return;
+	(void) jobq_arg_text(PG_GETARG_TEXT_PP(argno), name, KEY_MAX);
+	row->values[attr] = PG_GETARG_DATUM(argno);
+	row->nulls[attr] = false;
+}
+
 /* All columns but payload, ticket, id and queue. */
 static void
-fill_row(FunctionCallInfo fcinfo, const JobqQueue *queue, TimestampTz now,
-		 JobqRow *row)
+fill_row(FunctionCallInfo fcinfo, int headers, const JobqQueue *queue,
+		 TimestampTz now, JobqRow *row)
 {
 	int64		priority = 0;
 	int64		max_attempts = queue->max_attempts;
 
 	memset(row->nulls, true, sizeof(row->nulls));
-	if (!PG_ARGISNULL(ARG_KIND))
-	{
-		(void) jobq_arg_text(PG_GETARG_TEXT_PP(ARG_KIND), "kind", KIND_MAX);
-		row->values[JOB_KIND] = PG_GETARG_DATUM(ARG_KIND);
-		row->nulls[JOB_KIND] = false;
-	}
+	set_key(fcinfo, ARG_KIND, "kind", row, JOB_KIND);
+	set_key(fcinfo, ARG_GROUP_KEY, "group_key", row, JOB_GROUP_KEY);
 	if (!PG_ARGISNULL(ARG_PRIORITY))
 		priority = jobq_arg_int(PG_GETARG_INT32(ARG_PRIORITY), "priority",
 								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
 	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
 		max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
 									"max_attempts", 1, JOBQ_ATTEMPTS_MAX);
-	if (!PG_ARGISNULL(ARG_HEADERS))
+	if (!PG_ARGISNULL(headers))
 	{
-		check_headers(PG_GETARG_JSONB_P(ARG_HEADERS));
-		row->values[JOB_HEADERS] = PG_GETARG_DATUM(ARG_HEADERS);
+		check_headers(PG_GETARG_JSONB_P(headers));
+		row->values[JOB_HEADERS] = PG_GETARG_DATUM(headers);
 		row->nulls[JOB_HEADERS] = false;
 	}
 	row->values[JOB_RUN_AT] = TimestampTzGetDatum(get_run_at(fcinfo, now));
@@ -158,7 +174,6 @@ fill_row(FunctionCallInfo fcinfo, const JobqQueue *queue, TimestampTz now,
 	row->nulls[JOB_MAX_ATTEMPTS] = false;
 	row->nulls[JOB_ENQUEUED_BY] = false;
 	row->nulls[JOB_PRIORITY] = false;
-	set_expires_at(fcinfo, queue, row);
 }
 
 static void
@@ -197,9 +212,11 @@ jobq_sql_enqueue(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.enqueue()", &session, &queue);
 	payload = PG_ARGISNULL(ARG_PAYLOAD) ? empty_object() :
 		PG_GETARG_DATUM(ARG_PAYLOAD);
-	check_size(&queue, datum_bytes(payload) + headers_bytes(fcinfo));
+	check_size(&queue, datum_bytes(payload) +
+			   headers_bytes(fcinfo, ENQUEUE_HEADERS));
 	now = jobq_now();
-	fill_row(fcinfo, &queue, now, &row);
+	fill_row(fcinfo, ENQUEUE_HEADERS, &queue, now, &row);
+	set_expires_at(fcinfo, ENQUEUE_EXPIRES_AT, &queue, &row);
 	set_payload(&row, payload);
 	PG_RETURN_INT64(jobq_enqueue_row(&session, &queue, &row, now));
 }
@@ -247,9 +264,11 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.enqueue_many()", &session, &queue);
 	n = get_payloads(fcinfo, &queue, &payloads);
 	for (int i = 0; i < n; i++)
-		check_size(&queue, datum_bytes(payloads[i]) + headers_bytes(fcinfo));
+		check_size(&queue, datum_bytes(payloads[i]) +
+				   headers_bytes(fcinfo, ENQUEUE_MANY_HEADERS));
 	now = jobq_now();
-	fill_row(fcinfo, &queue, now, &model);
+	fill_row(fcinfo, ENQUEUE_MANY_HEADERS, &queue, now, &model);
+	set_expires_at(fcinfo, ENQUEUE_MANY_EXPIRES_AT, &queue, &model);
 	if (n == 0)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(INT8OID));
 

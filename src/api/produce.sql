@@ -8,12 +8,18 @@ CREATE FUNCTION jobq.enqueue(
 	run_at			timestamptz	DEFAULT NULL,
 	delay			interval	DEFAULT NULL,
 	max_attempts	int			DEFAULT NULL,
+	group_key		text		DEFAULT NULL,
+	unique_key		text		DEFAULT NULL,
+	on_conflict		text		DEFAULT 'ignore',
+	unique_while	text		DEFAULT 'live',
+	unique_for		interval	DEFAULT NULL,
+	debounce_max	interval	DEFAULT NULL,
 	expires_at		timestamptz	DEFAULT NULL,
 	headers			jsonb		DEFAULT NULL
 ) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_enqueue';
-COMMENT ON FUNCTION jobq.enqueue(text, jsonb, text, int, timestamptz, interval, int, timestamptz, jsonb) IS
+COMMENT ON FUNCTION jobq.enqueue(text, jsonb, text, int, timestamptz, interval, int, text, text, text, text, interval, interval, timestamptz, jsonb) IS
 	'Puts a job into a queue and returns its id. The job exists when the transaction commits. Smaller priorities run first (-100 to 100); run_at or delay postpone it; one that has not started by expires_at never runs.';
 
 CREATE FUNCTION jobq.enqueue_many(
@@ -24,10 +30,11 @@ CREATE FUNCTION jobq.enqueue_many(
 	run_at			timestamptz	DEFAULT NULL,
 	delay			interval	DEFAULT NULL,
 	max_attempts	int			DEFAULT NULL,
+	group_key		text		DEFAULT NULL,
 	expires_at		timestamptz	DEFAULT NULL,
 	headers			jsonb		DEFAULT NULL
 ) RETURNS bigint[]
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_enqueue_many';
-COMMENT ON FUNCTION jobq.enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, timestamptz, jsonb) IS
+COMMENT ON FUNCTION jobq.enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, text, timestamptz, jsonb) IS
 	'Puts one job per payload into a queue, all or nothing, and returns their ids in the order given.';

@@ -50,21 +50,30 @@ is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 	return jobq_key_before(&key, &part->frontier);
 }
 
+/* Whoever takes jobs brings the queue's present rules along. */
+static void
+follow_rules(JobqPart *part, const JobqRules *rules)
+{
+	if (memcmp(&part->rules, rules, sizeof(JobqRules)) != 0)
+		part->rules = *rules;
+}
+
 /*
  * One lock hold. Says in *more whether there may be more to take, in *db whose
  * the jobs were if there were any, and in *ask whether the keeper is to load
  * more from disk, or to end jobs that have expired.
  */
 static int
-take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
-		  const JobqLease *lease, uint8 flags, JobqTaken *taken, bool *more,
-		  int *db, bool *ask)
+take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+		  JobqTaken *taken, bool *more, int *db, bool *ask)
 {
 	int			n = 0;
 	int			naside = 0;
 
 	*more = false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is_mine(part, gen))
+		follow_rules(part, take->rules);
 	while (n < max && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
@@ -74,11 +83,12 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		if (number == JOBQ_NIL)
 			break;
 		slot = &jobq_slots[number];
-		if (before != NULL && jobq_compare_tickets(&slot->t, before) >= 0)
+		if (take->before != NULL &&
+			jobq_compare_tickets(&slot->t, take->before) >= 0)
 			break;
 		if (!is_before_frontier(part, slot))
 			break;
-		if (slot->t.expires_at <= lease->claimed_at)
+		if (slot->t.expires_at <= take->lease->claimed_at)
 		{
 			jobq_slot_set_aside(slot);
 			naside++;
@@ -87,8 +97,8 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 
 		jobq_slot_unlink(slot);
 		jobq_slot_set_state(slot, SLOT_RUNNING);
-		slot->l = *lease;
-		slot->flags |= SLOT_CLAIM_OPEN | flags;
+		slot->l = *take->lease;
+		slot->flags |= SLOT_CLAIM_OPEN | take->flags;
 		slot->claim_proc = jobq_my_procno();
 		jobq_slot_link(slot);
 
@@ -106,8 +116,8 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 }
 
 int
-jobq_take(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
-		  const JobqLease *lease, uint8 flags, JobqTaken *taken)
+jobq_take(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+		  JobqTaken *taken)
 {
 	int			n = 0;
 	bool		more = true;
@@ -118,17 +128,17 @@ jobq_take(JobqPart *part, uint32 gen, int max, const JobqTicket *before,
 		int			got;
 		bool		ask;
 
-		got = take_some(part, gen, Min(max - n, JOBQ_CHUNK), before, lease,
-						flags, taken + n, &more, &db, &ask);
+		got = take_some(part, gen, Min(max - n, JOBQ_CHUNK), take, taken + n,
+						&more, &db, &ask);
 		if (ask)
 			jobq_wake_keeper(&jobq_dbs[db]);
 		if (got == 0)
 			continue;
 		n += got;
-		if (flags & SLOT_START_WANTED)
+		if (take->flags & SLOT_START_WANTED)
 			jobq_wake_keeper(&jobq_dbs[db]);
 		else
-			jobq_wake_keeper_by(&jobq_dbs[db], lease->expires_at);
+			jobq_wake_keeper_by(&jobq_dbs[db], take->lease->expires_at);
 	}
 	return n;
 }

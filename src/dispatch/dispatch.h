@@ -20,6 +20,7 @@
 #include "storage/spin.h"
 
 #include "dispatch/tree.h"
+#include "rules.h"
 
 #define JOBQ_CHUNK				64	/* slots handled per lock hold */
 #define JOBQ_MAX_CLASSES		8
@@ -270,6 +271,8 @@ typedef struct JobqPart
 	bool		asked;			/* the keeper has been told to refill */
 	TransactionId holder;		/* until it ends nothing is refilled */
 
+	JobqRules	rules;			/* as the last one who took jobs saw them */
+
 	/*
 	 * Without lock. entries: grows whenever others than publishers may have
 	 * entered tickets that are not published yet; odd while a refill is going
@@ -493,6 +496,14 @@ extern void jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id);
  * only those before `before` when that is not NULL, and give them the lease.
  * Those that have expired when it was claimed are left to the keeper.
  */
+typedef struct JobqTake
+{
+	const JobqTicket *before;
+	const JobqLease *lease;
+	const JobqRules *rules;		/* the queue's, as the caller sees them */
+	uint8		flags;			/* SLOT_*, for the slots taken */
+} JobqTake;
+
 typedef struct JobqTaken
 {
 	JobqSlotRef ref;
@@ -501,8 +512,7 @@ typedef struct JobqTaken
 } JobqTaken;
 
 extern int	jobq_take(JobqPart *part, uint32 gen, int max,
-					  const JobqTicket *before, const JobqLease *lease,
-					  uint8 flags, JobqTaken *taken);
+					  const JobqTake *take, JobqTaken *taken);
 
 /*
  * The same order without taking: tickets after *after (NULL: the first), also

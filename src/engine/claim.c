@@ -105,12 +105,15 @@ static int
 take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 			int *ntaken)
 {
+	JobqTake	take = {.before = before,.lease = &call->lease,
+		.rules = &call->queue->rules,
+	.flags = call->careful ? SLOT_START_WANTED : 0};
 	JobqTaken	slots[JOBQ_CHUNK];
 	int			n;
 
 	jobq_xact_reserve(JOBQ_CHUNK);
-	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), before,
-				  &call->lease, call->careful ? SLOT_START_WANTED : 0, slots);
+	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), &take,
+				  slots);
 	for (int i = 0; i < n; i++)
 		jobq_xact_claimed(call->session, &slots[i].ref);
 	for (int i = 0; i < n; i++)

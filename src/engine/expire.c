@@ -50,7 +50,7 @@ jobq_expire_held(const JobqSession *session, JobqHeld *held,
 	JobqRow		row;
 	int64		copy = 0;
 
-	if (queue->expired_to_dead_letter)
+	if (queue->expired_to == JOBQ_EXPIRED_DEAD_LETTER)
 	{
 		jobq_read_held(held, &row);
 		copy = copy_expired(session, queue, &row);
@@ -70,7 +70,7 @@ jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 	int64		copy = 0;
 	int32		epoch;
 
-	if (queue->expired_to_dead_letter)
+	if (queue->expired_to == JOBQ_EXPIRED_DEAD_LETTER)
 		copy = copy_expired(session, queue, row);
 	epoch = jobq_belts_current(session, &belts, queue->class_id);
 	jobq_give_ticket(session, row);

@@ -18,6 +18,12 @@
 #define MAX_BATCH			1000000
 #define MIN_PAYLOAD_BYTES	2
 #define MAX_PAYLOAD_BYTES	JENTRY_OFFLENMASK
+#define MAX_RATE			1000000
+#define MIN_PERIOD			1000
+#define MAX_FAILURES		10000
+#define MIN_AGING			1000
+
+#define RATE_EXAMPLE	"{\"limit\": 100, \"period\": \"60 s\"}"
 
 typedef enum OptionType
 {
@@ -25,66 +31,151 @@ typedef enum OptionType
 	OPTION_INT,					/* int32 */
 	OPTION_NUMBER,				/* double */
 	OPTION_QUEUE,				/* name of a queue, or nothing */
-	OPTION_EXPIRED_TO,			/* bool: word "dead_letter", else "drop" */
-	OPTION_BACKOFF				/* object, see backoff_options */
+	OPTION_BOOL,				/* bool */
+	OPTION_WORD,				/* int8, place in words, from 0 on */
+	OPTION_OBJECT				/* struct of its own, see set */
 } OptionType;
 
-/* min, max and initial mean nothing for the last three types. */
+typedef struct OptionSet OptionSet;
+
+/*
+ * min and max are for numbers and intervals, words and set for those types.
+ * initial is also what stands for null; of an object, the defaults of set.
+ */
 typedef struct Option
 {
 	const char *name;
 	OptionType	type;
-	size_t		offset;			/* in JobqQueue or JobqBackoff */
+	size_t		offset;			/* in JobqQueue or the object's struct */
 	double		min;
 	double		max;
 	double		initial;
+	const char *const *words;	/* ends with NULL */
+	const OptionSet *set;
 } Option;
 
-static const Option queue_options[] = {
-	{"lease_for", OPTION_INTERVAL, offsetof(JobqQueue, lease_for),
-	JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX, 5 * USECS_PER_MINUTE},
-	{"max_attempts", OPTION_INT, offsetof(JobqQueue, max_attempts),
-	1, JOBQ_ATTEMPTS_MAX, 10},
-	{"backoff", OPTION_BACKOFF, offsetof(JobqQueue, backoff), 0, 0, 0},
-	{"dead_letter", OPTION_QUEUE, offsetof(JobqQueue, dead_letter), 0, 0, 0},
-	{"retention", OPTION_INTERVAL, offsetof(JobqQueue, retention),
-	0, MAX_RETENTION, USECS_PER_DAY},
-	{"dead_retention", OPTION_INTERVAL, offsetof(JobqQueue, dead_retention),
-	0, MAX_RETENTION, 30 * USECS_PER_DAY},
-	{"ttl", OPTION_INTERVAL, offsetof(JobqQueue, ttl),
-	MIN_TTL, MAX_RETENTION, 0},
-	{"expired_to", OPTION_EXPIRED_TO,
-	offsetof(JobqQueue, expired_to_dead_letter), 0, 0, 0},
-	{"max_payload_bytes", OPTION_INT, offsetof(JobqQueue, max_payload_bytes),
-	MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, 1048576},
-	{"max_batch", OPTION_INT, offsetof(JobqQueue, max_batch),
-	1, MAX_BATCH, 10000},
-};
-
-static const Option backoff_options[] = {
-	{"base", OPTION_INTERVAL, offsetof(JobqBackoff, base),
-	0, MAX_DELAY, 5 * USECS_PER_SEC},
-	{"factor", OPTION_NUMBER, offsetof(JobqBackoff, factor),
-	1, MAX_FACTOR, 2},
-	{"cap", OPTION_INTERVAL, offsetof(JobqBackoff, cap),
-	0, MAX_DELAY, USECS_PER_HOUR},
-	{"jitter", OPTION_NUMBER, offsetof(JobqBackoff, jitter), 0, 1, 0.1},
-};
-
 /* A set of options, and how a message calls them. */
-typedef struct OptionSet
+struct OptionSet
 {
 	const Option *options;
 	int			n;
 	const char *what;			/* "queue option" */
 	const char *prefix;			/* of the option's name in messages */
-} OptionSet;
+	const char *example;		/* of an object's value */
+};
 
-static const OptionSet queue_set = {
-	queue_options, lengthof(queue_options), "queue option", ""
+/* ---- objects ---- */
+
+static const Option backoff_options[] = {
+	{"base", OPTION_INTERVAL, offsetof(JobqBackoff, base),
+	.max = MAX_DELAY,.initial = 5 * USECS_PER_SEC},
+	{"factor", OPTION_NUMBER, offsetof(JobqBackoff, factor),
+	.min = 1,.max = MAX_FACTOR,.initial = 2},
+	{"cap", OPTION_INTERVAL, offsetof(JobqBackoff, cap),
+	.max = MAX_DELAY,.initial = USECS_PER_HOUR},
+	{"jitter", OPTION_NUMBER, offsetof(JobqBackoff, jitter),
+	.min = 0,.max = 1,.initial = 0.1},
 };
 static const OptionSet backoff_set = {
-	backoff_options, lengthof(backoff_options), "backoff option", "backoff."
+	backoff_options, lengthof(backoff_options), "backoff option", "backoff.",
+	"{\"base\": \"5 s\", \"factor\": 2, \"cap\": \"1 h\", \"jitter\": 0.1}"
+};
+
+static const Option rate_options[] = {
+	{"limit", OPTION_INT, offsetof(JobqRate, limit),
+	.min = 1,.max = MAX_RATE},
+	{"period", OPTION_INTERVAL, offsetof(JobqRate, period),
+	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
+};
+static const OptionSet rate_set = {
+	rate_options, lengthof(rate_options), "rate_limit option", "rate_limit.",
+	RATE_EXAMPLE
+};
+static const OptionSet group_rate_set = {
+	rate_options, lengthof(rate_options), "group_rate_limit option",
+	"group_rate_limit.", RATE_EXAMPLE
+};
+
+static const char *const per_words[] = {"queue", "role", "group", NULL};
+static const Option enqueue_limit_options[] = {
+	{"limit", OPTION_INT, offsetof(JobqEnqueueLimit, rate.limit),
+	.min = 1,.max = MAX_RATE},
+	{"period", OPTION_INTERVAL, offsetof(JobqEnqueueLimit, rate.period),
+	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
+	{"per", OPTION_WORD, offsetof(JobqEnqueueLimit, per),
+	.initial = JOBQ_PER_QUEUE,.words = per_words},
+};
+static const OptionSet enqueue_limit_set = {
+	enqueue_limit_options, lengthof(enqueue_limit_options),
+	"enqueue_limit option", "enqueue_limit.",
+	"{\"limit\": 100, \"period\": \"60 s\", \"per\": \"role\"}"
+};
+
+static const Option breaker_options[] = {
+	{"failures", OPTION_INT, offsetof(JobqBreaker, failures),
+	.min = 1,.max = MAX_FAILURES},
+	{"window", OPTION_INTERVAL, offsetof(JobqBreaker, window),
+	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
+	{"open", OPTION_INTERVAL, offsetof(JobqBreaker, open),
+	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
+};
+static const OptionSet breaker_set = {
+	breaker_options, lengthof(breaker_options), "circuit_breaker option",
+	"circuit_breaker.",
+	"{\"failures\": 5, \"window\": \"60 s\", \"open\": \"60 s\"}"
+};
+
+/* ---- queues ---- */
+
+static const char *const expired_to_words[] = {"drop", "dead_letter", NULL};
+static const char *const on_retry_words[] = {"", "block", "skip", NULL};
+static const char *const ordering_words[] = {"priority", "fair", NULL};
+
+static const Option queue_options[] = {
+	{"lease_for", OPTION_INTERVAL, offsetof(JobqQueue, lease_for),
+	.min = JOBQ_LEASE_FOR_MIN,.max = JOBQ_LEASE_FOR_MAX,
+	.initial = 5 * USECS_PER_MINUTE},
+	{"max_attempts", OPTION_INT, offsetof(JobqQueue, max_attempts),
+	.min = 1,.max = JOBQ_ATTEMPTS_MAX,.initial = 10},
+	{"backoff", OPTION_OBJECT, offsetof(JobqQueue, backoff),
+	.set = &backoff_set},
+	{"dead_letter", OPTION_QUEUE, offsetof(JobqQueue, dead_letter),.min = 0},
+	{"retention", OPTION_INTERVAL, offsetof(JobqQueue, retention),
+	.max = MAX_RETENTION,.initial = USECS_PER_DAY},
+	{"dead_retention", OPTION_INTERVAL, offsetof(JobqQueue, dead_retention),
+	.max = MAX_RETENTION,.initial = 30 * USECS_PER_DAY},
+	{"ttl", OPTION_INTERVAL, offsetof(JobqQueue, ttl),
+	.min = MIN_TTL,.max = MAX_RETENTION},
+	{"expired_to", OPTION_WORD, offsetof(JobqQueue, expired_to),
+	.initial = JOBQ_EXPIRED_DROP,.words = expired_to_words},
+	{"max_payload_bytes", OPTION_INT, offsetof(JobqQueue, max_payload_bytes),
+	.min = MIN_PAYLOAD_BYTES,.max = MAX_PAYLOAD_BYTES,.initial = 1048576},
+	{"max_batch", OPTION_INT, offsetof(JobqQueue, max_batch),
+	.min = 1,.max = MAX_BATCH,.initial = 10000},
+	{"max_depth", OPTION_INT, offsetof(JobqQueue, max_depth),
+	.min = 1,.max = PG_INT32_MAX},
+	{"max_active", OPTION_INT, offsetof(JobqQueue, rules.max_active),
+	.min = 1,.max = PG_INT32_MAX},
+	{"group_limit", OPTION_INT, offsetof(JobqQueue, rules.group_limit),
+	.min = 1,.max = PG_INT32_MAX},
+	{"group_on_retry", OPTION_WORD, offsetof(JobqQueue, rules.group_on_retry),
+	.initial = JOBQ_ON_RETRY_DEFAULT,.words = on_retry_words},
+	{"ordering", OPTION_WORD, offsetof(JobqQueue, rules.ordering),
+	.initial = JOBQ_ORDER_PRIORITY,.words = ordering_words},
+	{"aging", OPTION_INTERVAL, offsetof(JobqQueue, rules.aging),
+	.min = MIN_AGING,.max = MAX_DELAY},
+	{"rate_limit", OPTION_OBJECT, offsetof(JobqQueue, rules.rate_limit),
+	.set = &rate_set},
+	{"group_rate_limit", OPTION_OBJECT,
+	offsetof(JobqQueue, rules.group_rate_limit),.set = &group_rate_set},
+	{"enqueue_limit", OPTION_OBJECT, offsetof(JobqQueue, enqueue_limit),
+	.set = &enqueue_limit_set},
+	{"circuit_breaker", OPTION_OBJECT, offsetof(JobqQueue, rules.breaker),
+	.set = &breaker_set},
+	{"notify", OPTION_BOOL, offsetof(JobqQueue, notify),.initial = false},
+};
+static const OptionSet queue_set = {
+	queue_options, lengthof(queue_options), "queue option", "", NULL
 };
 
 static void set_default(const Option *option, char *target);
@@ -114,13 +205,26 @@ set_default(const Option *option, char *target)
 		case OPTION_QUEUE:
 			*target = '\0';
 			break;
-		case OPTION_EXPIRED_TO:
-			*(bool *) target = false;
+		case OPTION_BOOL:
+			*(bool *) target = option->initial != 0;
 			break;
-		case OPTION_BACKOFF:
-			set_defaults(&backoff_set, target);
+		case OPTION_WORD:
+			*(int8 *) target = (int8) option->initial;
+			break;
+		case OPTION_OBJECT:
+			set_defaults(option->set, target);
 			break;
 	}
+}
+
+JOBQ_NORETURN static void
+raise_invalid(const char *name, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+			 errmsg("invalid value for \"%s\"", name),
+			 errdetail("%s", detail),
+			 errhint("Correct \"%s\" and call again.", name)));
 }
 
 static void
@@ -147,31 +251,27 @@ is_word(const JsonbValue *value, const char *word)
 		memcmp(value->val.string.val, word, strlen(word)) == 0;
 }
 
-static void
-set_expired_to(const JsonbValue *value, const char *name, bool *dead_letter)
+/* An empty word stands for a default that cannot be named. */
+static int8
+get_word(const JsonbValue *value, const char *name, const char *const *words)
 {
-	*dead_letter = is_word(value, "dead_letter");
-	if (!*dead_letter && !is_word(value, "drop"))
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-				 errmsg("invalid value for \"%s\"", name),
-				 errdetail("Valid are: drop, dead_letter."),
-				 errhint("Correct \"%s\" and call again.", name)));
+	StringInfoData valid;
+
+	initStringInfo(&valid);
+	for (int8 i = 0; words[i] != NULL; i++)
+	{
+		if (words[i][0] == '\0')
+			continue;
+		if (is_word(value, words[i]))
+			return i;
+		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", words[i]);
+	}
+	raise_invalid(name, psprintf("Valid are: %s.", valid.data));
 }
 
-/* The whole object is new: what it does not name gets its default. */
 static void
-set_backoff(const JsonbValue *value, const char *name, JobqBackoff *backoff)
+check_backoff(const JobqBackoff *backoff)
 {
-	if (value->type != jbvBinary ||
-		!JsonContainerIsObject(value->val.binary.data))
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-				 errmsg("invalid value for \"%s\"", name),
-				 errdetail("It must be a JSON object such as {\"base\": \"5 s\", \"factor\": 2, \"cap\": \"1 h\", \"jitter\": 0.1}."),
-				 errhint("Correct \"%s\" and call again.", name)));
-	set_defaults(&backoff_set, (char *) backoff);
-	apply(&backoff_set, value->val.binary.data, (char *) backoff);
 	if (backoff->base > 0 &&
 		backoff->cap < Max(backoff->base, USECS_PER_SEC))
 		ereport(ERROR,
@@ -179,6 +279,38 @@ set_backoff(const JsonbValue *value, const char *name, JobqBackoff *backoff)
 				 errmsg("invalid value for \"%s\"", "backoff.cap"),
 				 errdetail("The longest delay must be at least \"base\" and at least 1 second; without \"cap\" it is 1 hour."),
 				 errhint("Give a longer \"cap\", or a shorter \"base\".")));
+}
+
+/* Of limits, all that is a number must be given. */
+static void
+check_limit(const OptionSet *set, const char *name, const char *target)
+{
+	for (int i = 0; i < set->n; i++)
+	{
+		const Option *option = &set->options[i];
+		const char *value = target + option->offset;
+
+		if ((option->type == OPTION_INT && *(const int32 *) value == 0) ||
+			(option->type == OPTION_INTERVAL && *(const int64 *) value == 0))
+			raise_invalid(name, psprintf("It lacks \"%s\".", option->name));
+	}
+}
+
+/* The whole object is new: what it does not name gets its default. */
+static void
+set_object(const OptionSet *set, const JsonbValue *value, const char *name,
+		   char *target)
+{
+	if (value->type != jbvBinary ||
+		!JsonContainerIsObject(value->val.binary.data))
+		raise_invalid(name, psprintf("It must be a JSON object such as %s.",
+									 set->example));
+	set_defaults(set, target);
+	apply(set, value->val.binary.data, target);
+	if (set == &backoff_set)
+		check_backoff((const JobqBackoff *) target);
+	else
+		check_limit(set, name, target);
 }
 
 static void
@@ -204,11 +336,16 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 		case OPTION_QUEUE:
 			set_queue_name(value, name, target);
 			break;
-		case OPTION_EXPIRED_TO:
-			set_expired_to(value, name, (bool *) target);
+		case OPTION_BOOL:
+			if (value->type != jbvBool)
+				raise_invalid(name, "It must be true or false.");
+			*(bool *) target = value->val.boolean;
 			break;
-		case OPTION_BACKOFF:
-			set_backoff(value, name, (JobqBackoff *) target);
+		case OPTION_WORD:
+			*(int8 *) target = get_word(value, name, option->words);
+			break;
+		case OPTION_OBJECT:
+			set_object(option->set, value, name, target);
 			break;
 	}
 }
@@ -283,7 +420,8 @@ jobq_options_apply(Jsonb *options, JobqQueue *queue)
 void
 jobq_options_check(const JobqQueue *queue)
 {
-	if (queue->expired_to_dead_letter && queue->dead_letter[0] == '\0')
+	if (queue->expired_to == JOBQ_EXPIRED_DEAD_LETTER &&
+		queue->dead_letter[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
 				 errmsg("invalid value for \"%s\"", "expired_to"),

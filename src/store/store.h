@@ -15,6 +15,8 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
+#include "rules.h"
+
 /* ---- catalog.c: relation OIDs of this installation ---- */
 
 typedef enum JobqTable
@@ -79,6 +81,13 @@ typedef struct JobqBackoff
 	double		jitter;			/* share of the delay, 0..1 */
 } JobqBackoff;
 
+/* In the order of the option's words. */
+typedef enum JobqExpiredTo
+{
+	JOBQ_EXPIRED_DROP,
+	JOBQ_EXPIRED_DEAD_LETTER
+} JobqExpiredTo;
+
 /* Privileges on a queue, as stored in jobq.queue_acl. */
 #define JOBQ_PRIV_ENQUEUE		1
 #define JOBQ_PRIV_DEQUEUE		2
@@ -102,9 +111,13 @@ typedef struct JobqQueue
 	int64		retention;		/* us */
 	int64		dead_retention; /* us */
 	int64		ttl;			/* us, 0 = none */
-	bool		expired_to_dead_letter;
+	int8		expired_to;		/* JobqExpiredTo */
 	int32		max_payload_bytes;
 	int32		max_batch;
+	int32		max_depth;		/* 0 = no limit */
+	JobqEnqueueLimit enqueue_limit;
+	bool		notify;
+	JobqRules	rules;
 } JobqQueue;
 
 /* Look a queue up; false when there is none. No privilege is demanded. */

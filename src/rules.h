@@ -1,0 +1,68 @@
+/*
+ * rules.h: the limits and the order of a queue, as its options say them and as
+ * shared memory keeps them.
+ */
+#ifndef JOBQ_RULES_H
+#define JOBQ_RULES_H
+
+/* At most limit in any time as long as period; limit 0 = no limit. */
+typedef struct JobqRate
+{
+	int32		limit;
+	int64		period;			/* us */
+} JobqRate;
+
+#define JOBQ_PERIOD_MAX		USECS_PER_DAY
+
+/* The enums are in the order of their options' words. */
+typedef enum JobqPer
+{
+	JOBQ_PER_QUEUE,
+	JOBQ_PER_ROLE,
+	JOBQ_PER_GROUP
+} JobqPer;
+
+/* How fast jobs may be enqueued, counted together by `per`. */
+typedef struct JobqEnqueueLimit
+{
+	JobqRate	rate;
+	int8		per;			/* JobqPer */
+} JobqEnqueueLimit;
+
+typedef struct JobqBreaker
+{
+	int32		failures;		/* 0 = no breaker */
+	int64		window;			/* us */
+	int64		open;			/* us */
+} JobqBreaker;
+
+typedef enum JobqOnRetry
+{
+	JOBQ_ON_RETRY_DEFAULT,		/* block if group_limit is 1, else skip */
+	JOBQ_ON_RETRY_BLOCK,
+	JOBQ_ON_RETRY_SKIP
+} JobqOnRetry;
+
+typedef enum JobqOrdering
+{
+	JOBQ_ORDER_PRIORITY,
+	JOBQ_ORDER_FAIR
+} JobqOrdering;
+
+/*
+ * What decides which job goes next, and when none may. Compared as bytes, so
+ * it is always cleared before it is filled in.
+ */
+typedef struct JobqRules
+{
+	int32		max_active;		/* 0 = no limit */
+	int32		group_limit;	/* 0 = no limit */
+	int8		group_on_retry; /* JobqOnRetry */
+	int8		ordering;		/* JobqOrdering */
+	int64		aging;			/* us a step of priority, 0 = none */
+	JobqRate	rate_limit;
+	JobqRate	group_rate_limit;
+	JobqBreaker breaker;
+} JobqRules;
+
+#endif							/* JOBQ_RULES_H */
