@@ -155,6 +155,61 @@ read_chunk(Refill *refill)
 
 /* ---- placing ---- */
 
+static bool
+comes_before(const Refill *refill, int a, int b)
+{
+	if (refill->from[a] != refill->from[b])
+		return refill->from[a] < refill->from[b];
+	return refill->tickets[a].ticket < refill->tickets[b].ticket;
+}
+
+/* Those that have just come in, by source and ticket; mostly they are. */
+static int
+sort_fresh(const Refill *refill, const JobqSlotRef *fresh, int done,
+		   int *sorted)
+{
+	int			n = 0;
+
+	for (int i = 0; i < done; i++)
+	{
+		int			at = n;
+
+		if (fresh[i].slot == JOBQ_NIL)
+			continue;
+		for (; at > 0 && comes_before(refill, i, sorted[at - 1]); at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = i;
+		n++;
+	}
+	return n;
+}
+
+/* Look which of them have ended. */
+static void
+look_at_fresh(Refill *refill, const JobqSlotRef *fresh, int done, bool *ended)
+{
+	int			sorted[JOBQ_CHUNK];
+	int			n = sort_fresh(refill, fresh, done, sorted);
+	int			to;
+
+	for (int from = 0; from < n; from = to)
+	{
+		int			source = refill->from[sorted[from]];
+		int64		tickets[JOBQ_CHUNK];
+		bool		found[JOBQ_CHUNK];
+
+		for (to = from; to < n && refill->from[sorted[to]] == source; to++)
+			tickets[to - from] = refill->tickets[sorted[to]].ticket;
+		jobq_probe_many(&refill->sources[source].probe, tickets, to - from,
+						found);
+		for (int i = from; i < to; i++)
+		{
+			ended[sorted[i]] = found[i - from];
+			refill->entered |= !found[i - from];
+		}
+	}
+}
+
 /*
  * Put them in, look which have ended, link the others. Returns how many were
  * dealt with.
@@ -176,16 +231,7 @@ place_chunk(Refill *refill)
 	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
-		for (int i = 0; i < done; i++)
-		{
-			Source	   *source = &refill->sources[refill->from[i]];
-
-			if (fresh[i].slot == JOBQ_NIL)
-				continue;
-			ended[i] = jobq_probe_ended(&source->probe,
-										refill->tickets[i].ticket);
-			refill->entered |= !ended[i];
-		}
+		look_at_fresh(refill, fresh, done, ended);
 		RESUME_INTERRUPTS();
 	}
 	PG_FINALLY();
