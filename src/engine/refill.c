@@ -23,6 +23,7 @@
 #include "store/order.h"
 
 #define PIECE			4096	/* tickets looked at in one go */
+#define TURN			INT64CONST(60000)	/* us, then other work has its turn */
 #define STUCK_RETRY		INT64CONST(50000)	/* no slot was to be had */
 
 /* One epoch's tickets, the next of them in hand. */
@@ -361,13 +362,40 @@ load_lost_leases(const JobqSession *session)
 		jobq_keeper_commit();
 }
 
+/* A piece for each queue that wants one; false when none did. */
+static bool
+refill_parts(const JobqSession *session, TimestampTz now, TimestampTz *next)
+{
+	bool		wanted = false;
+	JobqPart   *part;
+
+	*next = JOBQ_NEVER;
+	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(session->db, session->gen, i, &part))
+	{
+		if (!jobq_refill_wanted(part, session->gen))
+			continue;
+		if (!wanted)
+			jobq_share_slots();
+		wanted = true;
+		if (!jobq_keeper_begin(session->db->install))
+		{
+			*next = now + STUCK_RETRY;
+			return false;
+		}
+		*next = Min(*next, refill_part(session, part) ? now : now + STUCK_RETRY);
+		jobq_keeper_commit();
+		CHECK_FOR_INTERRUPTS();
+	}
+	return wanted;
+}
+
 TimestampTz
 jobq_tend_refill(const JobqSession *session, TimestampTz now)
 {
 	static bool started = false;
-	TimestampTz next = JOBQ_NEVER;
-	bool		shared = false;
-	JobqPart   *part;
+	TimestampTz until = jobq_now() + TURN;
+	TimestampTz next;
 
 	if (!started)
 		jobq_refill_reset(session->db, session->gen);
@@ -376,19 +404,8 @@ jobq_tend_refill(const JobqSession *session, TimestampTz now)
 	/* what runs without a slot must not be taken for available */
 	if (jobq_lacks_leases(session->db))
 		return now + STUCK_RETRY;
-	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
-		 i = jobq_parts_of(session->db, session->gen, i, &part))
-	{
-		if (!jobq_refill_wanted(part, session->gen))
-			continue;
-		if (!shared)
-			jobq_share_slots();
-		shared = true;
-		if (!jobq_keeper_begin(session->db->install))
-			return now + STUCK_RETRY;
-		next = Min(next, refill_part(session, part) ? now : now + STUCK_RETRY);
-		jobq_keeper_commit();
-		CHECK_FOR_INTERRUPTS();
-	}
+	while (refill_parts(session, now, &next) && next <= now &&
+		   jobq_now() < until)
+		;
 	return next;
 }
