@@ -1,8 +1,8 @@
 /*
  * epochs.c: the keeper's list of epochs; opening, closing and sealing them;
  * and one short step at a time of their life. What becomes of sealed ones is
- * drain.c's, what goes history.c's, what gets old freeze.c's. Waits for nobody,
- * wakes up for nothing.
+ * drain.c's, what goes history.c's, what gets old freeze.c's. Waits for
+ * nobody, wakes up for nothing.
  */
 #include "postgres.h"
 
