@@ -10,9 +10,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $ROWS = 300;
+my $ROWS = 1000;				# a slow freezer takes a minute for them
 my $MAX_AGE = 100_000;			# the least that PostgreSQL takes
-my $SOON = 10;					# a slow freezer takes longer than that
+my $SOON = 20;					# seconds
 
 my $node = start_node(
 	'freeze', qq{
