@@ -245,6 +245,8 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	disconnect(&context);
 	if (queue->dead_retention != wanted->dead_retention)
 		jobq_xact_died(session, jobq_now());
+	if (queue->rules.aging != wanted->rules.aging)
+		jobq_xact_aging(session, queue->queue_id, wanted->rules.aging);
 }
 
 static void
@@ -291,6 +293,8 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));
 		jobq_xact_epoch_news(&session);
+		if (wanted.rules.aging != 0 && jobq_queue_by_name(name, &queue))
+			jobq_xact_aging(&session, queue.queue_id, wanted.rules.aging);
 		PG_RETURN_BOOL(true);
 	}
 	if (if_exists == IF_EXISTS_ERROR)

@@ -45,9 +45,18 @@ lease_after(const JobqPart *part, const JobqSlot *key)
 static bool
 is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 {
-	JobqKey		key = jobq_key_of(&slot->t);
+	JobqKey		key = jobq_slot_key(slot);
 
 	return jobq_key_before(&key, &part->frontier);
+}
+
+static bool
+comes_before(const JobqPart *part, const JobqSlot *slot, const JobqTicket *t)
+{
+	JobqKey		key = jobq_slot_key(slot);
+	JobqKey		other = jobq_key_of(t, part->aging);
+
+	return jobq_key_before(&key, &other);
 }
 
 /* Whoever takes jobs brings the queue's present rules along. */
@@ -83,8 +92,7 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		if (number == JOBQ_NIL)
 			break;
 		slot = &jobq_slots[number];
-		if (take->before != NULL &&
-			jobq_compare_tickets(&slot->t, take->before) >= 0)
+		if (take->before != NULL && !comes_before(part, slot, take->before))
 			break;
 		if (!is_before_frontier(part, slot))
 			break;
@@ -161,6 +169,7 @@ jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 		{
 			if (after != NULL)
 			{
+				key.part = jobq_part_index(part);
 				key.t = *after;
 				at = ready_after(part, &key);
 			}

@@ -97,10 +97,16 @@ jobq_slot_part(const JobqSlot *slot)
 	return &jobq_parts[slot->part];
 }
 
-extern const JobqTreeType jobq_ready_tree;	/* priority, run_at, id */
+/* Where it stands in its part's ready tree. */
+static inline JobqKey
+jobq_slot_key(const JobqSlot *slot)
+{
+	return jobq_key_of(&slot->t, jobq_slot_part(slot)->aging);
+}
+
+extern const JobqTreeType jobq_ready_tree;	/* jobq_slot_key() */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
 extern const JobqTreeType jobq_expiry_tree; /* the ticket's expires_at, id */
-extern int	jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b);
 
 /*
  * Into or out of the tree that the slot's state asks for; to unlink one that
@@ -178,9 +184,9 @@ extern bool jobq_is_held(JobqPart *part, TransactionId mine,
 
 /*
  * Push the last available slot of the queue out to disk, if it comes after
- * key (NULL: whatever it is).
+ * ticket t (NULL: whatever it is).
  */
-extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key);
+extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t);
 
 /*
  * jobq_slot_enter; where there is no slot the queue's last job makes room: for

@@ -73,6 +73,10 @@ extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
 /* The keeper is to look at the epochs and their classes after the commit. */
 extern void jobq_xact_epoch_news(const JobqSession *session);
 
+/* At commit the queue's jobs go by its option aging. */
+extern void jobq_xact_aging(const JobqSession *session, int32 queue_id,
+							int64 aging);
+
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
 									int32 queue_id);

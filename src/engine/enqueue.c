@@ -71,7 +71,7 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		JobqTicket	t;
 
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
-		jobq_xact_publish(session, &t);
+		jobq_xact_publish(session, queue, &t);
 	}
 	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);

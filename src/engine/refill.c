@@ -25,21 +25,28 @@
 #define PIECE			4096	/* tickets looked at in one go */
 #define STUCK_RETRY		INT64CONST(50000)	/* no slot was to be had */
 
-/* One epoch's tickets, the next of them in hand. */
+/*
+ * One epoch's tickets, of an aging queue those of one priority; the next of
+ * them in hand.
+ */
 typedef struct Source
 {
 	JobqBelts	belts;
 	JobqOrderScan scan;
 	JobqProbe	probe;
 	JobqTicket	next;
+	bool		one_priority;
+	int16		priority;
 } Source;
 
 typedef struct Refill
 {
 	const JobqSession *session;
 	JobqPart   *part;
+	int64		aging;			/* of the order that the part goes by */
 	Source	   *sources;
 	int			nsources;
+	int			sources_size;
 	binaryheap *heap;			/* of sources, smallest next first */
 
 	JobqTicket	tickets[JOBQ_CHUNK];
@@ -48,15 +55,20 @@ typedef struct Refill
 	bool		entered;		/* some of them were not in memory before */
 } Refill;
 
+static JobqKey
+next_key(const Refill *refill, int source)
+{
+	return jobq_key_of(&refill->sources[source].next, refill->aging);
+}
+
 static int
 compare_sources(Datum a, Datum b, void *arg)
 {
-	Source	   *sources = arg;
-	JobqKey		x = jobq_key_of(&sources[DatumGetInt32(a)].next);
-	JobqKey		y = jobq_key_of(&sources[DatumGetInt32(b)].next);
+	JobqKey		x = next_key(arg, DatumGetInt32(a));
+	JobqKey		y = next_key(arg, DatumGetInt32(b));
 
 	/* the heap gives its largest first */
-	return jobq_key_before(&x, &y) ? 1 : jobq_key_before(&y, &x) ? -1 : 0;
+	return jobq_key_compare(&y, &x);
 }
 
 /* ---- reading ---- */
@@ -67,7 +79,15 @@ read_next(Source *source)
 	if (!jobq_order_next(&source->scan))
 		return false;
 	jobq_ticket_of_slot(source->scan.slot, source->belts.epoch, &source->next);
-	return true;
+	return !source->one_priority || source->next.priority == source->priority;
+}
+
+static void
+close_source(Source *source)
+{
+	jobq_order_end(&source->scan);
+	jobq_probe_end(&source->probe);
+	jobq_belts_close(&source->belts);
 }
 
 /* False when there is nothing, or the epoch has just been dropped. */
@@ -87,15 +107,53 @@ open_source(Refill *refill, Source *source, int32 epoch, Snapshot snapshot,
 					 from->priority == JOBQ_KEY_START, from->priority,
 					 from->run_at, from->id);
 	jobq_probe_begin(&source->probe, outcome);
-	return true;
+	if (read_next(source))
+		return true;
+	close_source(source);
+	return false;
 }
 
-static void
-close_source(Source *source)
+static Source *
+new_source(Refill *refill)
 {
-	jobq_order_end(&source->scan);
-	jobq_probe_end(&source->probe);
-	jobq_belts_close(&source->belts);
+	if (refill->nsources == refill->sources_size)
+	{
+		refill->sources_size *= 2;
+		refill->sources = repalloc(refill->sources,
+								   sizeof(Source) * refill->sources_size);
+	}
+	return memset(&refill->sources[refill->nsources], 0, sizeof(Source));
+}
+
+/* In the index each priority is in order for itself: a source for each. */
+static void
+open_priorities(Refill *refill, int32 epoch, Snapshot snapshot,
+				const JobqKey *from)
+{
+	JobqKey		at = {.priority = JOBQ_KEY_START};
+	Source	   *source = new_source(refill);
+
+	while (open_source(refill, source, epoch, snapshot, &at))
+	{
+		int16		priority = source->next.priority;
+
+		close_source(source);
+		source = new_source(refill);
+		source->one_priority = true;
+		source->priority = priority;
+		at.priority = priority;
+		at.run_at = from->priority == JOBQ_KEY_START ? DT_NOBEGIN :
+			from->run_at - priority * refill->aging;
+		at.id = from->id;
+		if (open_source(refill, source, epoch, snapshot, &at))
+			refill->nsources++;
+
+		/* and on to the next priority that there is */
+		source = new_source(refill);
+		at.priority = priority + 1;
+		at.run_at = DT_NOBEGIN;
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 static void
@@ -104,20 +162,22 @@ open_sources(Refill *refill, Snapshot snapshot, const JobqKey *from)
 	int32	   *epochs;
 	int			nepochs = jobq_epoch_list_undrained(&epochs);
 
-	refill->sources = palloc0(sizeof(Source) * Max(nepochs, 1));
-	refill->heap = binaryheap_allocate(Max(nepochs, 1), compare_sources,
-									   refill->sources);
+	refill->aging = refill->part->aging;
+	refill->sources_size = Max(nepochs, 1);
+	refill->sources = palloc(sizeof(Source) * refill->sources_size);
 	for (int i = 0; i < nepochs; i++)
 	{
-		Source	   *source = &refill->sources[refill->nsources];
-
-		if (!open_source(refill, source, epochs[i], snapshot, from))
-			continue;
-		if (read_next(source))
-			binaryheap_add(refill->heap, Int32GetDatum(refill->nsources));
-		refill->nsources++;
+		if (refill->aging != 0)
+			open_priorities(refill, epochs[i], snapshot, from);
+		else if (open_source(refill, new_source(refill), epochs[i], snapshot,
+							 from))
+			refill->nsources++;
 	}
 	pfree(epochs);
+	refill->heap = binaryheap_allocate(Max(refill->nsources, 1),
+									   compare_sources, refill);
+	for (int i = 0; i < refill->nsources; i++)
+		binaryheap_add(refill->heap, Int32GetDatum(i));
 }
 
 static bool
@@ -215,11 +275,11 @@ walk(Refill *refill, JobqKey *reached)
 			return true;
 		}
 		CHECK_FOR_INTERRUPTS();
-		*reached = jobq_key_of(&refill->tickets[0]);
+		*reached = jobq_key_of(&refill->tickets[0], refill->aging);
 		done = place_chunk(refill);
 		if (done < refill->n)
 		{
-			*reached = jobq_key_of(&refill->tickets[done]);
+			*reached = jobq_key_of(&refill->tickets[done], refill->aging);
 			return false;
 		}
 		/* what is in memory already costs little to pass */
@@ -230,11 +290,8 @@ walk(Refill *refill, JobqKey *reached)
 	if (binaryheap_empty(refill->heap))
 		reached->priority = JOBQ_KEY_END;
 	else
-	{
-		int			next = DatumGetInt32(binaryheap_first(refill->heap));
-
-		*reached = jobq_key_of(&refill->sources[next].next);
-	}
+		*reached = next_key(refill,
+							DatumGetInt32(binaryheap_first(refill->heap)));
 	return true;
 }
 
@@ -262,6 +319,21 @@ read_piece(Refill *refill, const JobqKey *from, uint64 claimers,
 }
 
 /*
+ * What the queue's order is, and that nothing stands in another one.
+ */
+static void
+prepare_part(const JobqSession *session, JobqPart *part)
+{
+	JobqQueue	queue;
+
+	if (!jobq_part_knows_aging(part) &&
+		jobq_queue_by_id(part->queue_id, &queue))
+		jobq_part_learn_aging(part, session->gen, queue.rules.aging);
+	while (jobq_refill_clear(part, session->gen))
+		CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * One piece for one queue; false when there was no room for more. Whatever
  * happens, the refill does not stay open: sessions may wait for its end.
  */
@@ -274,6 +346,7 @@ refill_part(const JobqSession *session, JobqPart *part)
 	uint64		claimers;
 	bool		room = true;
 
+	prepare_part(session, part);
 	if (!jobq_refill_begin(part, session->gen, &from, &claimers))
 		return true;
 	reached = from;

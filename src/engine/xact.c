@@ -80,9 +80,13 @@ own_reserve(void)
 	}
 }
 
-/* The entry of a queue's tickets that have no entries of their own. */
+/*
+ * The entry of a queue's tickets that have no entries of their own. What was
+ * written before the queue's order changed may come anywhere in the new one.
+ */
 static JobqOp *
-spill_entry(const JobqSession *session, const JobqTicket *t)
+spill_entry(const JobqSession *session, const JobqQueue *queue,
+			const JobqTicket *t)
 {
 	JobqOp	   *op;
 
@@ -91,26 +95,32 @@ spill_entry(const JobqSession *session, const JobqTicket *t)
 		op = &ops[i];
 		if (op->kind == OP_SPILL && op->queue_id == t->queue_id &&
 			op->subid == GetCurrentSubTransactionId())
+		{
+			if (op->aging != queue->rules.aging)
+				op->first.priority = JOBQ_KEY_START;
 			return op;
+		}
 	}
 	op = push(OP_SPILL, session->db);
 	op->ref.gen = session->gen;
 	op->queue_id = t->queue_id;
-	op->first = jobq_key_of(t);
+	op->aging = queue->rules.aging;
+	op->first = jobq_key_of(t, op->aging);
 	return op;
 }
 
 /* A new ticket: dispatched once we commit, and to ourselves at once. */
 void
-jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
+jobq_xact_publish(const JobqSession *session, const JobqQueue *queue,
+				  const JobqTicket *t)
 {
 	JobqOp	   *op;
 
 	if (nown >= JOBQ_OWN_MAX)
 	{
-		JobqKey		key = jobq_key_of(t);
+		JobqKey		key = jobq_key_of(t, queue->rules.aging);
 
-		op = spill_entry(session, t);
+		op = spill_entry(session, queue, t);
 		op->delta++;
 		if (jobq_key_before(&key, &op->first))
 			op->first = key;
@@ -350,6 +360,16 @@ jobq_xact_steered(const JobqSession *session)
 }
 
 void
+jobq_xact_aging(const JobqSession *session, int32 queue_id, int64 aging)
+{
+	JobqOp	   *op = push(OP_AGING, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->aging = aging;
+}
+
+void
 jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 {
 	JobqOp	   *op = push(OP_QUEUE_DROPPED, session->db);
@@ -360,20 +380,11 @@ jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 
 /* ---- our own uncommitted jobs ---- */
 
-static bool
-comes_before(const JobqTicket *a, const JobqTicket *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority;
-	if (a->run_at != b->run_at)
-		return a->run_at < b->run_at;
-	return a->id < b->id;
-}
-
 int
-jobq_own_first(int32 queue_id)
+jobq_own_first(const JobqQueue *queue)
 {
 	TimestampTz now;
+	JobqKey		first_key = {.priority = JOBQ_KEY_END};
 	int			first = -1;
 
 	if (own_ready == 0)
@@ -381,11 +392,16 @@ jobq_own_first(int32 queue_id)
 	now = jobq_now();
 	for (int i = 0; i < nown; i++)
 	{
+		JobqKey		key = jobq_key_of(&own_jobs[i].t, queue->rules.aging);
+
 		if (own_jobs[i].state == OWN_READY &&
-			own_jobs[i].t.queue_id == queue_id &&
+			own_jobs[i].t.queue_id == queue->queue_id &&
 			own_jobs[i].t.expires_at > now &&
-			(first < 0 || comes_before(&own_jobs[i].t, &own_jobs[first].t)))
+			jobq_key_before(&key, &first_key))
+		{
 			first = i;
+			first_key = key;
+		}
 	}
 	return first;
 }
@@ -533,6 +549,7 @@ undo(JobqOp *op)
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_STEERED:
+		case OP_AGING:
 		case OP_QUEUE_DROPPED:
 			break;
 	}
@@ -627,7 +644,7 @@ apply_all(void)
 			apply_mark(op);
 		else if (op->kind == OP_SPILL)
 			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
-							   op->delta);
+							   op->aging, op->delta);
 		else if (op->kind == OP_COUNT)
 			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
 							op->delta);
@@ -637,6 +654,8 @@ apply_all(void)
 			jobq_db_shelf_due(op->db, op->when);
 		else if (op->kind == OP_DIED)
 			jobq_db_dead_due(op->db, op->when);
+		else if (op->kind == OP_AGING)
+			jobq_part_set_aging(op->db, op->ref.gen, op->queue_id, op->aging);
 		else if (op->kind == OP_QUEUE_DROPPED)
 		{
 			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);

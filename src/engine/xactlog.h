@@ -25,6 +25,7 @@ typedef enum JobqOpKind
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
+	OP_AGING,					/* the queue's option is `aging` */
 	OP_QUEUE_DROPPED
 } JobqOpKind;
 
@@ -45,6 +46,7 @@ typedef struct JobqOp
 	JobqCounter counter;
 	int64		delta;
 	JobqKey		first;			/* OP_SPILL */
+	int64		aging;			/* OP_SPILL: that of first; OP_AGING */
 	uint64		since;			/* OP_PUBLISH, from before commit on */
 	bool		claimer;		/* OP_PUBLISH: announced as running */
 } JobqOp;
