@@ -283,6 +283,38 @@ jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
 	jobq_slot_unlock(slot);
 }
 
+bool
+jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
+				 TimestampTz since)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	JobqSlot	key;
+	bool		found = false;
+	int32		at = JOBQ_NIL;
+
+	if (part == NULL)
+		return false;
+	for (bool first = true; first || (at != JOBQ_NIL && !found); first = false)
+	{
+		LWLockAcquire(part->lock, LW_SHARED);
+		at = JOBQ_NIL;
+		if (jobq_part_is(part, gen, queue_id))
+			at = first ? first_lease(part) : lease_after(part, &key);
+		for (int i = 0; i < JOBQ_CHUNK && at != JOBQ_NIL && !found; i++)
+		{
+			const JobqSlot *slot = &jobq_slots[at];
+
+			found = slot->state == SLOT_RUNNING && slot->claim_proc == proc &&
+				slot->l.claimed_at >= since;
+			key.l.expires_at = slot->l.expires_at;
+			key.t.id = slot->t.id;
+			at = lease_after(part, slot);
+		}
+		LWLockRelease(part->lock);
+	}
+	return found;
+}
+
 /* ---- the keeper's views ---- */
 
 int

@@ -618,6 +618,10 @@ extern void jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref);
 extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 							int max, JobqSlot *copies, TimestampTz *next);
 
+/* Holds this process a lease of the queue that was taken since then? */
+extern bool jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
+							 TimestampTz since);
+
 /* Keeper: slots that wait for a start record; and: it is committed. */
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);

@@ -99,6 +99,24 @@ extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
 
+/* Jobs of any queues; the ids come back, in the order of the jobs. */
+typedef struct JobqNewJob
+{
+	const JobqQueue *queue;		/* one pointer per queue */
+	JobqRow		row;
+	int64		id;
+} JobqNewJob;
+
+extern void jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs,
+							   int njobs, TimestampTz now);
+
+/*
+ * JQ003 if the queue is draining, unless this session or transaction works for
+ * it. For what is enqueued by a call, before all else.
+ */
+extern void jobq_refuse_draining(const JobqSession *session,
+								 const JobqQueue *queue);
+
 /* expires_at as the queue's ttl makes it of run_at; NULL without one. */
 extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 

@@ -154,6 +154,29 @@ jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
 	op->at_commit = AT_COMMIT_END;
 }
 
+void
+jobq_xact_settles(int32 queue_id)
+{
+	ops[nops - 1].queue_id = queue_id;
+}
+
+bool
+jobq_xact_worked_for(int32 queue_id)
+{
+	for (int i = 0; i < nown; i++)
+	{
+		if (own_jobs[i].t.queue_id == queue_id && own_jobs[i].l.lease != 0)
+			return true;
+	}
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_MARK && ops[i].queue_id == queue_id &&
+			ops[i].at_commit != AT_COMMIT_NOTHING)
+			return true;
+	}
+	return false;
+}
+
 static bool
 is_mark_of(int op, const JobqSlotRef *ref)
 {

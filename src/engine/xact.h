@@ -48,6 +48,12 @@ extern void jobq_xact_claimed(const JobqSession *session,
 extern void jobq_xact_marked(const JobqSession *session,
 							 const JobqSlotRef *ref, TransactionId xid);
 
+/* The slot marked last is of this queue and settled under its lease. */
+extern void jobq_xact_settles(int32 queue_id);
+
+/* Has this transaction leased a job of the queue that it enqueued, or settled one? */
+extern bool jobq_xact_worked_for(int32 queue_id);
+
 /* Change what happens at commit to a slot we have marked. */
 extern void jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
 								TimestampTz when);

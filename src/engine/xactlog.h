@@ -42,7 +42,7 @@ typedef struct JobqOp
 	JobqTicket *carried;		/* of a mark: what it goes on with */
 	int			own;
 	JobqOwnState own_state;
-	int32		queue_id;
+	int32		queue_id;		/* OP_MARK: not 0 = settled under its lease */
 	JobqCounter counter;
 	int64		delta;
 	JobqKey		first;			/* OP_SPILL */
