@@ -23,6 +23,7 @@
 static JobqOp *ops;
 static int	nops;
 static int	ops_size;
+static int	ops_of_kind[JOBQ_OP_KINDS];
 static JobqOwnJob *own_jobs;
 static int	nown;
 static int	own_size;
@@ -59,6 +60,7 @@ push(JobqOpKind kind, JobqDb *db)
 	op = &ops[nops++];
 	memset(op, 0, sizeof(*op));
 	op->kind = kind;
+	ops_of_kind[kind]++;
 	op->subid = GetCurrentSubTransactionId();
 	op->db = db;
 	return op;
@@ -301,10 +303,11 @@ jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease)
 		lease->claim_tid = ops[mark].claim_tid;
 }
 
+/* Asked for each of very many jobs, by those who have enqueued none. */
 bool
 jobq_xact_spilled(int32 queue_id)
 {
-	for (int i = 0; i < nops; i++)
+	for (int i = 0; i < nops && ops_of_kind[OP_SPILL] > 0; i++)
 	{
 		if (ops[i].kind == OP_SPILL && ops[i].queue_id == queue_id)
 			return true;
@@ -315,12 +318,8 @@ jobq_xact_spilled(int32 queue_id)
 void
 jobq_xact_holds(const JobqSession *session)
 {
-	for (int i = nops - 1; i >= 0; i--)
-	{
-		if (ops[i].kind == OP_HOLDS)
-			return;
-	}
-	push(OP_HOLDS, session->db);
+	if (ops_of_kind[OP_HOLDS] == 0)
+		push(OP_HOLDS, session->db);
 }
 
 void
@@ -583,7 +582,12 @@ static void
 undo_down_to(SubTransactionId subid)
 {
 	while (nops > 0 && ops[nops - 1].subid >= subid)
-		undo(&ops[--nops]);
+	{
+		JobqOp	   *op = &ops[--nops];
+
+		ops_of_kind[op->kind]--;
+		undo(op);
+	}
 }
 
 static void
@@ -696,6 +700,7 @@ forget(void)
 	ops = NULL;
 	nops = 0;
 	ops_size = 0;
+	memset(ops_of_kind, 0, sizeof(ops_of_kind));
 	own_jobs = NULL;
 	nown = 0;
 	own_size = 0;

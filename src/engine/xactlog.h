@@ -29,6 +29,8 @@ typedef enum JobqOpKind
 	OP_QUEUE_DROPPED
 } JobqOpKind;
 
+#define JOBQ_OP_KINDS	(OP_QUEUE_DROPPED + 1)
+
 typedef struct JobqOp
 {
 	JobqOpKind	kind;
