@@ -27,7 +27,7 @@
 
 /*
  * One epoch's tickets, of an aging queue those of one priority; the next of
- * them in hand.
+ * them in hand. It stays where it is: its scan points into it.
  */
 typedef struct Source
 {
@@ -44,7 +44,7 @@ typedef struct Refill
 	const JobqSession *session;
 	JobqPart   *part;
 	int64		aging;			/* of the order that the part goes by */
-	Source	   *sources;
+	Source	  **sources;
 	int			nsources;
 	int			sources_size;
 	binaryheap *heap;			/* of sources, smallest next first */
@@ -58,7 +58,7 @@ typedef struct Refill
 static JobqKey
 next_key(const Refill *refill, int source)
 {
-	return jobq_key_of(&refill->sources[source].next, refill->aging);
+	return jobq_key_of(&refill->sources[source]->next, refill->aging);
 }
 
 static int
@@ -113,16 +113,22 @@ open_source(Refill *refill, Source *source, int32 epoch, Snapshot snapshot,
 	return false;
 }
 
-static Source *
-new_source(Refill *refill)
+/* To be kept if there is something, else to be forgotten. */
+static void
+take_source(Refill *refill, Source *source, bool found)
 {
+	if (!found)
+	{
+		pfree(source);
+		return;
+	}
 	if (refill->nsources == refill->sources_size)
 	{
 		refill->sources_size *= 2;
 		refill->sources = repalloc(refill->sources,
-								   sizeof(Source) * refill->sources_size);
+								   sizeof(Source *) * refill->sources_size);
 	}
-	return memset(&refill->sources[refill->nsources], 0, sizeof(Source));
+	refill->sources[refill->nsources++] = source;
 }
 
 /* In the index each priority is in order for itself: a source for each. */
@@ -131,25 +137,24 @@ open_priorities(Refill *refill, int32 epoch, Snapshot snapshot,
 				const JobqKey *from)
 {
 	JobqKey		at = {.priority = JOBQ_KEY_START};
-	Source	   *source = new_source(refill);
+	Source		look = {0};
 
-	while (open_source(refill, source, epoch, snapshot, &at))
+	while (open_source(refill, &look, epoch, snapshot, &at))
 	{
-		int16		priority = source->next.priority;
+		Source	   *source = palloc0(sizeof(Source));
+		int16		priority = look.next.priority;
 
-		close_source(source);
-		source = new_source(refill);
+		close_source(&look);
 		source->one_priority = true;
 		source->priority = priority;
 		at.priority = priority;
 		at.run_at = from->priority == JOBQ_KEY_START ? DT_NOBEGIN :
 			from->run_at - priority * refill->aging;
 		at.id = from->id;
-		if (open_source(refill, source, epoch, snapshot, &at))
-			refill->nsources++;
+		take_source(refill, source,
+					open_source(refill, source, epoch, snapshot, &at));
 
 		/* and on to the next priority that there is */
-		source = new_source(refill);
 		at.priority = priority + 1;
 		at.run_at = DT_NOBEGIN;
 		CHECK_FOR_INTERRUPTS();
@@ -164,14 +169,19 @@ open_sources(Refill *refill, Snapshot snapshot, const JobqKey *from)
 
 	refill->aging = refill->part->aging;
 	refill->sources_size = Max(nepochs, 1);
-	refill->sources = palloc(sizeof(Source) * refill->sources_size);
+	refill->sources = palloc(sizeof(Source *) * refill->sources_size);
 	for (int i = 0; i < nepochs; i++)
 	{
+		Source	   *source;
+
 		if (refill->aging != 0)
+		{
 			open_priorities(refill, epochs[i], snapshot, from);
-		else if (open_source(refill, new_source(refill), epochs[i], snapshot,
-							 from))
-			refill->nsources++;
+			continue;
+		}
+		source = palloc0(sizeof(Source));
+		take_source(refill, source,
+					open_source(refill, source, epochs[i], snapshot, from));
 	}
 	pfree(epochs);
 	refill->heap = binaryheap_allocate(Max(refill->nsources, 1),
@@ -199,7 +209,7 @@ read_chunk(Refill *refill)
 	while (refill->n < JOBQ_CHUNK && !binaryheap_empty(refill->heap))
 	{
 		int			which = DatumGetInt32(binaryheap_first(refill->heap));
-		Source	   *source = &refill->sources[which];
+		Source	   *source = refill->sources[which];
 
 		if (has_job(refill, source->next.id))
 			break;
@@ -238,7 +248,7 @@ place_chunk(Refill *refill)
 	{
 		for (int i = 0; i < done; i++)
 		{
-			Source	   *source = &refill->sources[refill->from[i]];
+			Source	   *source = refill->sources[refill->from[i]];
 
 			if (fresh[i].slot == JOBQ_NIL)
 				continue;
@@ -311,7 +321,10 @@ read_piece(Refill *refill, const JobqKey *from, uint64 claimers,
 	open_sources(refill, snapshot, from);
 	room = walk(refill, reached);
 	for (int i = 0; i < refill->nsources; i++)
-		close_source(&refill->sources[i]);
+	{
+		close_source(refill->sources[i]);
+		pfree(refill->sources[i]);
+	}
 	binaryheap_free(refill->heap);
 	pfree(refill->sources);
 	UnregisterSnapshot(snapshot);

@@ -132,8 +132,7 @@ value('DELETE FROM taken');
 $step = steps($JOBS / 4);
 queue('disk', $step);
 value("CALL fill('disk', $JOBS)");
-cmp_ok(value(q{SELECT count(DISTINCT tableoid) FROM jobq.job j JOIN jobq.queue q USING (queue_id)
-	WHERE q.queue = 'disk'}), '>', 1, 'they are in more than one epoch');
+cmp_ok(value('SELECT count(*) FROM jobq.epoch'), '>', 1, 'they are in more than one epoch');
 is( value('SELECT string_agg(id::text, $$ $$) FROM jobq.peek($$disk$$, 5)'),
 	value("SELECT string_agg(id::text, ' ') FROM (SELECT id FROM jobq.jobs WHERE queue = 'disk'
 		ORDER BY run_at + priority * interval '$step', id LIMIT 5) t"),
