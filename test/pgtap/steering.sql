@@ -117,6 +117,14 @@ SELECT is(jobq.redrive('steer dead'), 1::bigint, 'until it is given back');
 SELECT is(count(*), 12::bigint, 'each ran again once') FROM jobq.jobs j JOIN held h ON j.retry_of = h.id;
 SELECT is(pg_temp.try(format('retry(%s)', id)), 'JQ008', 'and not by retry') FROM held ORDER BY n LIMIT 2;
 
+-- ---- option aging ----
+
+SELECT is(pg_temp.try(format('alter_queue(''steer plain'', ''{"aging": %s}'')', value)), state, 'aging: ' || value)
+	FROM (VALUES ('0.001', 'ok'), ('"365 days"', 'ok'), ('null', 'ok'), ('"1 min"', 'ok'), ('0', 'JQ007'),
+		('0.0004', 'JQ007'), ('"-1 s"', 'JQ007'), ('"366 days"', 'JQ007'), ('"soon"', 'JQ007'), ('true', 'JQ007'),
+		('{}', 'JQ007')) v (value, state);
+SELECT is(options->>'aging', '1 min', 'shown as it was given') FROM jobq.queues WHERE queue = 'steer plain';
+
 SELECT is(pg_temp.check_dispatch(), NULL, 'memory is consistent');
 SELECT is((available, scheduled, retryable, running)::text,
 	(SELECT (count(*) FILTER (WHERE state = 'available'), count(*) FILTER (WHERE state = 'scheduled'),
