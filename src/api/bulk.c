@@ -136,6 +136,12 @@ get_int(const Bulk *bulk, BulkKey key, int64 min, int64 max)
 	return jobq_jsonb_int(&bulk->said[key], key_name(bulk, key), min, max);
 }
 
+static Jsonb *
+get_json(Bulk *bulk, BulkKey key)
+{
+	return bulk->found[key] ? JsonbValueToJsonb(&bulk->said[key]) : NULL;
+}
+
 static TimestampTz
 get_run_at(const Bulk *bulk)
 {
@@ -184,7 +190,7 @@ get_queue(Bulk *bulk)
 }
 
 static void
-fill_job(const Bulk *bulk, JobqNewJob *job)
+fill_job(Bulk *bulk, JobqNewJob *job)
 {
 	JobqJobArgs args = {
 		.kind = get_text(bulk, KEY_KIND),
@@ -192,17 +198,15 @@ fill_job(const Bulk *bulk, JobqNewJob *job)
 		.priority = get_int(bulk, KEY_PRIORITY, JOBQ_PRIORITY_MIN,
 							JOBQ_PRIORITY_MAX),
 		.max_attempts = get_int(bulk, KEY_MAX_ATTEMPTS, 1, JOBQ_ATTEMPTS_MAX),
-		.run_at = get_run_at(bulk)
+		.run_at = get_run_at(bulk),
+		.headers = get_json(bulk, KEY_HEADERS)
 	};
-	Datum		payload;
-	int64		bytes;
+	Jsonb	   *said = get_json(bulk, KEY_PAYLOAD);
+	Datum		payload = said != NULL ? JsonbPGetDatum(said) :
+		jobq_job_no_payload();
+	int64		bytes = VARSIZE(DatumGetPointer(payload)) - VARHDRSZ;
 	TimestampTz expires_at;
 
-	if (bulk->found[KEY_HEADERS])
-		args.headers = JsonbValueToJsonb(unconstify(JsonbValue *, &bulk->said[KEY_HEADERS]));
-	payload = !bulk->found[KEY_PAYLOAD] ? jobq_job_no_payload() :
-		JsonbPGetDatum(JsonbValueToJsonb(unconstify(JsonbValue *, &bulk->said[KEY_PAYLOAD])));
-	bytes = VARSIZE(DatumGetPointer(payload)) - VARHDRSZ;
 	if (args.headers != NULL)
 		bytes += VARSIZE(args.headers) - VARHDRSZ;
 	jobq_job_check_size(job->queue, bytes);

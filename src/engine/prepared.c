@@ -98,7 +98,7 @@ describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
-					 errdetail("Only jobq.enqueue() and jobq.enqueue_many() can be part of a prepared transaction."),
+					 errdetail("Only jobq.enqueue(), jobq.enqueue_many() and jobq.enqueue_jobs() can be part of a prepared transaction."),
 					 errhint("Use COMMIT, or do the rest in a transaction of its own.")));
 	}
 }
