@@ -19,6 +19,8 @@
 #include "store/store.h"
 
 #define DAYS_PER_MONTH_COUNTED	30
+#define TIME_WANTED \
+	"It must be a point in time with its offset, such as \"2030-01-31T08:00:00+01:00\"."
 #define INTERVAL_WANTED \
 	"It must be an interval such as \"90 s\", or a number of seconds."
 
@@ -192,19 +194,18 @@ jobq_arg_text(text *value, const char *name, int max_bytes)
 	return text_to_cstring(value);
 }
 
-/* interval_in() with its complaints about the value turned into ours. */
-static Interval *
-parse_interval(char *string, const char *name)
+/* A type's input function, its complaints about the value turned into ours. */
+static Datum
+parse(PGFunction input, char *string, const char *name, const char *wanted)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Interval   *volatile result = NULL;
+	volatile Datum result = (Datum) 0;
 
 	PG_TRY();
 	{
-		result = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													   CStringGetDatum(string),
-													   ObjectIdGetDatum(InvalidOid),
-													   Int32GetDatum(-1)));
+		result = DirectFunctionCall3(input, CStringGetDatum(string),
+									 ObjectIdGetDatum(InvalidOid),
+									 Int32GetDatum(-1));
 	}
 	PG_CATCH();
 	{
@@ -215,7 +216,7 @@ parse_interval(char *string, const char *name)
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
 			PG_RE_THROW();
 		FlushErrorState();
-		jobq_bad_argument(name, INTERVAL_WANTED);
+		jobq_bad_argument(name, wanted);
 	}
 	PG_END_TRY();
 	return result;
@@ -238,9 +239,10 @@ jobq_jsonb_interval(const JsonbValue *value, const char *name, int64 min_us,
 	double		us;
 
 	if (value->type == jbvString)
-		return jobq_arg_interval(parse_interval(pnstrdup(value->val.string.val,
-														 value->val.string.len),
-												name),
+		return jobq_arg_interval(DatumGetIntervalP(parse(interval_in,
+														 jobq_jsonb_string(value, name),
+														 name,
+														 INTERVAL_WANTED)),
 								 name, min_us, max_us);
 	if (value->type != jbvNumeric)
 		jobq_bad_argument(name, INTERVAL_WANTED);
@@ -275,4 +277,42 @@ jobq_jsonb_number(const JsonbValue *value, const char *name, double min,
 				  psprintf("It must be a number between %g and %g.",
 						   min, max));
 	return d;
+}
+
+char *
+jobq_jsonb_string(const JsonbValue *value, const char *name)
+{
+	if (value->type != jbvString)
+		jobq_bad_argument(name, "It must be a string.");
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/*
+ * Does it end with an offset? Without one it would depend on the session's
+ * time zone. What comes before the first colon is date and hour.
+ */
+static bool
+has_offset(const char *string)
+{
+	const char *time = strchr(string, ':');
+	size_t		length = strlen(string);
+
+	return time != NULL &&
+		(string[length - 1] == 'Z' || string[length - 1] == 'z' ||
+		 strpbrk(time, "+-") != NULL);
+}
+
+TimestampTz
+jobq_jsonb_time(const JsonbValue *value, const char *name)
+{
+	char	   *string;
+
+	if (value->type != jbvString)
+		jobq_bad_argument(name, TIME_WANTED);
+	string = jobq_jsonb_string(value, name);
+	if (!has_offset(string))
+		jobq_bad_argument(name, TIME_WANTED);
+	return jobq_arg_time(DatumGetTimestampTz(parse(timestamptz_in, string,
+												   name, TIME_WANTED)),
+						 name);
 }

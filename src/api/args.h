@@ -65,4 +65,10 @@ extern int64 jobq_jsonb_int(const JsonbValue *value, const char *name,
 extern double jobq_jsonb_number(const JsonbValue *value, const char *name,
 								double min, double max);
 
+/* A string inside jsonb, NUL-terminated. */
+extern char *jobq_jsonb_string(const JsonbValue *value, const char *name);
+
+/* A finite point in time inside jsonb: date, time and offset, or Z. */
+extern TimestampTz jobq_jsonb_time(const JsonbValue *value, const char *name);
+
 #endif							/* JOBQ_ARGS_H */

@@ -40,13 +40,14 @@ typedef enum QueueAttr
 	QUEUES_ID,
 	QUEUES_OWNER,
 	QUEUES_PAUSED,
+	QUEUES_DRAINING,
 	QUEUES_OPTIONS,
 	QUEUES_CREATED_AT,
 	QUEUES_NATTS
 } QueueAttr;
 
 #define SQL_QUEUES \
-	"SELECT q.queue, q.queue_id, q.owner, q.paused, q.options, q.created_at" \
+	"SELECT q.queue, q.queue_id, q.owner, q.paused, q.draining, q.options, q.created_at" \
 	" FROM jobq.queue q WHERE q.queue_id = ANY ($1) ORDER BY q.queue_id"
 
 PG_FUNCTION_INFO_V1(jobq_view_jobs);

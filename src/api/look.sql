@@ -25,6 +25,7 @@ CREATE FUNCTION jobq._queues(
 	OUT id int,
 	OUT owner text,
 	OUT paused boolean,
+	OUT draining boolean,
 	OUT options jsonb,
 	OUT created_at timestamptz
 ) RETURNS SETOF record
@@ -81,7 +82,7 @@ COMMENT ON VIEW jobq.dead_jobs IS
 	'Dead jobs that nobody has run again, as far as the caller may see them; moved_to names the copy in the dead-letter queue, if there is one.';
 
 CREATE VIEW jobq.queues WITH (security_barrier) AS
-	SELECT q.queue, q.id, q.owner, q.paused, q.options, q.created_at
+	SELECT q.queue, q.id, q.owner, q.paused, q.draining, q.options, q.created_at
 	FROM jobq._queues() q;
 COMMENT ON VIEW jobq.queues IS
 	'Queues on which the caller has a privilege; all of them for jobq_admin and jobq_monitor. options holds what was set, the rest has its default.';

@@ -38,3 +38,14 @@ CREATE FUNCTION jobq.enqueue_many(
 	AS 'MODULE_PATHNAME', 'jobq_sql_enqueue_many';
 COMMENT ON FUNCTION jobq.enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, text, timestamptz, jsonb) IS
 	'Puts one job per payload into a queue, all or nothing, and returns their ids in the order given.';
+
+CREATE FUNCTION jobq.enqueue_jobs(
+	jobs			jsonb,
+	OUT ord			int,
+	OUT id			bigint,
+	OUT outcome		text
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100
+	AS 'MODULE_PATHNAME', 'jobq_sql_enqueue_jobs';
+COMMENT ON FUNCTION jobq.enqueue_jobs(jsonb) IS
+	'Puts jobs into any queues, all or nothing: an array of objects with the arguments of enqueue as keys, of which queue must be there. A row for each, in the order given.';

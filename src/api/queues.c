@@ -1,7 +1,7 @@
 /*
- * queues.c: create_queue(), alter_queue(), drop_queue(), pause_queue() and
- * resume_queue(). Changes rows of jobq.queue; what happens to jobs when a
- * queue goes is the engine's business.
+ * queues.c: create_queue(), alter_queue(), drop_queue(), pause_queue(),
+ * drain_queue() and resume_queue(). Changes rows of jobq.queue; what happens
+ * to jobs when a queue goes is the engine's business.
  */
 #include "postgres.h"
 
@@ -21,6 +21,7 @@ PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_alter_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_drop_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_pause_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_drain_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_resume_queue);
 
 /* What create_queue does with a queue that exists. */
@@ -48,8 +49,14 @@ typedef enum IfExists
 #define UPDATE_CLASS \
 	"UPDATE jobq.queue SET class = $2 WHERE queue_id = $1"
 
-#define UPDATE_PAUSED \
-	"UPDATE jobq.queue SET paused = $2 WHERE queue_id = $1"
+#define PAUSE_QUEUE \
+	"UPDATE jobq.queue SET paused = true WHERE queue_id = $1"
+
+#define DRAIN_QUEUE \
+	"UPDATE jobq.queue SET draining = true WHERE queue_id = $1"
+
+#define RESUME_QUEUE \
+	"UPDATE jobq.queue SET paused = false, draining = false WHERE queue_id = $1"
 
 #define GRANTEES \
 	"SELECT grantee FROM jobq.queue_acl WHERE queue_id = $1" \
@@ -245,6 +252,8 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	disconnect(&context);
 	if (queue->dead_retention != wanted->dead_retention)
 		jobq_xact_died(session, jobq_now());
+	if (queue->rules.aging != wanted->rules.aging)
+		jobq_xact_aging(session, queue->queue_id, wanted->rules.aging);
 }
 
 static void
@@ -291,6 +300,8 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));
 		jobq_xact_epoch_news(&session);
+		if (wanted.rules.aging != 0 && jobq_queue_by_name(name, &queue))
+			jobq_xact_aging(&session, queue.queue_id, wanted.rules.aging);
 		PG_RETURN_BOOL(true);
 	}
 	if (if_exists == IF_EXISTS_ERROR)
@@ -337,28 +348,30 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* ---- pause and resume ---- */
+/* ---- pause, drain and resume ---- */
 
+/* The queue that is to be changed, its settings locked. */
 static void
-set_paused(FunctionCallInfo fcinfo, const char *what, bool paused)
+begin_change(FunctionCallInfo fcinfo, const char *what, JobqQueue *queue)
 {
 	JobqSession session;
-	JobqQueue	queue;
-	JobqOwnerContext context;
 	char	   *name;
 
 	jobq_begin_write(what, &session);
 	jobq_xact_steered(&session);
-	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, &queue);
-	jobq_queue_lock_settings(queue.queue_id);
-	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
-	if (queue.paused == paused)
-		return;
+	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, queue);
+	jobq_queue_lock_settings(queue->queue_id);
+	jobq_require_queue(name, JOBQ_PRIV_MANAGE, queue);
+}
+
+static void
+change_queue(const JobqQueue *queue, const char *command)
+{
+	JobqOwnerContext context;
 
 	connect_as_owner(&context);
 	jobq_queue_changed();
-	change_row(UPDATE_PAUSED, queue.queue_id, BOOLOID, BoolGetDatum(paused),
-			   SPI_OK_UPDATE);
+	change_row(command, queue->queue_id, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
 	disconnect(&context);
 }
 
@@ -366,7 +379,23 @@ set_paused(FunctionCallInfo fcinfo, const char *what, bool paused)
 Datum
 jobq_sql_pause_queue(PG_FUNCTION_ARGS)
 {
-	set_paused(fcinfo, "jobq.pause_queue()", true);
+	JobqQueue	queue;
+
+	begin_change(fcinfo, "jobq.pause_queue()", &queue);
+	if (!queue.paused)
+		change_queue(&queue, PAUSE_QUEUE);
+	PG_RETURN_VOID();
+}
+
+/* drain_queue(queue text) → void */
+Datum
+jobq_sql_drain_queue(PG_FUNCTION_ARGS)
+{
+	JobqQueue	queue;
+
+	begin_change(fcinfo, "jobq.drain_queue()", &queue);
+	if (!queue.draining)
+		change_queue(&queue, DRAIN_QUEUE);
 	PG_RETURN_VOID();
 }
 
@@ -374,7 +403,11 @@ jobq_sql_pause_queue(PG_FUNCTION_ARGS)
 Datum
 jobq_sql_resume_queue(PG_FUNCTION_ARGS)
 {
-	set_paused(fcinfo, "jobq.resume_queue()", false);
+	JobqQueue	queue;
+
+	begin_change(fcinfo, "jobq.resume_queue()", &queue);
+	if (queue.paused || queue.draining)
+		change_queue(&queue, RESUME_QUEUE);
 	PG_RETURN_VOID();
 }
 

@@ -29,11 +29,17 @@ CREATE FUNCTION jobq.pause_queue(queue text) RETURNS void
 COMMENT ON FUNCTION jobq.pause_queue(text) IS
 	'From its commit on dequeue gives nothing; enqueue goes on.';
 
+CREATE FUNCTION jobq.drain_queue(queue text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'jobq_sql_drain_queue';
+COMMENT ON FUNCTION jobq.drain_queue(text) IS
+	'From its commit on the queue takes no new jobs (JQ003), while those it has go on, with their retries and releases and what is enqueued under a lease of one of them.';
+
 CREATE FUNCTION jobq.resume_queue(queue text) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_resume_queue';
 COMMENT ON FUNCTION jobq.resume_queue(text) IS
-	'Undoes pause_queue.';
+	'Undoes pause_queue and drain_queue.';
 
 -- The queue that is always there. Its number is not taken from the sequence:
 -- what a sequence gives in the transaction that makes it is given again after

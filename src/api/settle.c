@@ -105,14 +105,6 @@ get(Jsonb *object, const char *key, JsonbValue *value)
 	return value;
 }
 
-static char *
-get_string(const JsonbValue *value, const char *name)
-{
-	if (value->type != jbvString)
-		jobq_bad_argument(name, "It must be a string.");
-	return pnstrdup(value->val.string.val, value->val.string.len);
-}
-
 static SettleDo
 get_do(Jsonb *object)
 {
@@ -207,7 +199,7 @@ parse_settlement(Jsonb *object, int ord, Settlement *s)
 	if (get(object, "result", &value) != NULL)
 		s->result = JsonbValueToJsonb(&value);
 	if (get(object, "error", &value) != NULL)
-		s->error = jobq_error_text(get_string(&value, "error"));
+		s->error = jobq_error_text(jobq_jsonb_string(&value, "error"));
 	if (get(object, "retry", &value) != NULL)
 	{
 		if (value.type != jbvBool)

@@ -18,17 +18,16 @@ PG_FUNCTION_INFO_V1(jobq_test_check_dispatch);
 
 typedef enum Tree
 {
-	TREE_NONE,
-	TREE_READY,
-	TREE_LEASE
+	TREE_READY = 1,
+	TREE_LEASE = 2,
+	TREE_EXPIRY = 4
 } Tree;
 
 /* What is found, by slot; allocated before the first lock is taken. */
 typedef struct Walk
 {
 	uint8	   *hashed;			/* how often met in the hash */
-	uint8	   *trees;			/* Tree */
-	bool	   *expiring;		/* met in an expiry tree */
+	uint8	   *trees;			/* Tree, a sum of bits */
 	bool	   *is_free;
 	int32	   *part_first;		/* by part: slots in the hash, chained ... */
 	int32	   *next;			/* ... through this */
@@ -105,7 +104,8 @@ check_free(Walk *walk)
 
 /* Note who is in a tree. */
 static void
-walk_tree(Walk *walk, int32 root, Tree tree, int32 part)
+walk_tree(Walk *walk, const JobqTreeType *type, int32 root, Tree tree,
+		  int32 part)
 {
 	int			depth = 0;
 
@@ -115,73 +115,56 @@ walk_tree(Walk *walk, int32 root, Tree tree, int32 part)
 	{
 		int32		at = walk->stack[--depth];
 		const JobqSlot *slot = &jobq_slots[at];
+		const JobqTreeNode *node = (const JobqTreeNode *)
+		((const char *) slot + type->offset);
 
-		if (walk->trees[at] != TREE_NONE)
+		if (walk->trees[at] & tree)
 		{
 			wrong(walk, "slot is in a tree twice", at);
 			return;
 		}
-		walk->trees[at] = tree;
+		walk->trees[at] |= tree;
 		if (slot->part != part || !walk->hashed[at])
 		{
 			wrong(walk, "slot is in a tree of another part", at);
 			return;
 		}
-		if (slot->node.left != JOBQ_NIL)
-			walk->stack[depth++] = slot->node.left;
-		if (slot->node.right != JOBQ_NIL)
-			walk->stack[depth++] = slot->node.right;
+		if (node->left != JOBQ_NIL)
+			walk->stack[depth++] = node->left;
+		if (node->right != JOBQ_NIL)
+			walk->stack[depth++] = node->right;
 	}
 }
 
-/* The same for the tree of those that expire, which has links of its own. */
-static void
-walk_expiry(Walk *walk, int32 root, int32 part)
+/* The trees that its state asks for. */
+static int
+trees_of(const JobqSlot *slot)
 {
-	int			depth = 0;
+	int			trees = 0;
 
-	if (root != JOBQ_NIL)
-		walk->stack[depth++] = root;
-	while (depth > 0)
-	{
-		int32		at = walk->stack[--depth];
-		const JobqSlot *slot = &jobq_slots[at];
-
-		if (walk->expiring[at] || slot->part != part || !walk->hashed[at])
-		{
-			wrong(walk, "slot is in a wrong expiry tree, or twice", at);
-			return;
-		}
-		walk->expiring[at] = true;
-		if (slot->expiry.left != JOBQ_NIL)
-			walk->stack[depth++] = slot->expiry.left;
-		if (slot->expiry.right != JOBQ_NIL)
-			walk->stack[depth++] = slot->expiry.right;
-	}
+	if (slot->state == SLOT_LINKING || TransactionIdIsValid(slot->mark))
+		return 0;
+	if (slot->state != SLOT_READY)
+		return TREE_LEASE;
+	if (slot->t.expires_at != DT_NOEND)
+		trees |= TREE_EXPIRY;
+	if (!(slot->flags & SLOT_ASIDE))
+		trees |= TREE_READY;
+	return trees;
 }
 
 static void
 check_slot(Walk *walk, int32 at, const JobqPart *part)
 {
 	const JobqSlot *slot = &jobq_slots[at];
-	bool		marked = TransactionIdIsValid(slot->mark);
-	Tree		tree = slot->state == SLOT_READY ? TREE_READY : TREE_LEASE;
+	int			trees = trees_of(slot);
 
-	if (slot->state == SLOT_LINKING || marked)
-		tree = TREE_NONE;
-	if (((slot->flags & SLOT_LINKED) != 0) != (tree != TREE_NONE))
+	if (((slot->flags & SLOT_LINKED) != 0) != (trees != 0))
 		wrong(walk, "slot's linked flag is wrong", at);
-	if (walk->expiring[at] !=
-		(tree == TREE_READY && slot->t.expires_at != DT_NOEND))
-		wrong(walk, "slot is not in the expiry tree, or should not be", at);
-	if (slot->flags & SLOT_ASIDE)
-	{
-		if (!walk->expiring[at])
-			wrong(walk, "slot is aside although it does not expire", at);
-		tree = TREE_NONE;
-	}
-	if (walk->trees[at] != tree)
-		wrong(walk, "slot is not in the tree that its state asks for", at);
+	if ((slot->flags & SLOT_ASIDE) && trees != TREE_EXPIRY)
+		wrong(walk, "slot is aside although it does not expire", at);
+	if (walk->trees[at] != trees)
+		wrong(walk, "slot is not in the trees that its state asks for", at);
 	if (slot->state == SLOT_LINKING)
 		return;
 	if (slot->db != part->db || slot->gen != part->gen ||
@@ -200,9 +183,9 @@ check_part(Walk *walk, int index)
 	int64		start_wanted = 0;
 
 	LWLockAcquire(part->lock, LW_SHARED);
-	walk_tree(walk, part->ready_root, TREE_READY, index);
-	walk_tree(walk, part->lease_root, TREE_LEASE, index);
-	walk_expiry(walk, part->expiry_root, index);
+	walk_tree(walk, &jobq_ready_tree, part->ready_root, TREE_READY, index);
+	walk_tree(walk, &jobq_lease_tree, part->lease_root, TREE_LEASE, index);
+	walk_tree(walk, &jobq_expiry_tree, part->expiry_root, TREE_EXPIRY, index);
 	for (int32 at = walk->part_first[index]; at != JOBQ_NIL;
 		 at = walk->next[at])
 	{
@@ -259,7 +242,6 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 
 	walk.hashed = palloc0(jobq_max_live_jobs);
 	walk.trees = palloc0(jobq_max_live_jobs);
-	walk.expiring = palloc0(sizeof(bool) * jobq_max_live_jobs);
 	walk.is_free = palloc0(sizeof(bool) * jobq_max_live_jobs);
 	walk.next = palloc(sizeof(int32) * jobq_max_live_jobs);
 	walk.stack = palloc(sizeof(int32) * (jobq_max_live_jobs + 2));
@@ -282,7 +264,6 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 
 	pfree(walk.hashed);
 	pfree(walk.trees);
-	pfree(walk.expiring);
 	pfree(walk.is_free);
 	pfree(walk.next);
 	pfree(walk.stack);

@@ -45,9 +45,18 @@ lease_after(const JobqPart *part, const JobqSlot *key)
 static bool
 is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 {
-	JobqKey		key = jobq_key_of(&slot->t);
+	JobqKey		key = jobq_slot_key(slot);
 
 	return jobq_key_before(&key, &part->frontier);
+}
+
+static bool
+comes_before(const JobqPart *part, const JobqSlot *slot, const JobqTicket *t)
+{
+	JobqKey		key = jobq_slot_key(slot);
+	JobqKey		other = jobq_key_of(t, part->aging);
+
+	return jobq_key_before(&key, &other);
 }
 
 /* Whoever takes jobs brings the queue's present rules along. */
@@ -83,8 +92,7 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		if (number == JOBQ_NIL)
 			break;
 		slot = &jobq_slots[number];
-		if (take->before != NULL &&
-			jobq_compare_tickets(&slot->t, take->before) >= 0)
+		if (take->before != NULL && !comes_before(part, slot, take->before))
 			break;
 		if (!is_before_frontier(part, slot))
 			break;
@@ -161,6 +169,7 @@ jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 		{
 			if (after != NULL)
 			{
+				key.part = jobq_part_index(part);
 				key.t = *after;
 				at = ready_after(part, &key);
 			}
@@ -272,6 +281,38 @@ jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
 		return;
 	slot->l.claim_tid = *tid;
 	jobq_slot_unlock(slot);
+}
+
+bool
+jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
+				 TimestampTz since)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	JobqSlot	key;
+	bool		found = false;
+	int32		at = JOBQ_NIL;
+
+	if (part == NULL)
+		return false;
+	for (bool first = true; first || (at != JOBQ_NIL && !found); first = false)
+	{
+		LWLockAcquire(part->lock, LW_SHARED);
+		at = JOBQ_NIL;
+		if (jobq_part_is(part, gen, queue_id))
+			at = first ? first_lease(part) : lease_after(part, &key);
+		for (int i = 0; i < JOBQ_CHUNK && at != JOBQ_NIL && !found; i++)
+		{
+			const JobqSlot *slot = &jobq_slots[at];
+
+			found = slot->state == SLOT_RUNNING && slot->claim_proc == proc &&
+				slot->l.claimed_at >= since;
+			key.l.expires_at = slot->l.expires_at;
+			key.t.id = slot->t.id;
+			at = lease_after(part, slot);
+		}
+		LWLockRelease(part->lock);
+	}
+	return found;
 }
 
 /* ---- the keeper's views ---- */

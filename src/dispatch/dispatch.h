@@ -38,7 +38,10 @@ typedef enum JobqDbState
 	JOBQ_DB_READY				/* dequeue and settle are open */
 } JobqDbState;
 
-/* A place in a queue's order; the priority may be JOBQ_KEY_START or _END. */
+/*
+ * A place in a queue's order; the priority may be JOBQ_KEY_START or _END. In
+ * an aging queue the priority of all others is 0, its worth part of run_at.
+ */
 typedef struct JobqKey
 {
 	int32		priority;
@@ -61,7 +64,7 @@ typedef struct JobqPrepared
 	bool		unknown;
 	int			nqueues;
 	int32		queue_id[JOBQ_PREPARED_QUEUES];
-	JobqKey		first[JOBQ_PREPARED_QUEUES];
+	JobqKey		first[JOBQ_PREPARED_QUEUES];	/* as if without aging */
 	int64		n[JOBQ_PREPARED_QUEUES];
 	int64		scheduled[JOBQ_PREPARED_QUEUES];	/* on the shelf */
 	TimestampTz shelf_due;		/* the first of those; JOBQ_NEVER = none */
@@ -274,6 +277,15 @@ typedef struct JobqPart
 	JobqRules	rules;			/* as the last one who took jobs saw them */
 
 	/*
+	 * What a step of priority is worth in the order that the ready tree and the
+	 * frontier go by, 0 = priority comes first. The keeper makes it what is
+	 * wanted when no available slot stands in the old order any more and no
+	 * refill is going on. aging_wanted < 0: what the queue says is not known.
+	 */
+	int64		aging;
+	int64		aging_wanted;
+
+	/*
 	 * Without lock. entries: grows whenever others than publishers may have
 	 * entered tickets that are not published yet; odd while a refill is going
 	 * on. claimers: low half, transactions about to publish running tickets;
@@ -456,6 +468,17 @@ extern void jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id,
 extern bool jobq_part_stats(JobqDb *db, uint32 gen, int32 queue_id,
 							JobqPart *copy);
 
+/*
+ * The queue's option aging has been set. What is in memory is read again, in
+ * the new order, before anything more is handed out.
+ */
+extern void jobq_part_set_aging(JobqDb *db, uint32 gen, int32 queue_id,
+								int64 aging);
+
+/* Keeper: for a part that does not know; what has been set meanwhile stays. */
+extern bool jobq_part_knows_aging(const JobqPart *part);
+extern void jobq_part_learn_aging(JobqPart *part, uint32 gen, int64 aging);
+
 /* ---- slot.c, publish.c, deliver.c, mark.c ---- */
 
 /* What a transaction remembers of a slot, enough to notice it is another's. */
@@ -492,8 +515,8 @@ extern void jobq_claimer_comes(JobqDb *db, uint32 gen, int32 queue_id);
 extern void jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id);
 
 /*
- * Take up to max available jobs of the queue in order (priority, run_at, id),
- * only those before `before` when that is not NULL, and give them the lease.
+ * Take up to max available jobs of the queue in its order, only those before
+ * `before` when that is not NULL, and give them the lease.
  * Those that have expired when it was claimed are left to the keeper.
  */
 typedef struct JobqTake
@@ -595,6 +618,10 @@ extern void jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref);
 extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 							int max, JobqSlot *copies, TimestampTz *next);
 
+/* Holds this process a lease of the queue that was taken since then? */
+extern bool jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
+							 TimestampTz since);
+
 /* Keeper: slots that wait for a start record; and: it is committed. */
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);
@@ -617,15 +644,47 @@ extern int	jobq_free_slots(void);
 
 /* ---- frontier.c: what is on disk only ---- */
 
-extern JobqKey jobq_key_of(const JobqTicket *t);
-extern bool jobq_key_before(const JobqKey *a, const JobqKey *b);
+/*
+ * A ticket's place in the order of a queue with this aging. On the belt run_at
+ * is not in the future, so that nothing overflows.
+ */
+static inline JobqKey
+jobq_key_of(const JobqTicket *t, int64 aging)
+{
+	JobqKey		key = {.priority = t->priority,.run_at = t->run_at,.id = t->id};
+
+	if (aging != 0)
+	{
+		key.priority = 0;
+		key.run_at += t->priority * aging;
+	}
+	return key;
+}
+
+static inline int
+jobq_key_compare(const JobqKey *a, const JobqKey *b)
+{
+	if (a->priority != b->priority)
+		return a->priority < b->priority ? -1 : 1;
+	if (a->run_at != b->run_at)
+		return a->run_at < b->run_at ? -1 : 1;
+	if (a->id != b->id)
+		return a->id < b->id ? -1 : 1;
+	return 0;
+}
+
+static inline bool
+jobq_key_before(const JobqKey *a, const JobqKey *b)
+{
+	return jobq_key_compare(a, b) < 0;
+}
 
 /*
- * n committed tickets of the queue, the first of them at `first`, were not
- * published one by one: they are on disk only.
+ * n committed tickets of the queue, the first of them at `first` in the order
+ * of this aging, were not published one by one: they are on disk only.
  */
 extern void jobq_leave_on_disk(JobqDb *db, uint32 gen, int32 queue_id,
-							   const JobqKey *first, int64 n);
+							   const JobqKey *first, int64 aging, int64 n);
 
 /* May this ticket be on disk only? Then it stays there while we are holder. */
 extern bool jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t);
@@ -648,6 +707,12 @@ extern void jobq_ask_refill(JobqPart *part, uint32 gen);
  * slot JOBQ_NIL; the caller looks whether its ticket has ended, then links.
  */
 extern bool jobq_refill_wanted(JobqPart *part, uint32 gen);
+
+/*
+ * Before it begins: push out some of what stands in an order that is not
+ * wanted any more. False when there is nothing left to push out.
+ */
+extern bool jobq_refill_clear(JobqPart *part, uint32 gen);
 extern bool jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from,
 							  uint64 *claimers);
 

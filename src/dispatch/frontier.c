@@ -12,26 +12,6 @@
 
 #include "dispatch/internal.h"
 
-/* ---- keys ---- */
-
-JobqKey
-jobq_key_of(const JobqTicket *t)
-{
-	JobqKey		key = {.priority = t->priority,.run_at = t->run_at,.id = t->id};
-
-	return key;
-}
-
-bool
-jobq_key_before(const JobqKey *a, const JobqKey *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority;
-	if (a->run_at != b->run_at)
-		return a->run_at < b->run_at;
-	return a->id < b->id;
-}
-
 static int
 slots_share(void)
 {
@@ -69,7 +49,7 @@ is_hungry(const JobqPart *part)
 	first = jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
 	if (first == JOBQ_NIL)
 		return true;
-	key = jobq_key_of(&jobq_slots[first].t);
+	key = jobq_slot_key(&jobq_slots[first]);
 	return !jobq_key_before(&key, &part->frontier);
 }
 
@@ -112,9 +92,10 @@ jobq_ask_refill(JobqPart *part, uint32 gen)
 
 void
 jobq_leave_on_disk(JobqDb *db, uint32 gen, int32 queue_id,
-				   const JobqKey *first, int64 n)
+				   const JobqKey *first, int64 aging, int64 n)
 {
 	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+	JobqKey		from = *first;
 	bool		wake = false;
 
 	if (part == NULL)
@@ -122,7 +103,9 @@ jobq_leave_on_disk(JobqDb *db, uint32 gen, int32 queue_id,
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is(part, gen, queue_id))
 	{
-		jobq_retreat(part, first);
+		if (aging != part->aging && from.priority != JOBQ_KEY_END)
+			from.priority = JOBQ_KEY_START;
+		jobq_retreat(part, &from);
 		part->counters[COUNT_AVAILABLE] += n;
 		wake = jobq_part_asks(part);
 	}
@@ -138,14 +121,17 @@ bool
 jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t)
 {
 	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
-	JobqKey		key = jobq_key_of(t);
 	bool		behind = true;
 
 	if (part == NULL)
 		return true;
 	LWLockAcquire(part->lock, LW_SHARED);
 	if (jobq_part_is(part, gen, t->queue_id))
+	{
+		JobqKey		key = jobq_key_of(t, part->aging);
+
 		behind = !jobq_key_before(&key, &part->frontier);
+	}
 	LWLockRelease(part->lock);
 	return behind;
 }
@@ -183,7 +169,7 @@ jobq_hold_refill(JobqDb *db, uint32 gen, int32 queue_id, TransactionId xid,
 static bool
 goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
 {
-	JobqKey		key = jobq_key_of(&slot->t);
+	JobqKey		key = jobq_slot_key(slot);
 
 	if (slot->state != SLOT_READY || !(slot->flags & SLOT_LINKED) ||
 		slot->t.ticket != ref->ticket)
@@ -192,8 +178,9 @@ goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
 	return true;
 }
 
+/* Out with the last one; if there is a `t`, only if it comes after that. */
 bool
-jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
+jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t)
 {
 	JobqSlotRef ref;
 	int			db;
@@ -205,11 +192,16 @@ jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
 		last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
 	if (last != JOBQ_NIL)
 	{
-		JobqKey		last_key = jobq_key_of(&jobq_slots[last].t);
+		JobqKey		last_key = jobq_slot_key(&jobq_slots[last]);
+		JobqKey		key;
 
 		jobq_slot_fill_ref(&jobq_slots[last], &ref);
-		if (key != NULL && !jobq_key_before(key, &last_key))
-			last = JOBQ_NIL;
+		if (t != NULL)
+		{
+			key = jobq_key_of(t, part->aging);
+			if (!jobq_key_before(&key, &last_key))
+				last = JOBQ_NIL;
+		}
 	}
 	LWLockRelease(part->lock);
 	return last != JOBQ_NIL && jobq_slot_remove(db, &ref, goes_out);
@@ -219,11 +211,10 @@ JobqEntered
 jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
 					   const JobqLease *l, bool must, int32 *number)
 {
-	JobqKey		key = jobq_key_of(t);
 	JobqEntered entered = jobq_slot_enter(part, db, gen, t, l, must, number);
 
 	if (entered == ENTER_NO_SLOT &&
-		jobq_push_out(part, gen, must ? NULL : &key))
+		jobq_push_out(part, gen, must ? NULL : t))
 		entered = jobq_slot_enter(part, db, gen, t, l, true, number);
 	return entered;
 }
@@ -244,7 +235,7 @@ could_go_on(const JobqPart *part)
 	if (part->asked || is_hungry(part))
 		return true;
 	last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
-	key = jobq_key_of(&jobq_slots[last].t);
+	key = jobq_slot_key(&jobq_slots[last]);
 	return !jobq_key_before(&key, &part->frontier);
 }
 
@@ -278,6 +269,88 @@ jobq_refill_is_clear(JobqPart *part, uint64 claimers)
 		pg_atomic_read_u64(&part->claimers) == claimers;
 }
 
+/* Under the part's lock: is the order in effect not the one that is wanted? */
+static bool
+is_outdated(const JobqPart *part)
+{
+	return part->aging_wanted >= 0 && part->aging != part->aging_wanted;
+}
+
+bool
+jobq_refill_clear(JobqPart *part, uint32 gen)
+{
+	bool		outdated;
+	int			n = 0;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	outdated = jobq_part_is_mine(part, gen) && is_outdated(part);
+	LWLockRelease(part->lock);
+	while (outdated && n < JOBQ_CHUNK && jobq_push_out(part, gen, NULL))
+		n++;
+	return n > 0;
+}
+
+/*
+ * Under the part's lock: from now on by the order that is wanted, if nothing
+ * stands in the old one any more.
+ */
+static bool
+follow_order(JobqPart *part)
+{
+	if (!is_outdated(part))
+		return true;
+	if (part->ready_root != JOBQ_NIL)
+		return false;
+	part->aging = part->aging_wanted;
+	part->frontier.priority = JOBQ_KEY_START;
+	return true;
+}
+
+void
+jobq_part_set_aging(JobqDb *db, uint32 gen, int32 queue_id, int64 aging)
+{
+	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+	bool		wake = false;
+
+	if (part == NULL)
+		return;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id))
+	{
+		part->aging_wanted = aging;
+		if (!is_spilled(part) && !part->refilling &&
+			part->ready_root == JOBQ_NIL)
+			part->aging = aging;
+		else if (is_outdated(part))
+		{
+			/* also for a refill that is going on: it ends before all */
+			part->frontier.priority = JOBQ_KEY_START;
+			part->missed.priority = JOBQ_KEY_START;
+			part->asked = true;
+			wake = true;
+		}
+	}
+	LWLockRelease(part->lock);
+	if (wake)
+		jobq_wake_keeper(db);
+}
+
+/* Without the lock: what is not known yet is looked at again under it. */
+bool
+jobq_part_knows_aging(const JobqPart *part)
+{
+	return part->aging_wanted >= 0;
+}
+
+void
+jobq_part_learn_aging(JobqPart *part, uint32 gen, int64 aging)
+{
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is_mine(part, gen) && part->aging_wanted < 0)
+		part->aging_wanted = aging;
+	LWLockRelease(part->lock);
+}
+
 /*
  * First refilling is set, then the caller takes its snapshot: whoever commits
  * after that finds it set and leaves word of what it keeps out.
@@ -292,7 +365,7 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 		return false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->holder == holder &&
-		is_spilled(part))
+		is_spilled(part) && follow_order(part))
 	{
 		part->holder = InvalidTransactionId;
 		set_refilling(part, true);

@@ -97,6 +97,13 @@ jobq_slot_part(const JobqSlot *slot)
 	return &jobq_parts[slot->part];
 }
 
+/* Where it stands in its part's ready tree. */
+static inline JobqKey
+jobq_slot_key(const JobqSlot *slot)
+{
+	return jobq_key_of(&slot->t, jobq_slot_part(slot)->aging);
+}
+
 /* Bring memory nearer that is about to be used. */
 static inline void
 jobq_prefetch(const void *address, size_t bytes)
@@ -107,10 +114,9 @@ jobq_prefetch(const void *address, size_t bytes)
 #endif
 }
 
-extern const JobqTreeType jobq_ready_tree;	/* priority, run_at, id */
+extern const JobqTreeType jobq_ready_tree;	/* jobq_slot_key() */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
 extern const JobqTreeType jobq_expiry_tree; /* the ticket's expires_at, id */
-extern int	jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b);
 
 /*
  * Into or out of the tree that the slot's state asks for; to unlink one that
@@ -189,9 +195,9 @@ extern bool jobq_is_held(JobqPart *part, TransactionId mine,
 
 /*
  * Push the last available slot of the queue out to disk, if it comes after
- * key (NULL: whatever it is).
+ * ticket t (NULL: whatever it is).
  */
-extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key);
+extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t);
 
 /*
  * jobq_slot_enter; where there is no slot the queue's last job makes room: for

@@ -41,7 +41,7 @@ sort_out(Publish *p)
 	open = jobq_part_is(p->part, p->gen, p->queue_id);
 	for (int i = 0; open && i < p->n; i++)
 	{
-		JobqKey		key = jobq_key_of(&p->tickets[i]);
+		JobqKey		key = jobq_key_of(&p->tickets[i], p->part->aging);
 
 		p->keep[i] = true;
 		if (lease_of(p, i) != NULL)
@@ -64,7 +64,7 @@ sort_out(Publish *p)
 static void
 leave(Publish *p, int i)
 {
-	JobqKey		key = jobq_key_of(&p->tickets[i]);
+	JobqKey		key;
 
 	p->wake_keeper = true;
 	if (lease_of(p, i) != NULL)
@@ -78,6 +78,7 @@ leave(Publish *p, int i)
 	LWLockAcquire(p->part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is(p->part, p->gen, p->queue_id))
 	{
+		key = jobq_key_of(&p->tickets[i], p->part->aging);
 		jobq_retreat(p->part, &key);
 		p->part->asked = true;
 	}

@@ -15,23 +15,23 @@
 
 /* ---- order ---- */
 
-int
-jobq_compare_tickets(const JobqTicket *a, const JobqTicket *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority ? -1 : 1;
-	if (a->run_at != b->run_at)
-		return a->run_at < b->run_at ? -1 : 1;
-	if (a->id != b->id)
-		return a->id < b->id ? -1 : 1;
-	return 0;
-}
-
 static int
 compare_ready(const void *a, const void *b)
 {
-	return jobq_compare_tickets(&((const JobqSlot *) a)->t,
-						   &((const JobqSlot *) b)->t);
+	JobqKey		x = jobq_slot_key(a);
+	JobqKey		y = jobq_slot_key(b);
+
+	return jobq_key_compare(&x, &y);
+}
+
+static int
+compare_times(TimestampTz a, int64 a_id, TimestampTz b, int64 b_id)
+{
+	if (a != b)
+		return a < b ? -1 : 1;
+	if (a_id != b_id)
+		return a_id < b_id ? -1 : 1;
+	return 0;
 }
 
 static int
@@ -40,11 +40,7 @@ compare_lease(const void *a, const void *b)
 	const JobqSlot *x = a;
 	const JobqSlot *y = b;
 
-	if (x->l.expires_at != y->l.expires_at)
-		return x->l.expires_at < y->l.expires_at ? -1 : 1;
-	if (x->t.id != y->t.id)
-		return x->t.id < y->t.id ? -1 : 1;
-	return 0;
+	return compare_times(x->l.expires_at, x->t.id, y->l.expires_at, y->t.id);
 }
 
 static int
@@ -53,11 +49,7 @@ compare_expiry(const void *a, const void *b)
 	const JobqSlot *x = a;
 	const JobqSlot *y = b;
 
-	if (x->t.expires_at != y->t.expires_at)
-		return x->t.expires_at < y->t.expires_at ? -1 : 1;
-	if (x->t.id != y->t.id)
-		return x->t.id < y->t.id ? -1 : 1;
-	return 0;
+	return compare_times(x->t.expires_at, x->t.id, y->t.expires_at, y->t.id);
 }
 
 const JobqTreeType jobq_ready_tree = {
@@ -491,7 +483,7 @@ jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
 static bool
 is_held_back(JobqPart *part, const JobqSlot *slot)
 {
-	JobqKey		key = jobq_key_of(&slot->t);
+	JobqKey		key = jobq_slot_key(slot);
 
 	if (slot->l.lease != 0 || !TransactionIdIsValid(part->holder) ||
 		jobq_key_before(&key, &part->frontier))

@@ -124,14 +124,15 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 		if (!read_body(&call->belts, &slots[i].t, slots[i].verify, &row,
 					   &missing))
 		{
-			JobqKey		key = jobq_key_of(&slots[i].t);
+			int64		aging = call->queue->rules.aging;
+			JobqKey		key = jobq_key_of(&slots[i].t, aging);
 
 			jobq_drop_stale(call->session->db, &slots[i].ref);
 			if (!missing)
 				key.priority = JOBQ_KEY_END;
 			/* taking it has counted it off once too often */
 			jobq_leave_on_disk(call->session->db, call->session->gen,
-							   slots[i].t.queue_id, &key, 1);
+							   slots[i].t.queue_id, &key, aging, 1);
 			continue;
 		}
 		deliver(call, &row);
@@ -345,7 +346,7 @@ static bool
 may_have_jobs(const JobqPart *part, const JobqQueue *queue)
 {
 	return part->ready > 0 || part->frontier.priority != JOBQ_KEY_END ||
-		jobq_own_first(queue->queue_id) >= 0;
+		jobq_own_first(queue) >= 0;
 }
 
 /*
@@ -393,7 +394,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 
 	while (ntaken < max)
 	{
-		int			own = jobq_own_first(queue->queue_id);
+		int			own = jobq_own_first(queue);
 		JobqTicket	before;
 		int			want = (int) Min(max - ntaken, JOBQ_CHUNK);
 		int			seen;

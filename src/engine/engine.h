@@ -73,6 +73,10 @@ extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
 /* The keeper is to look at the epochs and their classes after the commit. */
 extern void jobq_xact_epoch_news(const JobqSession *session);
 
+/* At commit the queue's jobs go by its option aging. */
+extern void jobq_xact_aging(const JobqSession *session, int32 queue_id,
+							int64 aging);
+
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
 									int32 queue_id);
@@ -94,6 +98,24 @@ extern int64 jobq_enqueue_row(const JobqSession *session,
 extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
+
+/* Jobs of any queues; the ids come back, in the order of the jobs. */
+typedef struct JobqNewJob
+{
+	const JobqQueue *queue;		/* one pointer per queue */
+	JobqRow		row;
+	int64		id;
+} JobqNewJob;
+
+extern void jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs,
+							   int njobs, TimestampTz now);
+
+/*
+ * JQ003 if the queue is draining, unless this session or transaction works for
+ * it. For what is enqueued by a call, before all else.
+ */
+extern void jobq_refuse_draining(const JobqSession *session,
+								 const JobqQueue *queue);
 
 /* expires_at as the queue's ttl makes it of run_at; NULL without one. */
 extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);

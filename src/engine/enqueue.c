@@ -4,9 +4,11 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "engine/belts.h"
 #include "engine/place.h"
 #include "engine/xact.h"
@@ -71,7 +73,7 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		JobqTicket	t;
 
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
-		jobq_xact_publish(session, &t);
+		jobq_xact_publish(session, queue, &t);
 	}
 	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);
@@ -160,6 +162,21 @@ jobq_lock_queue_for_drop(const JobqQueue *queue)
 					   AccessExclusiveLock);
 }
 
+/* Whoever works on its jobs may add to them. */
+void
+jobq_refuse_draining(const JobqSession *session, const JobqQueue *queue)
+{
+	if (!queue->draining || jobq_xact_worked_for(queue->queue_id) ||
+		jobq_holds_lease(session->db, session->gen, queue->queue_id,
+						 jobq_my_procno(), MyStartTimestamp))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_DRAINING),
+			 errmsg("queue \"%s\" is draining", queue->name),
+			 errdetail("It takes new jobs only from sessions that hold a lease of one of its jobs, and in transactions that settle one."),
+			 errhint("Enqueue into another queue, or let its owner call jobq.resume_queue().")));
+}
+
 static void
 set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
 {
@@ -187,7 +204,25 @@ jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 	return id;
 }
 
-/* All rows have the same run_at. */
+/* Jobs of one queue that have their ids; rows is used up. */
+static void
+place_rows(const JobqSession *session, const JobqQueue *queue, JobqRow *rows,
+		   int nrows, TimestampTz now)
+{
+	int			nbelt = 0;
+
+	for (int i = 0; i < nrows; i++)
+	{
+		if (DatumGetTimestampTz(rows[i].values[JOB_RUN_AT]) > now)
+			jobq_place_on_shelf(session, &rows[i], SHELF_SCHEDULED);
+		else
+			rows[nbelt++] = rows[i];
+	}
+	for (int i = 0; i < nbelt; i += ENQUEUE_CHUNK)
+		jobq_place_on_belt(session, queue, &rows[i],
+						   Min(ENQUEUE_CHUNK, nbelt - i));
+}
+
 void
 jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 				  JobqRow *rows, int nrows, TimestampTz now, int64 *ids)
@@ -198,13 +233,50 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 	jobq_take_numbers(session->db, nrows, ids);
 	for (int i = 0; i < nrows; i++)
 		set_identity(&rows[i], queue, ids[i]);
-	if (DatumGetTimestampTz(rows[0].values[JOB_RUN_AT]) > now)
+	place_rows(session, queue, rows, nrows, now);
+}
+
+static int
+compare_new(const void *a, const void *b)
+{
+	const JobqNewJob *x = *(const JobqNewJob *const *) a;
+	const JobqNewJob *y = *(const JobqNewJob *const *) b;
+
+	if (x->queue->queue_id != y->queue->queue_id)
+		return x->queue->queue_id < y->queue->queue_id ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Queue by queue, in the order in which everybody locks them. */
+void
+jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs, int njobs,
+				   TimestampTz now)
+{
+	int64	   *ids = palloc_extended(sizeof(int64) * njobs, MCXT_ALLOC_HUGE);
+	JobqNewJob **sorted = palloc_extended(sizeof(JobqNewJob *) * njobs,
+										  MCXT_ALLOC_HUGE);
+	JobqRow    *rows = palloc_extended(sizeof(JobqRow) * njobs,
+									   MCXT_ALLOC_HUGE);
+	int			to;
+
+	jobq_take_numbers(session->db, njobs, ids);
+	for (int i = 0; i < njobs; i++)
 	{
-		for (int i = 0; i < nrows; i++)
-			jobq_place_on_shelf(session, &rows[i], SHELF_SCHEDULED);
-		return;
+		jobs[i].id = ids[i];
+		set_identity(&jobs[i].row, jobs[i].queue, ids[i]);
+		sorted[i] = &jobs[i];
 	}
-	for (int i = 0; i < nrows; i += ENQUEUE_CHUNK)
-		jobq_place_on_belt(session, queue, &rows[i],
-						   Min(ENQUEUE_CHUNK, nrows - i));
+	qsort(sorted, njobs, sizeof(JobqNewJob *), compare_new);
+	for (int from = 0; from < njobs; from = to)
+	{
+		const JobqQueue *queue = sorted[from]->queue;
+
+		for (to = from; to < njobs && sorted[to]->queue == queue; to++)
+			rows[to - from] = sorted[to]->row;
+		lock_queue(queue);
+		place_rows(session, queue, rows, to - from, now);
+	}
+	pfree(rows);
+	pfree(sorted);
+	pfree(ids);
 }

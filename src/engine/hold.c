@@ -416,7 +416,10 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			continue;
 		}
 		if (result == MARK_OK)
+		{
 			jobq_xact_marked(session, &ref, xid);
+			jobq_xact_settles(slot.t.queue_id);
+		}
 		if (slot.t.queue_id != checked)
 			check_dequeue(slot.t.queue_id, id, queue);
 		if (result == MARK_OK)

@@ -49,6 +49,17 @@ note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
 	entry->n[q] += n;
 }
 
+/* Keys here are those of a queue without aging. */
+static void
+note_spilled(JobqPrepared *entry, const JobqOp *op)
+{
+	JobqKey		first = op->first;
+
+	if (op->aging != 0)
+		first.priority = JOBQ_KEY_START;
+	note_prepared(entry, op->queue_id, &first, op->delta);
+}
+
 static void
 note_prepared_count(JobqPrepared *entry, const JobqOp *op)
 {
@@ -73,12 +84,12 @@ describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 		if (op->kind == OP_PUBLISH)
 		{
 			const JobqTicket *t = &jobq_own(op->own)->t;
-			JobqKey		key = jobq_key_of(t);
+			JobqKey		key = jobq_key_of(t, 0);
 
 			note_prepared(entry, t->queue_id, &key, 1);
 		}
 		else if (op->kind == OP_SPILL)
-			note_prepared(entry, op->queue_id, &op->first, op->delta);
+			note_spilled(entry, op);
 		else if (op->kind == OP_COUNT)
 			note_prepared_count(entry, op);
 		else if (op->kind == OP_SHELVED)
@@ -87,7 +98,7 @@ describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
-					 errdetail("Only jobq.enqueue() and jobq.enqueue_many() can be part of a prepared transaction."),
+					 errdetail("Only jobq.enqueue(), jobq.enqueue_many() and jobq.enqueue_jobs() can be part of a prepared transaction."),
 					 errhint("Use COMMIT, or do the rest in a transaction of its own.")));
 	}
 }

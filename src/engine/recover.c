@@ -120,6 +120,22 @@ take_prepared(HeapTuple tuple, TupleDesc desc, void *state)
 	SpinLockRelease(&db->mutex);
 }
 
+/* In which order jobs go, of the queues where it is not the usual one. */
+static void
+load_orders(const JobqSession *session)
+{
+	JobqQueue  *queues;
+	int			nqueues = jobq_queue_list(&queues);
+
+	for (int i = 0; i < nqueues; i++)
+	{
+		if (queues[i].rules.aging != 0)
+			jobq_part_set_aging(session->db, session->gen, queues[i].queue_id,
+								queues[i].rules.aging);
+	}
+	pfree(queues);
+}
+
 static void
 begin_or_fail(JobqDb *db)
 {
@@ -154,6 +170,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 				 errhint("Raise jobq.max_live_jobs and restart the server.")));
 	jobq_load_counts(&session);
 	jobq_load_shelf(&session);
+	load_orders(&session);
 	jobq_keeper_commit();
 	set_state(db, gen, JOBQ_DB_READY);
 }

@@ -26,21 +26,28 @@
 #define TURN			INT64CONST(60000)	/* us, then other work has its turn */
 #define STUCK_RETRY		INT64CONST(50000)	/* no slot was to be had */
 
-/* One epoch's tickets, the next of them in hand. */
+/*
+ * One epoch's tickets, of an aging queue those of one priority; the next of
+ * them in hand. It stays where it is: its scan points into it.
+ */
 typedef struct Source
 {
 	JobqBelts	belts;
 	JobqOrderScan scan;
 	JobqProbe	probe;
 	JobqTicket	next;
+	bool		one_priority;
+	int16		priority;
 } Source;
 
 typedef struct Refill
 {
 	const JobqSession *session;
 	JobqPart   *part;
-	Source	   *sources;
+	int64		aging;			/* of the order that the part goes by */
+	Source	  **sources;
 	int			nsources;
+	int			sources_size;
 	binaryheap *heap;			/* of sources, smallest next first */
 
 	JobqTicket	tickets[JOBQ_CHUNK];
@@ -49,15 +56,20 @@ typedef struct Refill
 	bool		entered;		/* some of them were not in memory before */
 } Refill;
 
+static JobqKey
+next_key(const Refill *refill, int source)
+{
+	return jobq_key_of(&refill->sources[source]->next, refill->aging);
+}
+
 static int
 compare_sources(Datum a, Datum b, void *arg)
 {
-	Source	   *sources = arg;
-	JobqKey		x = jobq_key_of(&sources[DatumGetInt32(a)].next);
-	JobqKey		y = jobq_key_of(&sources[DatumGetInt32(b)].next);
+	JobqKey		x = next_key(arg, DatumGetInt32(a));
+	JobqKey		y = next_key(arg, DatumGetInt32(b));
 
 	/* the heap gives its largest first */
-	return jobq_key_before(&x, &y) ? 1 : jobq_key_before(&y, &x) ? -1 : 0;
+	return jobq_key_compare(&y, &x);
 }
 
 /* ---- reading ---- */
@@ -68,7 +80,15 @@ read_next(Source *source)
 	if (!jobq_order_next(&source->scan))
 		return false;
 	jobq_ticket_of_slot(source->scan.slot, source->belts.epoch, &source->next);
-	return true;
+	return !source->one_priority || source->next.priority == source->priority;
+}
+
+static void
+close_source(Source *source)
+{
+	jobq_order_end(&source->scan);
+	jobq_probe_end(&source->probe);
+	jobq_belts_close(&source->belts);
 }
 
 /* False when there is nothing, or the epoch has just been dropped. */
@@ -88,15 +108,58 @@ open_source(Refill *refill, Source *source, int32 epoch, Snapshot snapshot,
 					 from->priority == JOBQ_KEY_START, from->priority,
 					 from->run_at, from->id);
 	jobq_probe_begin(&source->probe, outcome);
-	return true;
+	if (read_next(source))
+		return true;
+	close_source(source);
+	return false;
 }
 
+/* To be kept if there is something, else to be forgotten. */
 static void
-close_source(Source *source)
+take_source(Refill *refill, Source *source, bool found)
 {
-	jobq_order_end(&source->scan);
-	jobq_probe_end(&source->probe);
-	jobq_belts_close(&source->belts);
+	if (!found)
+	{
+		pfree(source);
+		return;
+	}
+	if (refill->nsources == refill->sources_size)
+	{
+		refill->sources_size *= 2;
+		refill->sources = repalloc(refill->sources,
+								   sizeof(Source *) * refill->sources_size);
+	}
+	refill->sources[refill->nsources++] = source;
+}
+
+/* In the index each priority is in order for itself: a source for each. */
+static void
+open_priorities(Refill *refill, int32 epoch, Snapshot snapshot,
+				const JobqKey *from)
+{
+	JobqKey		at = {.priority = JOBQ_KEY_START};
+	Source		look = {0};
+
+	while (open_source(refill, &look, epoch, snapshot, &at))
+	{
+		Source	   *source = palloc0(sizeof(Source));
+		int16		priority = look.next.priority;
+
+		close_source(&look);
+		source->one_priority = true;
+		source->priority = priority;
+		at.priority = priority;
+		at.run_at = from->priority == JOBQ_KEY_START ? DT_NOBEGIN :
+			from->run_at - priority * refill->aging;
+		at.id = from->id;
+		take_source(refill, source,
+					open_source(refill, source, epoch, snapshot, &at));
+
+		/* and on to the next priority that there is */
+		at.priority = priority + 1;
+		at.run_at = DT_NOBEGIN;
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 static void
@@ -105,20 +168,27 @@ open_sources(Refill *refill, Snapshot snapshot, const JobqKey *from)
 	int32	   *epochs;
 	int			nepochs = jobq_epoch_list_undrained(&epochs);
 
-	refill->sources = palloc0(sizeof(Source) * Max(nepochs, 1));
-	refill->heap = binaryheap_allocate(Max(nepochs, 1), compare_sources,
-									   refill->sources);
+	refill->aging = refill->part->aging;
+	refill->sources_size = Max(nepochs, 1);
+	refill->sources = palloc(sizeof(Source *) * refill->sources_size);
 	for (int i = 0; i < nepochs; i++)
 	{
-		Source	   *source = &refill->sources[refill->nsources];
+		Source	   *source;
 
-		if (!open_source(refill, source, epochs[i], snapshot, from))
+		if (refill->aging != 0)
+		{
+			open_priorities(refill, epochs[i], snapshot, from);
 			continue;
-		if (read_next(source))
-			binaryheap_add(refill->heap, Int32GetDatum(refill->nsources));
-		refill->nsources++;
+		}
+		source = palloc0(sizeof(Source));
+		take_source(refill, source,
+					open_source(refill, source, epochs[i], snapshot, from));
 	}
 	pfree(epochs);
+	refill->heap = binaryheap_allocate(Max(refill->nsources, 1),
+									   compare_sources, refill);
+	for (int i = 0; i < refill->nsources; i++)
+		binaryheap_add(refill->heap, Int32GetDatum(i));
 }
 
 static bool
@@ -140,7 +210,7 @@ read_chunk(Refill *refill)
 	while (refill->n < JOBQ_CHUNK && !binaryheap_empty(refill->heap))
 	{
 		int			which = DatumGetInt32(binaryheap_first(refill->heap));
-		Source	   *source = &refill->sources[which];
+		Source	   *source = refill->sources[which];
 
 		if (has_job(refill, source->next.id))
 			break;
@@ -201,7 +271,7 @@ look_at_fresh(Refill *refill, const JobqSlotRef *fresh, int done, bool *ended)
 
 		for (to = from; to < n && refill->from[sorted[to]] == source; to++)
 			tickets[to - from] = refill->tickets[sorted[to]].ticket;
-		jobq_probe_many(&refill->sources[source].probe, tickets, to - from,
+		jobq_probe_many(&refill->sources[source]->probe, tickets, to - from,
 						found);
 		for (int i = from; i < to; i++)
 		{
@@ -262,11 +332,11 @@ walk(Refill *refill, JobqKey *reached)
 			return true;
 		}
 		CHECK_FOR_INTERRUPTS();
-		*reached = jobq_key_of(&refill->tickets[0]);
+		*reached = jobq_key_of(&refill->tickets[0], refill->aging);
 		done = place_chunk(refill);
 		if (done < refill->n)
 		{
-			*reached = jobq_key_of(&refill->tickets[done]);
+			*reached = jobq_key_of(&refill->tickets[done], refill->aging);
 			return false;
 		}
 		/* what is in memory already costs little to pass */
@@ -277,11 +347,8 @@ walk(Refill *refill, JobqKey *reached)
 	if (binaryheap_empty(refill->heap))
 		reached->priority = JOBQ_KEY_END;
 	else
-	{
-		int			next = DatumGetInt32(binaryheap_first(refill->heap));
-
-		*reached = jobq_key_of(&refill->sources[next].next);
-	}
+		*reached = next_key(refill,
+							DatumGetInt32(binaryheap_first(refill->heap)));
 	return true;
 }
 
@@ -301,11 +368,29 @@ read_piece(Refill *refill, const JobqKey *from, uint64 claimers,
 	open_sources(refill, snapshot, from);
 	room = walk(refill, reached);
 	for (int i = 0; i < refill->nsources; i++)
-		close_source(&refill->sources[i]);
+	{
+		close_source(refill->sources[i]);
+		pfree(refill->sources[i]);
+	}
 	binaryheap_free(refill->heap);
 	pfree(refill->sources);
 	UnregisterSnapshot(snapshot);
 	return room;
+}
+
+/*
+ * What the queue's order is, and that nothing stands in another one.
+ */
+static void
+prepare_part(const JobqSession *session, JobqPart *part)
+{
+	JobqQueue	queue;
+
+	if (!jobq_part_knows_aging(part) &&
+		jobq_queue_by_id(part->queue_id, &queue))
+		jobq_part_learn_aging(part, session->gen, queue.rules.aging);
+	while (jobq_refill_clear(part, session->gen))
+		CHECK_FOR_INTERRUPTS();
 }
 
 /*
@@ -321,6 +406,7 @@ refill_part(const JobqSession *session, JobqPart *part)
 	uint64		claimers;
 	bool		room = true;
 
+	prepare_part(session, part);
 	if (!jobq_refill_begin(part, session->gen, &from, &claimers))
 		return true;
 	reached = from;

@@ -335,7 +335,7 @@ jobq_redrive(const JobqSession *session, const JobqRedrive *what)
 	jobq_xact_steered(session);
 	/* all lists first: what is made now is not redriven once more */
 	jobq_list_shelved(what->from->queue_id, SHELF_DEAD, &dead);
-	jobq_list_belt(session, what->from->queue_id, true, false, false, &copies);
+	jobq_list_belt(session, what->from->queue_id, true, false, true, &copies);
 	jobq_list_shelved(what->from->queue_id, SHELF_SCHEDULED, &copies);
 	jobq_list_shelved(what->from->queue_id, SHELF_RETRYABLE, &copies);
 	count = redrive_ids(session, what, &dead, redrive_dead, what->max);

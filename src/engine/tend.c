@@ -319,7 +319,7 @@ take_row(HeapTuple tuple, TupleDesc desc, void *state)
 
 	jobq_leave_on_disk(session->db, session->gen,
 					   DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL)),
-					   &start,
+					   &start, 0,
 					   DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL)));
 }
 
@@ -337,7 +337,7 @@ take_over_unknown(Round *round, TransactionId xid)
 
 	for (int i = 0; i < nqueues; i++)
 		jobq_leave_on_disk(round->session.db, round->session.gen,
-						   queues[i].queue_id, &start, 0);
+						   queues[i].queue_id, &start, 0, 0);
 	for (int e = 0; e < nepochs; e++)
 	{
 		if (jobq_belts_read(&belts, epochs[e], BELT_JOB) != NULL)
@@ -364,7 +364,7 @@ take_over(Round *round, const JobqPrepared *entry)
 	for (int q = 0; q < entry->nqueues; q++)
 	{
 		jobq_leave_on_disk(session->db, session->gen, entry->queue_id[q],
-						   &entry->first[q], entry->n[q]);
+						   &entry->first[q], 0, entry->n[q]);
 		jobq_part_count(session->db, session->gen, entry->queue_id[q],
 						COUNT_SCHEDULED, entry->scheduled[q]);
 	}

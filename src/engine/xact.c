@@ -23,6 +23,7 @@
 static JobqOp *ops;
 static int	nops;
 static int	ops_size;
+static int	ops_of_kind[JOBQ_OP_KINDS];
 static JobqOwnJob *own_jobs;
 static int	nown;
 static int	own_size;
@@ -59,6 +60,7 @@ push(JobqOpKind kind, JobqDb *db)
 	op = &ops[nops++];
 	memset(op, 0, sizeof(*op));
 	op->kind = kind;
+	ops_of_kind[kind]++;
 	op->subid = GetCurrentSubTransactionId();
 	op->db = db;
 	return op;
@@ -80,9 +82,13 @@ own_reserve(void)
 	}
 }
 
-/* The entry of a queue's tickets that have no entries of their own. */
+/*
+ * The entry of a queue's tickets that have no entries of their own. What was
+ * written before the queue's order changed may come anywhere in the new one.
+ */
 static JobqOp *
-spill_entry(const JobqSession *session, const JobqTicket *t)
+spill_entry(const JobqSession *session, const JobqQueue *queue,
+			const JobqTicket *t)
 {
 	JobqOp	   *op;
 
@@ -91,26 +97,32 @@ spill_entry(const JobqSession *session, const JobqTicket *t)
 		op = &ops[i];
 		if (op->kind == OP_SPILL && op->queue_id == t->queue_id &&
 			op->subid == GetCurrentSubTransactionId())
+		{
+			if (op->aging != queue->rules.aging)
+				op->first.priority = JOBQ_KEY_START;
 			return op;
+		}
 	}
 	op = push(OP_SPILL, session->db);
 	op->ref.gen = session->gen;
 	op->queue_id = t->queue_id;
-	op->first = jobq_key_of(t);
+	op->aging = queue->rules.aging;
+	op->first = jobq_key_of(t, op->aging);
 	return op;
 }
 
 /* A new ticket: dispatched once we commit, and to ourselves at once. */
 void
-jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
+jobq_xact_publish(const JobqSession *session, const JobqQueue *queue,
+				  const JobqTicket *t)
 {
 	JobqOp	   *op;
 
 	if (nown >= JOBQ_OWN_MAX)
 	{
-		JobqKey		key = jobq_key_of(t);
+		JobqKey		key = jobq_key_of(t, queue->rules.aging);
 
-		op = spill_entry(session, t);
+		op = spill_entry(session, queue, t);
 		op->delta++;
 		if (jobq_key_before(&key, &op->first))
 			op->first = key;
@@ -142,6 +154,29 @@ jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
 	op->ref = *ref;
 	op->xid = xid;
 	op->at_commit = AT_COMMIT_END;
+}
+
+void
+jobq_xact_settles(int32 queue_id)
+{
+	ops[nops - 1].queue_id = queue_id;
+}
+
+bool
+jobq_xact_worked_for(int32 queue_id)
+{
+	for (int i = 0; i < nown; i++)
+	{
+		if (own_jobs[i].t.queue_id == queue_id && own_jobs[i].l.lease != 0)
+			return true;
+	}
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_MARK && ops[i].queue_id == queue_id &&
+			ops[i].at_commit != AT_COMMIT_NOTHING)
+			return true;
+	}
+	return false;
 }
 
 static bool
@@ -268,10 +303,11 @@ jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease)
 		lease->claim_tid = ops[mark].claim_tid;
 }
 
+/* Asked for each of very many jobs, by those who have enqueued none. */
 bool
 jobq_xact_spilled(int32 queue_id)
 {
-	for (int i = 0; i < nops; i++)
+	for (int i = 0; i < nops && ops_of_kind[OP_SPILL] > 0; i++)
 	{
 		if (ops[i].kind == OP_SPILL && ops[i].queue_id == queue_id)
 			return true;
@@ -282,12 +318,8 @@ jobq_xact_spilled(int32 queue_id)
 void
 jobq_xact_holds(const JobqSession *session)
 {
-	for (int i = nops - 1; i >= 0; i--)
-	{
-		if (ops[i].kind == OP_HOLDS)
-			return;
-	}
-	push(OP_HOLDS, session->db);
+	if (ops_of_kind[OP_HOLDS] == 0)
+		push(OP_HOLDS, session->db);
 }
 
 void
@@ -350,6 +382,16 @@ jobq_xact_steered(const JobqSession *session)
 }
 
 void
+jobq_xact_aging(const JobqSession *session, int32 queue_id, int64 aging)
+{
+	JobqOp	   *op = push(OP_AGING, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->aging = aging;
+}
+
+void
 jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 {
 	JobqOp	   *op = push(OP_QUEUE_DROPPED, session->db);
@@ -360,20 +402,11 @@ jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 
 /* ---- our own uncommitted jobs ---- */
 
-static bool
-comes_before(const JobqTicket *a, const JobqTicket *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority;
-	if (a->run_at != b->run_at)
-		return a->run_at < b->run_at;
-	return a->id < b->id;
-}
-
 int
-jobq_own_first(int32 queue_id)
+jobq_own_first(const JobqQueue *queue)
 {
 	TimestampTz now;
+	JobqKey		first_key = {.priority = JOBQ_KEY_END};
 	int			first = -1;
 
 	if (own_ready == 0)
@@ -381,11 +414,16 @@ jobq_own_first(int32 queue_id)
 	now = jobq_now();
 	for (int i = 0; i < nown; i++)
 	{
+		JobqKey		key = jobq_key_of(&own_jobs[i].t, queue->rules.aging);
+
 		if (own_jobs[i].state == OWN_READY &&
-			own_jobs[i].t.queue_id == queue_id &&
+			own_jobs[i].t.queue_id == queue->queue_id &&
 			own_jobs[i].t.expires_at > now &&
-			(first < 0 || comes_before(&own_jobs[i].t, &own_jobs[first].t)))
+			jobq_key_before(&key, &first_key))
+		{
 			first = i;
+			first_key = key;
+		}
 	}
 	return first;
 }
@@ -533,6 +571,7 @@ undo(JobqOp *op)
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_STEERED:
+		case OP_AGING:
 		case OP_QUEUE_DROPPED:
 			break;
 	}
@@ -543,7 +582,12 @@ static void
 undo_down_to(SubTransactionId subid)
 {
 	while (nops > 0 && ops[nops - 1].subid >= subid)
-		undo(&ops[--nops]);
+	{
+		JobqOp	   *op = &ops[--nops];
+
+		ops_of_kind[op->kind]--;
+		undo(op);
+	}
 }
 
 static void
@@ -627,7 +671,7 @@ apply_all(void)
 			apply_mark(op);
 		else if (op->kind == OP_SPILL)
 			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
-							   op->delta);
+							   op->aging, op->delta);
 		else if (op->kind == OP_COUNT)
 			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
 							op->delta);
@@ -637,6 +681,8 @@ apply_all(void)
 			jobq_db_shelf_due(op->db, op->when);
 		else if (op->kind == OP_DIED)
 			jobq_db_dead_due(op->db, op->when);
+		else if (op->kind == OP_AGING)
+			jobq_part_set_aging(op->db, op->ref.gen, op->queue_id, op->aging);
 		else if (op->kind == OP_QUEUE_DROPPED)
 		{
 			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
@@ -654,6 +700,7 @@ forget(void)
 	ops = NULL;
 	nops = 0;
 	ops_size = 0;
+	memset(ops_of_kind, 0, sizeof(ops_of_kind));
 	own_jobs = NULL;
 	nown = 0;
 	own_size = 0;

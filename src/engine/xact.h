@@ -41,11 +41,18 @@ typedef enum JobqAtCommit
  */
 extern void jobq_xact_reserve(int n);
 
-extern void jobq_xact_publish(const JobqSession *session, const JobqTicket *t);
+extern void jobq_xact_publish(const JobqSession *session,
+							  const JobqQueue *queue, const JobqTicket *t);
 extern void jobq_xact_claimed(const JobqSession *session,
 							  const JobqSlotRef *ref);
 extern void jobq_xact_marked(const JobqSession *session,
 							 const JobqSlotRef *ref, TransactionId xid);
+
+/* The slot marked last is of this queue and settled under its lease. */
+extern void jobq_xact_settles(int32 queue_id);
+
+/* Has this transaction leased a job of the queue that it enqueued, or settled one? */
+extern bool jobq_xact_worked_for(int32 queue_id);
 
 /* Change what happens at commit to a slot we have marked. */
 extern void jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
@@ -82,8 +89,8 @@ extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
 /* Our own uncommitted jobs. */
-extern int	jobq_own_first(int32 queue_id);	/* next in order that has not expired, or
-										 * -1 */
+/* The next in the queue's order that has not expired, or -1. */
+extern int	jobq_own_first(const JobqQueue *queue);
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
 extern void jobq_own_claim(int own, const JobqLease *lease);

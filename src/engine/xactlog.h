@@ -25,8 +25,11 @@ typedef enum JobqOpKind
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
+	OP_AGING,					/* the queue's option is `aging` */
 	OP_QUEUE_DROPPED
 } JobqOpKind;
+
+#define JOBQ_OP_KINDS	(OP_QUEUE_DROPPED + 1)
 
 typedef struct JobqOp
 {
@@ -41,10 +44,11 @@ typedef struct JobqOp
 	JobqTicket *carried;		/* of a mark: what it goes on with */
 	int			own;
 	JobqOwnState own_state;
-	int32		queue_id;
+	int32		queue_id;		/* OP_MARK: not 0 = settled under its lease */
 	JobqCounter counter;
 	int64		delta;
 	JobqKey		first;			/* OP_SPILL */
+	int64		aging;			/* OP_SPILL: that of first; OP_AGING */
 	uint64		since;			/* OP_PUBLISH, from before commit on */
 	bool		claimer;		/* OP_PUBLISH: announced as running */
 } JobqOp;

@@ -28,6 +28,7 @@ enum
 	QUEUE_OWNER,
 	QUEUE_CLASS,
 	QUEUE_PAUSED,
+	QUEUE_DRAINING,
 	QUEUE_OPTIONS
 };
 
@@ -159,6 +160,7 @@ read_queue(HeapTuple tuple, TupleDesc desc, JobqQueue *queue)
 	queue->owner = DatumGetObjectId(column(tuple, desc, QUEUE_OWNER));
 	queue->class_id = DatumGetInt32(column(tuple, desc, QUEUE_CLASS));
 	queue->paused = DatumGetBool(column(tuple, desc, QUEUE_PAUSED));
+	queue->draining = DatumGetBool(column(tuple, desc, QUEUE_DRAINING));
 	jobq_options_apply(DatumGetJsonbP(column(tuple, desc, QUEUE_OPTIONS)),
 					   queue);
 }

@@ -6,11 +6,12 @@ CREATE TABLE jobq.queue (
 	owner		jobq.role	NOT NULL,
 	class		int			NOT NULL DEFAULT 1,
 	paused		bool		NOT NULL DEFAULT false,
+	draining	bool		NOT NULL DEFAULT false,
 	options		jsonb		NOT NULL DEFAULT '{}',
 	created_at	timestamptz	NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE jobq.queue IS
-	'One row per queue; options holds what was set, the rest has its default. Written by create_queue, alter_queue, pause_queue, resume_queue, drop_queue; the row leaves with drop_queue.';
+	'One row per queue; options holds what was set, the rest has its default. Written by create_queue, alter_queue, pause_queue, drain_queue, resume_queue, drop_queue; the row leaves with drop_queue.';
 
 CREATE TABLE jobq.queue_acl (
 	queue_id	int			NOT NULL,

@@ -103,6 +103,7 @@ typedef struct JobqQueue
 	Oid			owner;
 	int32		class_id;
 	bool		paused;
+	bool		draining;		/* takes no new jobs */
 	int			my_privileges;	/* of the current effective role, JOBQ_PRIV_* */
 	int64		lease_for;		/* us */
 	int32		max_attempts;

@@ -3,32 +3,7 @@
 \set QUIET 1
 SET client_min_messages = warning;
 SELECT no_plan();
-CREATE FUNCTION pg_temp.check_dispatch() RETURNS text
-	AS '$libdir/pg_jobq', 'jobq_test_check_dispatch' LANGUAGE c;
-CREATE FUNCTION pg_temp.try(call text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE 'SELECT jobq.' || call;
-	RETURN 'ok';
-EXCEPTION WHEN OTHERS THEN
-	RETURN SQLSTATE;
-END
-$$;
--- Poll until the condition holds; at most half a minute.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-	holds boolean;
-BEGIN
-	FOR i IN 1..3000 LOOP
-		EXECUTE 'SELECT ' || condition INTO holds;
-		EXIT WHEN holds;
-		PERFORM pg_sleep(0.01);
-		COMMIT;
-	END LOOP;
-	IF NOT holds THEN
-		RAISE EXCEPTION 'waited in vain for %', condition;
-	END IF;
-END
-$$;
+\ir setup.psql
 SELECT jobq.create_queue('due', '{"max_attempts": 3, "backoff": {"base": 1, "factor": 1, "jitter": 0}}') AS x \gset
 
 -- ---- scheduled ----
@@ -57,7 +32,8 @@ SELECT ok(bool_and(jobq.cancel(id)), 'cancelled') FROM jobq.jobs WHERE queue = '
 -- an uncommitted schedule is nobody's business
 BEGIN;
 SELECT jobq.enqueue('due', '1', delay => '0.05 s') AS a \gset
-SELECT pg_sleep(0.2) AS x \gset
+SELECT pg_sleep_until(run_at) AS x FROM jobq.job(:a) \gset
+SELECT jobq.run_maintenance() AS x \gset
 SELECT state AS before FROM jobq.job(:a) \gset
 COMMIT;
 SELECT is(:'before'::text, 'scheduled', 'not before it is committed');

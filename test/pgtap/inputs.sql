@@ -103,12 +103,14 @@ INSERT INTO named VALUES
 	('drop_queue(%s)'),
 	('drop_queue(%s, true)'),
 	('pause_queue(%s)'),
+	('drain_queue(%s)'),
 	('resume_queue(%s)'),
 	('purge_queue(%s)'),
 	('grant_queue(%s, ''inputs_reader'', ''{read}'')'),
 	('revoke_queue(%s, ''inputs_reader'', ''{read}'')'),
 	('enqueue(%s)'),
 	('enqueue_many(%s, ''{1}'')'),
+	('enqueue_jobs(jsonb_build_array(jsonb_build_object(''queue'', %s)))'),
 	('dequeue(%s)'),
 	('dequeue_any(ARRAY[''inputs'', %s])'),
 	('complete_and_dequeue(%s, ''{}'', NULL)'),
@@ -344,6 +346,7 @@ INSERT INTO wrong (call)
 		'[{"id": $l, "lease": $t, "do": "complete"}, 1]'
 	]) jobs;
 INSERT INTO wrong (call, state) VALUES
+	('enqueue_jobs(NULL)', 'JQ007'),
 	('settle_jobs(NULL)', 'JQ007'),
 	('settle_jobs(''[{"id": 4503599627370495, "lease": 1, "do": "complete"}]'')', 'JQ020'),
 	('settle_jobs(''[{"id": $w, "lease": $t, "do": "complete"}]'')', 'JQ001'),
@@ -374,6 +377,7 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'complete_many(''{$w, 0, -1}'', $t, ''skip'')',
 	'extend_many(''{$w, 0}'', $t)',
 	'enqueue_many(''inputs'', ''{}'')', 'dequeue_any(''{}'')',
+	'enqueue_jobs(''[]'')', 'enqueue_jobs(''[{"queue": "inputs"}]'')',
 	'purge_queue(''inputs'', ''{}'')', 'purge_queue(''inputs'', ''{blocked}'')',
 	'grant_queue(''inputs'', ''inputs_reader'', ''{}'')',
 	'alter_queue(''inputs'', ''{}'')', 'job(0)', 'job(-1)', 'attempts(0)',
@@ -470,7 +474,7 @@ SELECT is(pg_temp.prepared(p.oid, given, named),
 	WHERE pronamespace = 'jobq'::regnamespace AND proname NOT LIKE '\_%'
 	ORDER BY proname, given, named;
 
-PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9);
+PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, headers => $9);
 EXECUTE untyped_enqueue('inputs', '{"a": 1}', 'k', '5', NULL, '0 s', '3', NULL, '{"h": 1}') \gset
 SELECT results_eq(format('SELECT payload, kind, priority, max_attempts, headers
 	FROM jobq.job(%s)', :enqueue),
@@ -512,7 +516,8 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 	FROM unnest(ARRAY['create_queue(''new'')', 'alter_queue(''inputs'', ''{}'')',
 		'drop_queue(''inputs'', true)', 'pause_queue(''inputs'')',
-		'resume_queue(''inputs'')', 'purge_queue(''inputs'')',
+		'drain_queue(''inputs'')', 'resume_queue(''inputs'')',
+		'purge_queue(''inputs'')', 'enqueue_jobs(''[]'')',
 		'grant_queue(''inputs'', ''inputs_reader'', ''{read}'')',
 		'revoke_queue(''inputs'', ''inputs_reader'', ''{read}'')',
 		'enqueue(''inputs'')', 'enqueue_many(''inputs'', ''{1}'')',

@@ -48,12 +48,14 @@ INSERT INTO sample VALUES
 	('alter_queue(text, jsonb)', $$SELECT jobq.alter_queue('pt', '{"max_batch": 5}')$$),
 	('drop_queue(text, boolean)', $$SELECT jobq.drop_queue('pt', true)$$),
 	('pause_queue(text)', $$SELECT jobq.pause_queue('pt')$$),
+	('drain_queue(text)', $$SELECT jobq.drain_queue('pt')$$),
 	('resume_queue(text)', $$SELECT jobq.resume_queue('pt')$$),
 	('purge_queue(text, text[])', $$SELECT jobq.purge_queue('pt')$$),
 	('grant_queue(text, text, text[])', $$SELECT jobq.grant_queue('pt', 'jt_super', '{read}')$$),
 	('revoke_queue(text, text, text[])', $$SELECT jobq.revoke_queue('pt', 'jt_super', '{read}')$$),
 	('enqueue(text, jsonb, text, int, timestamptz, interval, int, text, text, text, text, interval, interval, timestamptz, jsonb)', $$SELECT jobq.enqueue('pt')$$),
 	('enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, text, timestamptz, jsonb)', $$SELECT jobq.enqueue_many('pt', '{1,2}')$$),
+	('enqueue_jobs(jsonb)', $$SELECT jobq.enqueue_jobs('[{"queue": "pt"}]')$$),
 	('dequeue(text, bigint, interval, text)', $$SELECT jobq.dequeue('pt')$$),
 	('dequeue_any(text[], bigint, interval, text)', $$SELECT jobq.dequeue_any('{pt}')$$),
 	('complete(bigint, bigint, jsonb)', $$SELECT jobq.complete($l, $t)$$),
@@ -131,7 +133,7 @@ SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}
 
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
-	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}'
+	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
 	AND call !~ '^(job|attempts)\(';
 
 SELECT ok(CASE WHEN pg_temp.expected(caller, call) THEN got = 'allowed'

@@ -6,8 +6,7 @@
 \set QUIET 1
 SET client_min_messages = warning;
 SELECT no_plan();
-CREATE FUNCTION pg_temp.check_dispatch() RETURNS text
-	AS '$libdir/pg_jobq', 'jobq_test_check_dispatch' LANGUAGE c;
+\ir setup.psql
 SELECT jobq.create_queue('random dead', '{"backoff": {"base": "1 h", "jitter": 0}}') AS x, jobq.create_queue('random', '{"max_attempts": 3,
 	"dead_letter": "random dead", "backoff": {"base": "1 h", "jitter": 0}}') AS y,
 	jobq.create_queue('random plain', '{"max_attempts": 2, "backoff": {"base": "1 h", "jitter": 0}}') AS z \gset

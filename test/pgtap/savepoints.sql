@@ -4,17 +4,7 @@
 \set QUIET 1
 SET client_min_messages = warning;
 SELECT no_plan();
-CREATE FUNCTION pg_temp.check_dispatch() RETURNS text
-	AS '$libdir/pg_jobq', 'jobq_test_check_dispatch' LANGUAGE c;
-
-CREATE FUNCTION pg_temp.try(call text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE 'SELECT jobq.' || call;
-	RETURN 'ok';
-EXCEPTION WHEN OTHERS THEN
-	RETURN SQLSTATE;
-END
-$$;
+\ir setup.psql
 
 -- Memory is consistent and counts what the tables hold.
 CREATE FUNCTION pg_temp.sound(what text) RETURNS text LANGUAGE sql AS $$
@@ -26,23 +16,6 @@ CREATE FUNCTION pg_temp.sound(what text) RETURNS text LANGUAGE sql AS $$
 			count(*) FILTER (WHERE state = 'retryable'),
 			count(*) FILTER (WHERE state = 'running'))::text
 			FROM jobq.jobs WHERE queue = 'sp'), what || ': sound')
-$$;
-
--- Poll until the condition holds; at most half a minute.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-	holds boolean;
-BEGIN
-	FOR i IN 1..3000 LOOP
-		EXECUTE 'SELECT ' || condition INTO holds;
-		EXIT WHEN holds;
-		PERFORM pg_sleep(0.01);
-		COMMIT;
-	END LOOP;
-	IF NOT holds THEN
-		RAISE EXCEPTION 'waited in vain for %', condition;
-	END IF;
-END
 $$;
 
 SELECT jobq.create_queue('sp', '{"max_attempts": 3,

@@ -3,32 +3,7 @@
 \set QUIET 1
 SET client_min_messages = warning;
 SELECT no_plan();
-CREATE FUNCTION pg_temp.check_dispatch() RETURNS text
-	AS '$libdir/pg_jobq', 'jobq_test_check_dispatch' LANGUAGE c;
-CREATE FUNCTION pg_temp.try(call text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE 'SELECT jobq.' || call;
-	RETURN 'ok';
-EXCEPTION WHEN OTHERS THEN
-	RETURN SQLSTATE;
-END
-$$;
--- Poll until the condition holds; at most half a minute.
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-	holds boolean;
-BEGIN
-	FOR i IN 1..3000 LOOP
-		EXECUTE 'SELECT ' || condition INTO holds;
-		EXIT WHEN holds;
-		PERFORM pg_sleep(0.01);
-		COMMIT;
-	END LOOP;
-	IF NOT holds THEN
-		RAISE EXCEPTION 'waited in vain for %', condition;
-	END IF;
-END
-$$;
+\ir setup.psql
 SELECT jobq.create_queue('ttl', '{"backoff": {"base": 1, "factor": 1, "jitter": 0}}') AS x \gset
 
 -- ---- arguments ----
@@ -95,7 +70,7 @@ SELECT jobq.cancel(:b) AS x \gset
 -- our own, uncommitted
 BEGIN;
 SELECT jobq.enqueue('ttl', '1', expires_at => clock_timestamp() + interval '0.05 s') AS a, jobq.enqueue('ttl', '2') AS b \gset
-SELECT pg_sleep(0.1) AS x \gset
+SELECT pg_sleep_until(expires_at) AS x FROM jobq.job(:a) \gset
 SELECT array_agg(payload) AS got FROM jobq.dequeue('ttl', 10) \gset
 COMMIT;
 SELECT is(:'got'::text, '{2}', 'own ones as well');
@@ -129,7 +104,8 @@ SELECT jobq.cancel(:b) AS x \gset
 SELECT jobq.enqueue('ttl', '1', expires_at => clock_timestamp() + interval '0.1 s') AS a \gset
 BEGIN;
 SELECT jobq.cancel(:a) AS x \gset
-SELECT pg_sleep(0.3) AS x \gset
+SELECT pg_sleep_until(expires_at) AS x FROM jobq.job(:a) \gset
+SELECT jobq.run_maintenance() AS x \gset
 SELECT is(pg_temp.check_dispatch(), NULL, 'memory is consistent');
 ROLLBACK;
 CALL pg_temp.await(format('(SELECT state = ''expired'' FROM jobq.job(%s))', :a));
