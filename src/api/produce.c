@@ -14,9 +14,9 @@
 #include "utils/timestamp.h"
 
 #include "api/args.h"
+#include "api/produce.h"
 #include "compat.h"
 #include "engine/engine.h"
-#include "errors.h"
 #include "security/security.h"
 
 #define KEY_MAX			255		/* bytes */
@@ -57,19 +57,6 @@ static int64
 headers_bytes(FunctionCallInfo fcinfo, int argno)
 {
 	return PG_ARGISNULL(argno) ? 0 : datum_bytes(PG_GETARG_DATUM(argno));
-}
-
-static void
-check_size(const JobqQueue *queue, int64 bytes)
-{
-	if (bytes > queue->max_payload_bytes)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_TOO_LARGE),
-				 errmsg("payload of " INT64_FORMAT " bytes is too large for queue \"%s\"",
-						bytes, queue->name),
-				 errdetail("Payload and headers may have %d bytes together.",
-						   queue->max_payload_bytes),
-				 errhint("Store large data elsewhere and enqueue a reference, or raise the queue's max_payload_bytes.")));
 }
 
 /* run_at or now + delay; never before now. */
@@ -114,23 +101,30 @@ set_expires_at(FunctionCallInfo fcinfo, int argno, const JobqQueue *queue,
 	row->nulls[JOB_EXPIRES_AT] = false;
 }
 
-/* An object, without what pg_jobq itself says of a job's origin. */
-static void
-check_headers(Jsonb *headers)
+void
+jobq_check_headers(Jsonb *headers)
 {
+	static const char *const reserved[][2] = {
+		{JOBQ_DEAD_LETTER_KEY, "dead-letter queues"},
+		{JOBQ_SCHEDULE_KEY, "schedules"},
+	};
 	JsonbValue	value;
 
 	jobq_arg_object(headers, "headers");
-	if (getKeyJsonValueFromContainer(&headers->root, JOBQ_DEAD_LETTER_KEY,
-									 strlen(JOBQ_DEAD_LETTER_KEY),
-									 &value) != NULL)
-		jobq_bad_argument("headers", "The key \"" JOBQ_DEAD_LETTER_KEY "\" is reserved for dead-letter queues.");
+	for (size_t i = 0; i < lengthof(reserved); i++)
+	{
+		if (getKeyJsonValueFromContainer(&headers->root, reserved[i][0],
+										 strlen(reserved[i][0]),
+										 &value) != NULL)
+			jobq_bad_argument("headers",
+							  psprintf("The key \"%s\" is reserved for %s.",
+									   reserved[i][0], reserved[i][1]));
+	}
 }
 
-/* A text argument that goes into a column as it is. */
-static void
-set_key(FunctionCallInfo fcinfo, int argno, const char *name, JobqRow *row,
-		int attr)
+void
+jobq_set_key(FunctionCallInfo fcinfo, int argno, const char *name,
+			 JobqRow *row, int attr)
 {
 	if (PG_ARGISNULL(argno))
 		return;
@@ -148,8 +142,8 @@ fill_row(FunctionCallInfo fcinfo, int headers, const JobqQueue *queue,
 	int64		max_attempts = queue->max_attempts;
 
 	memset(row->nulls, true, sizeof(row->nulls));
-	set_key(fcinfo, ARG_KIND, "kind", row, JOB_KIND);
-	set_key(fcinfo, ARG_GROUP_KEY, "group_key", row, JOB_GROUP_KEY);
+	jobq_set_key(fcinfo, ARG_KIND, "kind", row, JOB_KIND);
+	jobq_set_key(fcinfo, ARG_GROUP_KEY, "group_key", row, JOB_GROUP_KEY);
 	if (!PG_ARGISNULL(ARG_PRIORITY))
 		priority = jobq_arg_int(PG_GETARG_INT32(ARG_PRIORITY), "priority",
 								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
@@ -158,7 +152,7 @@ fill_row(FunctionCallInfo fcinfo, int headers, const JobqQueue *queue,
 									"max_attempts", 1, JOBQ_ATTEMPTS_MAX);
 	if (!PG_ARGISNULL(headers))
 	{
-		check_headers(PG_GETARG_JSONB_P(headers));
+		jobq_check_headers(PG_GETARG_JSONB_P(headers));
 		row->values[JOB_HEADERS] = PG_GETARG_DATUM(headers);
 		row->nulls[JOB_HEADERS] = false;
 	}
@@ -212,8 +206,8 @@ jobq_sql_enqueue(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.enqueue()", &session, &queue);
 	payload = PG_ARGISNULL(ARG_PAYLOAD) ? empty_object() :
 		PG_GETARG_DATUM(ARG_PAYLOAD);
-	check_size(&queue, datum_bytes(payload) +
-			   headers_bytes(fcinfo, ENQUEUE_HEADERS));
+	jobq_check_size(&queue, datum_bytes(payload) +
+					headers_bytes(fcinfo, ENQUEUE_HEADERS));
 	now = jobq_now();
 	fill_row(fcinfo, ENQUEUE_HEADERS, &queue, now, &row);
 	set_expires_at(fcinfo, ENQUEUE_EXPIRES_AT, &queue, &row);
@@ -264,8 +258,8 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.enqueue_many()", &session, &queue);
 	n = get_payloads(fcinfo, &queue, &payloads);
 	for (int i = 0; i < n; i++)
-		check_size(&queue, datum_bytes(payloads[i]) +
-				   headers_bytes(fcinfo, ENQUEUE_MANY_HEADERS));
+		jobq_check_size(&queue, datum_bytes(payloads[i]) +
+						headers_bytes(fcinfo, ENQUEUE_MANY_HEADERS));
 	now = jobq_now();
 	fill_row(fcinfo, ENQUEUE_MANY_HEADERS, &queue, now, &model);
 	set_expires_at(fcinfo, ENQUEUE_MANY_EXPIRES_AT, &queue, &model);

@@ -4,15 +4,18 @@
  *
  * Sits between the tables (store) and shared memory (dispatch). Privileges
  * are checked by src/api, except where only the job tells its queue: settling
- * (hold.c), redrive (rerun.c) and looking (look.c).
+ * (hold.c), redrive (rerun.c) and looking (look.c); and those of a schedule's
+ * owner by cron.c.
  */
 #ifndef JOBQ_ENGINE_H
 #define JOBQ_ENGINE_H
 
 #include "nodes/pg_list.h"
+#include "pgtime.h"
 
 #include "compat.h"
 #include "dispatch/dispatch.h"
+#include "engine/cronexpr.h"
 #include "store/store.h"
 
 /* Header of a copy in a dead-letter queue: where it came from. */
@@ -73,6 +76,9 @@ extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
 /* The keeper is to look at the epochs and their classes after the commit. */
 extern void jobq_xact_epoch_news(const JobqSession *session);
 
+/* The keeper is to read the schedules again after the commit. */
+extern void jobq_xact_cron_news(const JobqSession *session);
+
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
 									int32 queue_id);
@@ -94,6 +100,15 @@ extern int64 jobq_enqueue_row(const JobqSession *session,
 extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
+
+/* JQ004 when payload and headers have more bytes together than it takes. */
+extern void jobq_check_size(const JobqQueue *queue, int64 bytes);
+
+/*
+ * Keep drop_queue away until the end of this transaction. JQ002 when it has
+ * been there since the queue was looked up.
+ */
+extern void jobq_lock_queue_for_use(const JobqQueue *queue);
 
 /* expires_at as the queue's ttl makes it of run_at; NULL without one. */
 extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
@@ -230,6 +245,30 @@ typedef struct JobqRedrive
 
 extern int64 jobq_redrive(const JobqSession *session, const JobqRedrive *what);
 
+/* ---- cron.c: schedules ---- */
+
+/* Header of a schedule's jobs: its name and the tick. */
+#define JOBQ_SCHEDULE_KEY	"schedule"
+
+/* A time zone by its IANA name, in any case; NULL: there is none. */
+extern pg_tz *jobq_cron_zone(const char *name);
+
+/* The first tick later than `after`; DT_NOEND: none. */
+extern TimestampTz jobq_cron_tick(const JobqCron *cron, pg_tz *zone,
+								  TimestampTz after);
+
+/* The same for what a row says; DT_NOEND also if that is not understood. */
+extern TimestampTz jobq_schedule_next(const char *cron, const char *timezone,
+									  TimestampTz after);
+
+/*
+ * Enqueue a job of the schedule for its owner, who must be allowed to, with
+ * this run_at; its id.
+ */
+extern int64 jobq_schedule_enqueue(const JobqSession *session,
+								   const JobqSchedule *schedule,
+								   TimestampTz tick, TimestampTz now);
+
 /* ---- copy.c ---- */
 
 /*
@@ -245,10 +284,10 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
 
 /*
  * Everything that is due: expired leases, rolled-back claims, start records,
- * due jobs on the shelf, reservations, refills, prepared transactions. Bounded
- * work per call. A part that has failed is put off, unless asked_for, and the
- * others go on. False when not all was done. *next: when to call again
- * (JOBQ_NEVER: when woken).
+ * due jobs on the shelf, ticks of schedules, reservations, refills, prepared
+ * transactions. Bounded work per call. A part that has failed is put off,
+ * unless asked_for, and the others go on. False when not all was done. *next:
+ * when to call again (JOBQ_NEVER: when woken).
  */
 extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
 					  TimestampTz *next);

@@ -14,6 +14,19 @@
 
 #define ENQUEUE_CHUNK	1000
 
+void
+jobq_check_size(const JobqQueue *queue, int64 bytes)
+{
+	if (bytes > queue->max_payload_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_TOO_LARGE),
+				 errmsg("payload of " INT64_FORMAT " bytes is too large for queue \"%s\"",
+						bytes, queue->name),
+				 errdetail("Payload and headers may have %d bytes together.",
+						   queue->max_payload_bytes),
+				 errhint("Store large data elsewhere and enqueue a reference, or raise the queue's max_payload_bytes.")));
+}
+
 /* The dispatcher's view of a row that was written at tid. */
 void
 jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
@@ -151,6 +164,12 @@ lock_queue(const JobqQueue *queue)
 				 errmsg("queue \"%s\" does not exist", queue->name),
 				 errdetail("It has just been dropped."),
 				 errhint("Create it with jobq.create_queue().")));
+}
+
+void
+jobq_lock_queue_for_use(const JobqQueue *queue)
+{
+	lock_queue(queue);
 }
 
 void

@@ -33,6 +33,7 @@ typedef enum OpKind
 	OP_SHELVED,
 	OP_DIED,					/* a dead row may go at `when` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
+	OP_CRON_NEWS,				/* the keeper is to read the schedules */
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_QUEUE_DROPPED
@@ -281,6 +282,12 @@ void
 jobq_xact_epoch_news(const JobqSession *session)
 {
 	push(OP_EPOCH_NEWS, session->db);
+}
+
+void
+jobq_xact_cron_news(const JobqSession *session)
+{
+	push(OP_CRON_NEWS, session->db);
 }
 
 void
@@ -584,6 +591,7 @@ undo(Op *op)
 		case OP_SHELVED:
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
+		case OP_CRON_NEWS:
 		case OP_STEERED:
 		case OP_QUEUE_DROPPED:
 			break;
@@ -696,6 +704,8 @@ apply_all(void)
 		}
 		else if (op->kind == OP_EPOCH_NEWS)
 			jobq_epoch_news(op->db);
+		else if (op->kind == OP_CRON_NEWS)
+			jobq_cron_news(op->db);
 		i++;
 	}
 }
