@@ -107,12 +107,10 @@ jobq_cron_tick(const JobqCron *cron, pg_tz *zone, TimestampTz after)
 	JobqCronZone where = {look, zone};
 	int64_t		tick = jobq_cron_next(cron, &where,
 									  timestamptz_to_time_t(after));
-	TimestampTz result;
 
-	if (tick == JOBQ_CRON_NEVER)
+	if (tick >= timestamptz_to_time_t(END_TIMESTAMP))
 		return DT_NOEND;
-	result = time_t_to_timestamptz(tick);
-	return IS_VALID_TIMESTAMP(result) ? result : DT_NOEND;
+	return time_t_to_timestamptz(tick);
 }
 
 static bool
