@@ -54,34 +54,33 @@ SELECT is(count(*), CASE zone WHEN 'Australia/Lord_Howe' THEN 8 ELSE 16 END::big
 -- What an expression means, taken apart by hand; NULL = all values. either: day
 -- or weekday is enough; elapsed: has a wildcard for second, minute or hour.
 CREATE TEMP TABLE meaning (cron text, minutes int[], hours int[], days int[],
-	months int[], weekdays int[], either bool DEFAULT false,
-	elapsed bool DEFAULT false, seconds int[] DEFAULT '{0}');
+	months int[], weekdays int[], either bool, elapsed bool, seconds int[]);
 INSERT INTO meaning VALUES
-	('30 2 * * *', '{30}', '{2}', NULL, NULL, NULL),
-	('30 1 * * *', '{30}', '{1}', NULL, NULL, NULL),
-	('0 3 * * *', '{0}', '{3}', NULL, NULL, NULL),
-	('7,37 1-3 * * *', '{7,37}', '{1,2,3}', NULL, NULL, NULL),
-	('0,15,30,45 0-23 * * *', '{0,15,30,45}', NULL, NULL, NULL, NULL),
-	('22-52/15 2 * mar,apr,oct,nov 0', '{22,37,52}', '{2}', NULL, '{3,4,10,11}', '{0}'),
-	('15 2 * * Sun', '{15}', '{2}', NULL, NULL, '{0}'),
-	('0 2 1,15 * mon', '{0}', '{2}', '{1,15}', NULL, '{1}', true),
-	('0 2 */7 * mon', '{0}', '{2}', '{1,8,15,22,29}', NULL, '{1}'),
-	('0 2 1-9 * */2', '{0}', '{2}', '{1,2,3,4,5,6,7,8,9}', NULL, '{0,2,4,6}'),
-	('45 23 31 * *', '{45}', '{23}', '{31}', NULL, NULL),
-	('0 12 29 2 *', '{0}', '{12}', '{29}', '{2}', NULL),
-	('52 1-23/2 * 6-8 fri-7', '{52}', '{1,3,5,7,9,11,13,15,17,19,21,23}', NULL, '{6,7,8}', '{5,6,0}'),
-	('*/15 * * * *', '{0,15,30,45}', NULL, NULL, NULL, NULL, false, true),
-	('0 */2 * * *', '{0}', '{0,2,4,6,8,10,12,14,16,18,20,22}', NULL, NULL, NULL, false, true),
-	('*/15 2 * * 7', '{0,15,30,45}', '{2}', NULL, NULL, '{0}', false, true),
-	('30 * * * sun', '{30}', NULL, NULL, NULL, '{0}', false, true),
-	('0 30 2 * * *', '{30}', '{2}', NULL, NULL, NULL),
+	('30 2 * * *', '{30}', '{2}', NULL, NULL, NULL, false, false, '{0}'),
+	('30 1 * * *', '{30}', '{1}', NULL, NULL, NULL, false, false, '{0}'),
+	('0 3 * * *', '{0}', '{3}', NULL, NULL, NULL, false, false, '{0}'),
+	('7,37 1-3 * * *', '{7,37}', '{1,2,3}', NULL, NULL, NULL, false, false, '{0}'),
+	('0,15,30,45 0-23 * * *', '{0,15,30,45}', NULL, NULL, NULL, NULL, false, false, '{0}'),
+	('22-52/15 2 * mar,apr,oct,nov 0', '{22,37,52}', '{2}', NULL, '{3,4,10,11}', '{0}', false, false, '{0}'),
+	('15 2 * * Sun', '{15}', '{2}', NULL, NULL, '{0}', false, false, '{0}'),
+	('0 2 1,15 * mon', '{0}', '{2}', '{1,15}', NULL, '{1}', true, false, '{0}'),
+	('0 2 */7 * mon', '{0}', '{2}', '{1,8,15,22,29}', NULL, '{1}', false, false, '{0}'),
+	('0 2 1-9 * */2', '{0}', '{2}', '{1,2,3,4,5,6,7,8,9}', NULL, '{0,2,4,6}', false, false, '{0}'),
+	('45 23 31 * *', '{45}', '{23}', '{31}', NULL, NULL, false, false, '{0}'),
+	('0 12 29 2 *', '{0}', '{12}', '{29}', '{2}', NULL, false, false, '{0}'),
+	('52 1-23/2 * 6-8 fri-7', '{52}', '{1,3,5,7,9,11,13,15,17,19,21,23}', NULL, '{6,7,8}', '{5,6,0}', false, false, '{0}'),
+	('*/15 * * * *', '{0,15,30,45}', NULL, NULL, NULL, NULL, false, true, '{0}'),
+	('0 */2 * * *', '{0}', '{0,2,4,6,8,10,12,14,16,18,20,22}', NULL, NULL, NULL, false, true, '{0}'),
+	('*/15 2 * * 7', '{0,15,30,45}', '{2}', NULL, NULL, '{0}', false, true, '{0}'),
+	('30 * * * sun', '{30}', NULL, NULL, NULL, '{0}', false, true, '{0}'),
+	('0 30 2 * * *', '{30}', '{2}', NULL, NULL, NULL, false, false, '{0}'),
 	('5,35 45 1,2 * * *', '{45}', '{1,2}', NULL, NULL, NULL, false, false, '{5,35}'),
 	('*/20 30 1,2 * * *', '{30}', '{1,2}', NULL, NULL, NULL, false, true, '{0,20,40}'),
-	('@hourly', '{0}', NULL, NULL, NULL, NULL, false, true),
-	('@daily', '{0}', '{0}', NULL, NULL, NULL),
-	('@weekly', '{0}', '{0}', NULL, NULL, '{0}'),
-	('@monthly', '{0}', '{0}', '{1}', NULL, NULL),
-	('@yearly', '{0}', '{0}', '{1}', '{1}', NULL);
+	('@hourly', '{0}', NULL, NULL, NULL, NULL, false, true, '{0}'),
+	('@daily', '{0}', '{0}', NULL, NULL, NULL, false, false, '{0}'),
+	('@weekly', '{0}', '{0}', NULL, NULL, '{0}', false, false, '{0}'),
+	('@monthly', '{0}', '{0}', '{1}', NULL, NULL, false, false, '{0}'),
+	('@yearly', '{0}', '{0}', '{1}', '{1}', NULL, false, false, '{0}');
 
 CREATE FUNCTION pg_temp.is_meant(m meaning, c clock) RETURNS boolean
 	LANGUAGE sql IMMUTABLE AS $$
