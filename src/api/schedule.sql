@@ -50,7 +50,7 @@ CREATE FUNCTION jobq.preview_schedule(
 	OUT tick timestamptz,
 	OUT local_time timestamp
 ) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL SAFE ROWS 10
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_sql_preview_schedule';
 COMMENT ON FUNCTION jobq.preview_schedule(text, text, bigint) IS
 	'The next n ticks of a cron expression, and what clocks show then in that time zone.';
