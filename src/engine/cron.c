@@ -50,6 +50,7 @@ typedef struct Timer
 static MemoryContext timer_context;
 static Timer *timers;
 static int	ntimers;
+static TimestampTz next_due = JOBQ_NEVER;	/* the first of them */
 static bool unread = true;		/* the timers do not say all */
 
 /* ---- expressions and zones ---- */
@@ -416,6 +417,16 @@ deal_with(const JobqSession *session, int32 schedule_id, TimestampTz since,
 	return due;
 }
 
+/* ---- the timers ---- */
+
+static void
+find_next_due(void)
+{
+	next_due = JOBQ_NEVER;
+	for (int i = 0; i < ntimers; i++)
+		next_due = Min(next_due, timers[i].due);
+}
+
 /* One transaction; false when nothing may be done. */
 static bool
 deal_with_batch(const JobqSession *session, TimestampTz now)
@@ -444,19 +455,8 @@ deal_with_batch(const JobqSession *session, TimestampTz now)
 	jobq_keeper_commit();
 	for (int i = 0; i < n; i++)
 		timers[which[i]].due = due[i];
+	find_next_due();
 	return true;
-}
-
-/* ---- the timers ---- */
-
-static TimestampTz
-first_due(void)
-{
-	TimestampTz first = JOBQ_NEVER;
-
-	for (int i = 0; i < ntimers; i++)
-		first = Min(first, timers[i].due);
-	return first;
 }
 
 static bool
@@ -483,6 +483,7 @@ read_timers(const JobqSession *session)
 										   schedules[i].last_tick);
 	}
 	ntimers = n;
+	find_next_due();
 	jobq_keeper_commit();
 	return true;
 }
@@ -500,12 +501,12 @@ jobq_tend_cron(const JobqSession *session, TimestampTz now)
 	if (unread && !read_timers(session))
 		return now + BUSY_RETRY;
 	unread = false;
-	while (done && first_due() <= now && now - begun < TURN)
+	while (done && next_due <= now && now - begun < TURN)
 	{
 		done = deal_with_batch(session, now);
 		MemoryContextSwitchTo(context);
 		now = jobq_now();
 	}
 	MemoryContextSwitchTo(context);
-	return done ? first_due() : now + BUSY_RETRY;
+	return done ? next_due : now + BUSY_RETRY;
 }

@@ -274,6 +274,12 @@ SELECT is(pg_temp.detail($$SELECT jobq.schedule('s', '61 * * * *', 'ct')$$),
 SELECT jobq.drop_queue('ct', true) \g /dev/null
 SELECT is_empty('SELECT FROM jobq.schedule', 'force drops them, too');
 
+-- a dump may come from a server that knew more zones
+SELECT jobq.schedule('far', '@daily') \g /dev/null
+UPDATE jobq.schedule SET timezone = 'Mars/Olympus';
+SELECT ok(next_run IS NULL, 'an unknown zone has no next run') FROM jobq.schedules;
+SELECT jobq.unschedule('far') \g /dev/null
+
 -- nobody's: the newer one of an unknown role is a different one
 SELECT jobq.schedule('orphan', '@daily'), jobq.schedule('other orphan', '@daily') \g /dev/null
 UPDATE jobq.schedule SET owner = 0::oid, name = 'orphan';

@@ -106,6 +106,35 @@ is( src(q{SELECT count(*) FROM (SELECT run_at - lag(run_at) OVER (ORDER BY run_a
 		WHERE pause > '2.5 s'}) . ' ' . src(q{SELECT misses FROM jobq.schedules WHERE name = 'mine'}),
 	"1 $misses", 'those in between are neither made up for nor counted');
 
+# ---- what lasts only a moment ----
+
+my $clock = q{SELECT count(*) = extract(epoch FROM max(run_at) - min(run_at)) + 1
+	FROM jobq.jobs WHERE headers->'schedule'->>'name' = 'clock'};
+my $holder = $node->background_psql('src');
+my $epoch = src('SELECT max(epoch) FROM jobq.epoch');
+$holder->query_safe("BEGIN; LOCK TABLE jobq.job_$epoch IN SHARE MODE");
+ok(await(sub { slurp_file($node->logfile) =~ /ERROR:  canceling statement due to lock timeout/ }, 30),
+	'the keeper cannot enqueue');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+awaits_jobs('clock', 3, 'a moment later it can');
+is(src($clock), 't', 'no tick is missing');
+is(src(q{SELECT misses FROM jobq.schedules WHERE name = 'clock'}), '0', 'or counted as a miss');
+
+# ---- a very long time without ticks ----
+
+src(q{SELECT jobq.schedule('ancient', '* * * * * *', 'q', catch_up => 'one')});
+src(q{UPDATE jobq.schedule SET last_tick = '2001-01-01' WHERE name = 'ancient';
+	SELECT jobq.schedule('news', '@yearly', 'q')});
+seen(q{SELECT misses BETWEEN 1900000 AND 2000000 AND last_run > now() - interval '30 s'
+		FROM jobq.schedules WHERE name = 'ancient'},
+	'of a very long time only a part is looked at');
+is( src(q{SELECT count(*) BETWEEN 3 AND 120, count(*) =
+		extract(epoch FROM max(run_at) - min(run_at)) + 1
+		FROM jobq.jobs WHERE headers->'schedule'->>'name' = 'ancient'}),
+	't|t', 'what is not late, and one tick before it, have jobs');
+src(q{SELECT jobq.unschedule('ancient'), jobq.unschedule('news')});
+
 # ---- a queue that goes ----
 
 is(sqlstate($node, q{SELECT jobq.drop_queue('default')}, 'src'), '2BP01',
