@@ -135,6 +135,16 @@ is( src(q{SELECT count(*) BETWEEN 3 AND 120, count(*) =
 	't|t', 'what is not late, and one tick before it, have jobs');
 src(q{SELECT jobq.unschedule('ancient'), jobq.unschedule('news')});
 
+# ---- not in a prepared transaction ----
+
+is( sqlstate($node, qq{BEGIN; SELECT jobq.$_; PREPARE TRANSACTION 'p'}, 'src'),
+	'0A000', "$_ cannot be prepared")
+  foreach "schedule('p', '\@daily', 'q')", "pause_schedule('clock')",
+  "resume_schedule('clock')", "unschedule('clock')";
+is(sqlstate($node, q{BEGIN; SELECT jobq.run_schedule('mine'); PREPARE TRANSACTION 'p'}, 'src'),
+	'00000', 'run_schedule only enqueues, so it can');
+src(q{COMMIT PREPARED 'p'});
+
 # ---- a queue that goes ----
 
 is(sqlstate($node, q{SELECT jobq.drop_queue('default')}, 'src'), '2BP01',
