@@ -7,19 +7,15 @@
 #include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "api/args.h"
-#include "api/produce.h"
+#include "api/job.h"
 #include "compat.h"
 #include "engine/engine.h"
 #include "security/security.h"
-
-#define KEY_MAX			255		/* bytes */
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue);
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_many);
@@ -59,28 +55,23 @@ headers_bytes(FunctionCallInfo fcinfo, int argno)
 	return PG_ARGISNULL(argno) ? 0 : datum_bytes(PG_GETARG_DATUM(argno));
 }
 
-/* run_at or now + delay; never before now. */
+/* run_at or now + delay. */
 static TimestampTz
 get_run_at(FunctionCallInfo fcinfo, TimestampTz now)
 {
-	TimestampTz run_at = now;
-
 	if (!PG_ARGISNULL(ARG_RUN_AT) && !PG_ARGISNULL(ARG_DELAY))
 		jobq_bad_argument("delay", "Only one of run_at and delay can be given.");
 	if (!PG_ARGISNULL(ARG_RUN_AT))
-		run_at = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(ARG_RUN_AT), "run_at");
-	else if (!PG_ARGISNULL(ARG_DELAY))
-	{
-		(void) jobq_arg_interval(PG_GETARG_INTERVAL_P(ARG_DELAY), "delay", 0,
-								 JOBQ_DELAY_MAX);
-		run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														 TimestampTzGetDatum(now),
-														 PG_GETARG_DATUM(ARG_DELAY)));
-	}
-	return Max(run_at, now);
+		return jobq_arg_time(PG_GETARG_TIMESTAMPTZ(ARG_RUN_AT), "run_at");
+	if (PG_ARGISNULL(ARG_DELAY))
+		return now;
+	(void) jobq_arg_interval(PG_GETARG_INTERVAL_P(ARG_DELAY), "delay", 0,
+							 JOBQ_DELAY_MAX);
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(now),
+												   PG_GETARG_DATUM(ARG_DELAY)));
 }
 
-/* The argument, or what the queue's ttl makes of run_at. */
 static void
 set_expires_at(FunctionCallInfo fcinfo, int argno, const JobqQueue *queue,
 			   JobqRow *row)
@@ -89,92 +80,33 @@ set_expires_at(FunctionCallInfo fcinfo, int argno, const JobqQueue *queue,
 
 	if (PG_ARGISNULL(argno))
 	{
-		jobq_set_default_expiry(queue, row);
+		jobq_job_set_expiry(NULL, queue, row);
 		return;
 	}
-	expires_at = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(argno),
-							   "expires_at");
-	/* which is not before now */
-	if (expires_at <= DatumGetTimestampTz(row->values[JOB_RUN_AT]))
-		jobq_bad_argument("expires_at", "It must be in the future and after run_at.");
-	row->values[JOB_EXPIRES_AT] = TimestampTzGetDatum(expires_at);
-	row->nulls[JOB_EXPIRES_AT] = false;
+	expires_at = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(argno), "expires_at");
+	jobq_job_set_expiry(&expires_at, queue, row);
 }
 
-void
-jobq_check_headers(Jsonb *headers)
-{
-	static const char *const reserved[][2] = {
-		{JOBQ_DEAD_LETTER_KEY, "dead-letter queues"},
-		{JOBQ_SCHEDULE_KEY, "schedules"},
-	};
-	JsonbValue	value;
-
-	jobq_arg_object(headers, "headers");
-	for (size_t i = 0; i < lengthof(reserved); i++)
-	{
-		if (getKeyJsonValueFromContainer(&headers->root, reserved[i][0],
-										 strlen(reserved[i][0]),
-										 &value) != NULL)
-			jobq_bad_argument("headers",
-							  psprintf("The key \"%s\" is reserved for %s.",
-									   reserved[i][0], reserved[i][1]));
-	}
-}
-
-void
-jobq_set_key(FunctionCallInfo fcinfo, int argno, const char *name,
-			 JobqRow *row, int attr)
-{
-	if (PG_ARGISNULL(argno))
-		return;
-	(void) jobq_arg_text(PG_GETARG_TEXT_PP(argno), name, KEY_MAX);
-	row->values[attr] = PG_GETARG_DATUM(argno);
-	row->nulls[attr] = false;
-}
-
-/* All columns but payload, ticket, id and queue. */
+/* All columns but payload, expiry, ticket, id and queue. */
 static void
 fill_row(FunctionCallInfo fcinfo, int headers, const JobqQueue *queue,
 		 TimestampTz now, JobqRow *row)
 {
-	int64		priority = 0;
-	int64		max_attempts = queue->max_attempts;
+	JobqJobArgs args = {0};
 
-	memset(row->nulls, true, sizeof(row->nulls));
-	jobq_set_key(fcinfo, ARG_KIND, "kind", row, JOB_KIND);
-	jobq_set_key(fcinfo, ARG_GROUP_KEY, "group_key", row, JOB_GROUP_KEY);
+	if (!PG_ARGISNULL(ARG_KIND))
+		args.kind = PG_GETARG_TEXT_PP(ARG_KIND);
+	if (!PG_ARGISNULL(ARG_GROUP_KEY))
+		args.group_key = PG_GETARG_TEXT_PP(ARG_GROUP_KEY);
 	if (!PG_ARGISNULL(ARG_PRIORITY))
-		priority = jobq_arg_int(PG_GETARG_INT32(ARG_PRIORITY), "priority",
-								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
+		args.priority = PG_GETARG_INT32(ARG_PRIORITY);
 	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
-		max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
-									"max_attempts", 1, JOBQ_ATTEMPTS_MAX);
+		args.max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
+										 "max_attempts", 1, JOBQ_ATTEMPTS_MAX);
 	if (!PG_ARGISNULL(headers))
-	{
-		jobq_check_headers(PG_GETARG_JSONB_P(headers));
-		row->values[JOB_HEADERS] = PG_GETARG_DATUM(headers);
-		row->nulls[JOB_HEADERS] = false;
-	}
-	row->values[JOB_RUN_AT] = TimestampTzGetDatum(get_run_at(fcinfo, now));
-	row->values[JOB_ENQUEUED_AT] = TimestampTzGetDatum(now);
-	row->values[JOB_ATTEMPT] = Int32GetDatum(0);
-	row->values[JOB_MAX_ATTEMPTS] = Int32GetDatum((int32) max_attempts);
-	row->values[JOB_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
-	row->values[JOB_PRIORITY] = Int16GetDatum((int16) priority);
-	row->nulls[JOB_RUN_AT] = false;
-	row->nulls[JOB_ENQUEUED_AT] = false;
-	row->nulls[JOB_ATTEMPT] = false;
-	row->nulls[JOB_MAX_ATTEMPTS] = false;
-	row->nulls[JOB_ENQUEUED_BY] = false;
-	row->nulls[JOB_PRIORITY] = false;
-}
-
-static void
-set_payload(JobqRow *row, Datum payload)
-{
-	row->values[JOB_PAYLOAD] = payload;
-	row->nulls[JOB_PAYLOAD] = false;
+		args.headers = PG_GETARG_JSONB_P(headers);
+	args.run_at = get_run_at(fcinfo, now);
+	jobq_job_fill(&args, queue, now, row);
 }
 
 static void
@@ -188,12 +120,6 @@ begin(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
 					   JOBQ_PRIV_ENQUEUE, queue);
 }
 
-static Datum
-empty_object(void)
-{
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
-}
-
 Datum
 jobq_sql_enqueue(PG_FUNCTION_ARGS)
 {
@@ -204,14 +130,14 @@ jobq_sql_enqueue(PG_FUNCTION_ARGS)
 	Datum		payload;
 
 	begin(fcinfo, "jobq.enqueue()", &session, &queue);
-	payload = PG_ARGISNULL(ARG_PAYLOAD) ? empty_object() :
+	payload = PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :
 		PG_GETARG_DATUM(ARG_PAYLOAD);
-	jobq_check_size(&queue, datum_bytes(payload) +
-					headers_bytes(fcinfo, ENQUEUE_HEADERS));
+	jobq_job_check_size(&queue, datum_bytes(payload) +
+						headers_bytes(fcinfo, ENQUEUE_HEADERS));
 	now = jobq_now();
 	fill_row(fcinfo, ENQUEUE_HEADERS, &queue, now, &row);
 	set_expires_at(fcinfo, ENQUEUE_EXPIRES_AT, &queue, &row);
-	set_payload(&row, payload);
+	jobq_job_set_payload(payload, &row);
 	PG_RETURN_INT64(jobq_enqueue_row(&session, &queue, &row, now));
 }
 
@@ -258,8 +184,8 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.enqueue_many()", &session, &queue);
 	n = get_payloads(fcinfo, &queue, &payloads);
 	for (int i = 0; i < n; i++)
-		jobq_check_size(&queue, datum_bytes(payloads[i]) +
-						headers_bytes(fcinfo, ENQUEUE_MANY_HEADERS));
+		jobq_job_check_size(&queue, datum_bytes(payloads[i]) +
+							headers_bytes(fcinfo, ENQUEUE_MANY_HEADERS));
 	now = jobq_now();
 	fill_row(fcinfo, ENQUEUE_MANY_HEADERS, &queue, now, &model);
 	set_expires_at(fcinfo, ENQUEUE_MANY_EXPIRES_AT, &queue, &model);
@@ -272,7 +198,7 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		rows[i] = model;
-		set_payload(&rows[i], payloads[i]);
+		jobq_job_set_payload(payloads[i], &rows[i]);
 	}
 	jobq_enqueue_rows(&session, &queue, rows, n, now, ids);
 	for (int i = 0; i < n; i++)

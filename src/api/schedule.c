@@ -16,13 +16,14 @@
 #include "utils/timestamp.h"
 
 #include "api/args.h"
-#include "api/produce.h"
+#include "api/job.h"
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
 #include "security/security.h"
 
 #define NAME_MAX_BYTES	255
+#define CATCH_UP_DEFAULT	100
 #define CATCH_UP_LIMIT	10000
 #define PREVIEW_DEFAULT	10
 #define PREVIEW_LIMIT	1000000
@@ -114,53 +115,49 @@ read_catch_up(FunctionCallInfo fcinfo)
 	jobq_bad_argument("catch_up", "Valid are: skip, one, all.");
 }
 
-static void
-set_int(FunctionCallInfo fcinfo, JobqSchedule *schedule)
+static int32
+read_catch_up_max(FunctionCallInfo fcinfo)
 {
-	JobqRow    *job = &schedule->job;
-	int64		priority = 0;
-
-	if (!PG_ARGISNULL(ARG_PRIORITY))
-		priority = jobq_arg_int(PG_GETARG_INT32(ARG_PRIORITY), "priority",
-								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
-	job->values[JOB_PRIORITY] = Int16GetDatum((int16) priority);
-	job->nulls[JOB_PRIORITY] = false;
-	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
-	{
-		(void) jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS), "max_attempts",
-							1, JOBQ_ATTEMPTS_MAX);
-		job->values[JOB_MAX_ATTEMPTS] = PG_GETARG_DATUM(ARG_MAX_ATTEMPTS);
-		job->nulls[JOB_MAX_ATTEMPTS] = false;
-	}
-	schedule->catch_up_max = 100;
-	if (!PG_ARGISNULL(ARG_CATCH_UP_MAX))
-		schedule->catch_up_max =
-			(int32) jobq_arg_int(PG_GETARG_INT32(ARG_CATCH_UP_MAX),
-								 "catch_up_max", 1, CATCH_UP_LIMIT);
+	if (PG_ARGISNULL(ARG_CATCH_UP_MAX))
+		return CATCH_UP_DEFAULT;
+	return (int32) jobq_arg_int(PG_GETARG_INT32(ARG_CATCH_UP_MAX),
+								"catch_up_max", 1, CATCH_UP_LIMIT);
 }
 
-/* Payload and headers; the queue says how large they may be. */
-static void
-set_body(FunctionCallInfo fcinfo, const JobqQueue *queue,
-		 JobqSchedule *schedule)
+static int64
+bytes_of(const JobqRow *row, int attr)
 {
-	JobqRow    *job = &schedule->job;
-	int64		bytes;
+	return row->nulls[attr] ? 0 :
+		(int64) toast_raw_datum_size(row->values[attr]) - VARHDRSZ;
+}
 
-	job->values[JOB_PAYLOAD] = PG_ARGISNULL(ARG_PAYLOAD) ?
-		DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")) :
-		PG_GETARG_DATUM(ARG_PAYLOAD);
-	job->nulls[JOB_PAYLOAD] = false;
-	bytes = (int64) toast_raw_datum_size(job->values[JOB_PAYLOAD]) - VARHDRSZ;
+/*
+ * What its jobs are made of. The number of attempts, if it was not given, is
+ * the queue's at each tick.
+ */
+static void
+read_job(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *job)
+{
+	JobqJobArgs args = {0};
+
+	if (!PG_ARGISNULL(ARG_KIND))
+		args.kind = PG_GETARG_TEXT_PP(ARG_KIND);
+	if (!PG_ARGISNULL(ARG_GROUP_KEY))
+		args.group_key = PG_GETARG_TEXT_PP(ARG_GROUP_KEY);
+	if (!PG_ARGISNULL(ARG_PRIORITY))
+		args.priority = PG_GETARG_INT32(ARG_PRIORITY);
+	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
+		args.max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
+										 "max_attempts", 1,
+										 JOBQ_ATTEMPTS_MAX);
 	if (!PG_ARGISNULL(ARG_HEADERS))
-	{
-		jobq_check_headers(PG_GETARG_JSONB_P(ARG_HEADERS));
-		job->values[JOB_HEADERS] = PG_GETARG_DATUM(ARG_HEADERS);
-		job->nulls[JOB_HEADERS] = false;
-		bytes += (int64) toast_raw_datum_size(job->values[JOB_HEADERS]) -
-			VARHDRSZ;
-	}
-	jobq_check_size(queue, bytes);
+		args.headers = PG_GETARG_JSONB_P(ARG_HEADERS);
+	jobq_job_fill(&args, queue, jobq_now(), job);
+	job->nulls[JOB_MAX_ATTEMPTS] = PG_ARGISNULL(ARG_MAX_ATTEMPTS);
+	jobq_job_set_payload(PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :
+						 PG_GETARG_DATUM(ARG_PAYLOAD), job);
+	jobq_job_check_size(queue, bytes_of(job, JOB_PAYLOAD) +
+						bytes_of(job, JOB_HEADERS));
 }
 
 static void
@@ -181,28 +178,20 @@ jobq_sql_schedule(PG_FUNCTION_ARGS)
 	JobqQueue	queue;
 	JobqSchedule schedule = {0};
 	JobqCron	cron;
+	pg_tz	   *zone;
 
 	jobq_begin_write("jobq.schedule()", &session);
 	jobq_xact_steered(&session);
 	require_queue(fcinfo, &queue);
-	memset(schedule.job.nulls, true, sizeof(schedule.job.nulls));
 	schedule.name = read_name(fcinfo);
 	schedule.owner = GetUserId();
-	schedule.queue_id = queue.queue_id;
 	schedule.cron = read_cron(fcinfo, ARG_CRON, &cron);
-	schedule.timezone = pstrdup(pg_get_timezone_name(read_timezone(fcinfo,
-																   ARG_TIMEZONE)));
+	zone = read_timezone(fcinfo, ARG_TIMEZONE);
+	schedule.timezone = pstrdup(pg_get_timezone_name(zone));
 	schedule.catch_up = read_catch_up(fcinfo);
-	set_int(fcinfo, &schedule);
-	jobq_set_key(fcinfo, ARG_KIND, "kind", &schedule.job, JOB_KIND);
-	jobq_set_key(fcinfo, ARG_GROUP_KEY, "group_key", &schedule.job,
-				 JOB_GROUP_KEY);
-	set_body(fcinfo, &queue, &schedule);
-
-	jobq_lock_queue_for_use(&queue);
-	schedule.last_tick = jobq_now();
-	jobq_schedule_put(&schedule);
-	jobq_xact_cron_news(&session);
+	schedule.catch_up_max = read_catch_up_max(fcinfo);
+	read_job(fcinfo, &queue, &schedule.job);
+	jobq_schedule_make(&session, &schedule, &queue);
 	PG_RETURN_VOID();
 }
 

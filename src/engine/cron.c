@@ -19,6 +19,7 @@
 
 #include "engine/copy.h"
 #include "engine/keeperxact.h"
+#include "engine/place.h"
 #include "errors.h"
 #include "pause.h"
 #include "security/security.h"
@@ -198,8 +199,15 @@ require_queue(const JobqSchedule *schedule, JobqQueue *queue)
 				 errdetail("It was dropped."),
 				 errhint("Name another queue with jobq.schedule(), or call jobq.unschedule().")));
 	jobq_check_queue(queue, JOBQ_PRIV_ENQUEUE);
-	jobq_check_size(queue, bytes_of(&schedule->job, JOB_PAYLOAD) +
-					bytes_of(&schedule->job, JOB_HEADERS));
+	if (bytes_of(&schedule->job, JOB_PAYLOAD) +
+		bytes_of(&schedule->job, JOB_HEADERS) > queue->max_payload_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_TOO_LARGE),
+				 errmsg("the payload of schedule \"%s\" is too large for queue \"%s\"",
+						schedule->name, queue->name),
+				 errdetail("Payload and headers may have %d bytes together by now.",
+						   queue->max_payload_bytes),
+				 errhint("Raise the queue's max_payload_bytes, or make the schedule's payload smaller with jobq.schedule().")));
 }
 
 static void
@@ -235,6 +243,17 @@ jobq_schedule_enqueue(const JobqSession *session, const JobqSchedule *schedule,
 	id = jobq_enqueue_row(session, &queue, &row, now);
 	SetUserIdAndSecContext(role, context);
 	return id;
+}
+
+void
+jobq_schedule_make(const JobqSession *session, JobqSchedule *schedule,
+				   const JobqQueue *queue)
+{
+	jobq_lock_queue(queue);
+	schedule->queue_id = queue->queue_id;
+	schedule->last_tick = jobq_now();
+	jobq_schedule_put(schedule);
+	jobq_xact_cron_news(session);
 }
 
 /* ---- which ticks are due ---- */

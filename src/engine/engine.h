@@ -101,15 +101,6 @@ extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
 
-/* JQ004 when payload and headers have more bytes together than it takes. */
-extern void jobq_check_size(const JobqQueue *queue, int64 bytes);
-
-/*
- * Keep drop_queue away until the end of this transaction. JQ002 when it has
- * been there since the queue was looked up.
- */
-extern void jobq_lock_queue_for_use(const JobqQueue *queue);
-
 /* expires_at as the queue's ttl makes it of run_at; NULL without one. */
 extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 
@@ -260,6 +251,15 @@ extern TimestampTz jobq_cron_tick(const JobqCron *cron, pg_tz *zone,
 /* The same for what a row says; DT_NOEND also if that is not understood. */
 extern TimestampTz jobq_schedule_next(const char *cron, const char *timezone,
 									  TimestampTz after);
+
+/*
+ * Make it, or replace the one of the same name and owner: its ticks are those
+ * from now on, or go on where they were if they are the same. All but id and
+ * last_tick are set.
+ */
+extern void jobq_schedule_make(const JobqSession *session,
+							   JobqSchedule *schedule,
+							   const JobqQueue *queue);
 
 /*
  * Enqueue a job of the schedule for its owner, who must be allowed to, with

@@ -14,19 +14,6 @@
 
 #define ENQUEUE_CHUNK	1000
 
-void
-jobq_check_size(const JobqQueue *queue, int64 bytes)
-{
-	if (bytes > queue->max_payload_bytes)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_TOO_LARGE),
-				 errmsg("payload of " INT64_FORMAT " bytes is too large for queue \"%s\"",
-						bytes, queue->name),
-				 errdetail("Payload and headers may have %d bytes together.",
-						   queue->max_payload_bytes),
-				 errhint("Store large data elsewhere and enqueue a reference, or raise the queue's max_payload_bytes.")));
-}
-
 /* The dispatcher's view of a row that was written at tid. */
 void
 jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
@@ -139,12 +126,9 @@ jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
 }
 
-/*
- * Keep drop_queue away until we have ended, and be sure that it has not been
- * there since the queue was looked up.
- */
-static void
-lock_queue(const JobqQueue *queue)
+/* Be sure that drop_queue has not been there since it was looked up. */
+void
+jobq_lock_queue(const JobqQueue *queue)
 {
 	JobqQueue	again;
 
@@ -164,12 +148,6 @@ lock_queue(const JobqQueue *queue)
 				 errmsg("queue \"%s\" does not exist", queue->name),
 				 errdetail("It has just been dropped."),
 				 errhint("Create it with jobq.create_queue().")));
-}
-
-void
-jobq_lock_queue_for_use(const JobqQueue *queue)
-{
-	lock_queue(queue);
 }
 
 void
@@ -196,7 +174,7 @@ jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 {
 	int64		id;
 
-	lock_queue(queue);
+	jobq_lock_queue(queue);
 	id = jobq_take_number(session->db);
 	set_identity(row, queue, id);
 	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
@@ -213,7 +191,7 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 {
 	if (nrows == 0)
 		return;
-	lock_queue(queue);
+	jobq_lock_queue(queue);
 	jobq_take_numbers(session->db, nrows, ids);
 	for (int i = 0; i < nrows; i++)
 		set_identity(&rows[i], queue, ids[i]);

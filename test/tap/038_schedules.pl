@@ -84,7 +84,7 @@ src(q{SELECT jobq.unschedule('left')});
 src(q{SELECT jobq.schedule('wide', '* * * * * *', 'q', '"12345678"')});
 awaits_jobs('wide', 1, 'a payload that fits');
 src(q{SELECT jobq.alter_queue('q', '{"max_payload_bytes": 15}')});
-seen(q{SELECT misses >= 1 AND last_miss_reason LIKE 'payload of % bytes is too large for queue "q"'
+seen(q{SELECT misses >= 1 AND last_miss_reason = 'the payload of schedule "wide" is too large for queue "q"'
 		FROM jobq.schedules WHERE name = 'wide'},
 	'what has become too large is a miss');
 src(q{SELECT jobq.unschedule('wide')});
