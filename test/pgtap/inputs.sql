@@ -523,7 +523,7 @@ SELECT is(pg_temp.prepared(p.oid, given, named),
 	WHERE pronamespace = 'jobq'::regnamespace AND proname NOT LIKE '\_%'
 	ORDER BY proname, given, named;
 
-PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9);
+PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, headers => $9);
 EXECUTE untyped_enqueue('inputs', '{"a": 1}', 'k', '5', NULL, '0 s', '3', NULL, '{"h": 1}') \gset
 SELECT results_eq(format('SELECT payload, kind, priority, max_attempts, headers
 	FROM jobq.job(%s)', :enqueue),
