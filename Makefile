@@ -32,11 +32,13 @@ SQL_PARTS = \
 	src/store/queue.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
+	src/store/schedule.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \
 	src/api/consume.sql \
 	src/api/steer.sql \
+	src/api/schedule.sql \
 	src/api/look.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \

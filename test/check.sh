@@ -65,7 +65,7 @@ suite_unit() {
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
 			-Isrc/src -o "out/$(basename "$file" .c)" \
-			"$file" src/src/dispatch/tree.c
+			"$file" src/src/dispatch/tree.c src/src/engine/cronexpr.c
 		as_server "out/$(basename "$file" .c)" || status=1
 	done < <(suite_files unit)
 	return "$status"

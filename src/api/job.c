@@ -28,17 +28,25 @@ jobq_job_check_size(const JobqQueue *queue, int64 bytes)
 				 errhint("Store large data elsewhere and enqueue a reference, or raise the queue's max_payload_bytes.")));
 }
 
+static void
+check_reserved(Jsonb *headers, const char *key, const char *what_for)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(&headers->root, key, strlen(key),
+									 &value) != NULL)
+		jobq_bad_argument("headers",
+						  psprintf("The key \"%s\" is reserved for %s.", key,
+								   what_for));
+}
+
 /* An object, without what pg_jobq itself says of a job's origin. */
 static void
 check_headers(Jsonb *headers)
 {
-	JsonbValue	value;
-
 	jobq_arg_object(headers, "headers");
-	if (getKeyJsonValueFromContainer(&headers->root, JOBQ_DEAD_LETTER_KEY,
-									 strlen(JOBQ_DEAD_LETTER_KEY),
-									 &value) != NULL)
-		jobq_bad_argument("headers", "The key \"" JOBQ_DEAD_LETTER_KEY "\" is reserved for dead-letter queues.");
+	check_reserved(headers, JOBQ_DEAD_LETTER_KEY, "dead-letter queues");
+	check_reserved(headers, JOBQ_SCHEDULE_KEY, "schedules");
 }
 
 static void

@@ -429,9 +429,12 @@ pointing_to(const char *name)
 	return found;
 }
 
-/* Says which queues point here, as far as the caller may know them. */
+/*
+ * Says which schedules and queues point here, these as far as the caller may
+ * know them.
+ */
 static char *
-describe(int64 live, const List *pointing)
+describe(int64 live, const char *schedules, const List *pointing)
 {
 	StringInfoData detail;
 	ListCell   *lc;
@@ -441,6 +444,9 @@ describe(int64 live, const List *pointing)
 	if (live > 0)
 		appendStringInfo(&detail, "It has " INT64_FORMAT " live %s.",
 						 live, live == 1 ? "job" : "jobs");
+	if (schedules != NULL)
+		appendStringInfo(&detail, "%sIt is the queue of %s.",
+						 detail.len > 0 ? " " : "", schedules);
 	foreach(lc, pointing)
 	{
 		const JobqQueue *queue = lfirst(lc);
@@ -464,15 +470,16 @@ refuse_used(const JobqSession *session, const JobqQueue *queue,
 			const List *pointing)
 {
 	int64		live = jobq_count_live(session, queue->queue_id);
+	char	   *schedules = jobq_schedules_of_queue(queue->queue_id);
 
-	if (live == 0 && pointing == NIL)
+	if (live == 0 && schedules == NULL && pointing == NIL)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 			 errmsg("cannot drop queue \"%s\" because it is in use",
 					queue->name),
-			 errdetail_internal("%s", describe(live, pointing)),
-			 errhint("Pass force => true to cancel its jobs and drop it nevertheless.")));
+			 errdetail_internal("%s", describe(live, schedules, pointing)),
+			 errhint("Pass force => true to cancel its jobs, remove its schedules and drop it nevertheless.")));
 }
 
 /* Take the pointers to a queue away. */
@@ -563,6 +570,8 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 						  JOBQ_PURGE_RETRYABLE | JOBQ_PURGE_RUNNING);
 	else
 		refuse_used(&session, &queue, pointing);
+	if (jobq_schedule_delete_of_queue(queue.queue_id))
+		jobq_xact_cron_news(&session);
 	delete_queue(&queue, pointing);
 	jobq_xact_queue_dropped(&session, queue.queue_id);
 	PG_RETURN_VOID();

@@ -147,6 +147,10 @@ typedef struct JobqDb
 	/* run_maintenance(): rounds asked for, and the last such round done */
 	int64		maintenance_asked;
 	int64		maintenance_done;
+	/* schedules */
+	bool		cron_news;		/* keeper: read them again */
+	TimestampTz cron_since;		/* ticks from then on were not missed because
+								 * the server was down; 0 = not known */
 	/* copies */
 	bool		copy;			/* nothing runs or expires until adopt(); read
 								 * without mutex */
@@ -737,6 +741,19 @@ extern void jobq_refill_reset(JobqDb *db, uint32 gen);
  * those that have more than their share.
  */
 extern void jobq_share_slots(void);
+
+/* ---- cron.c ---- */
+
+/* The keeper is to read the schedules again; it takes the news by asking. */
+extern void jobq_cron_news(JobqDb *db);
+extern bool jobq_take_cron_news(JobqDb *db);
+
+/*
+ * Since when ticks have not been missed because the server was down: the
+ * keeper's first call since it was started, or now, when that is earlier.
+ */
+extern TimestampTz jobq_cron_since(JobqDb *db, TimestampTz now);
+
 /* ---- epochs.c ---- */
 
 /* So many tickets were written into the open epoch of a class. */

@@ -247,6 +247,8 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	}
 	db->index_conflicts = 0;
 	db->spills = 0;
+	db->cron_news = false;
+	db->cron_since = 0;
 	db->copy = false;
 	db->start_paused = false;
 	db->adopted = false;

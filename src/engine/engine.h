@@ -4,15 +4,18 @@
  *
  * Sits between the tables (store) and shared memory (dispatch). Privileges
  * are checked by src/api, except where only the job tells its queue: settling
- * (hold.c), redrive (rerun.c) and looking (look.c).
+ * (hold.c), redrive (rerun.c) and looking (look.c); and those of a schedule's
+ * owner by cron.c.
  */
 #ifndef JOBQ_ENGINE_H
 #define JOBQ_ENGINE_H
 
 #include "nodes/pg_list.h"
+#include "pgtime.h"
 
 #include "compat.h"
 #include "dispatch/dispatch.h"
+#include "engine/cronexpr.h"
 #include "store/store.h"
 
 /* Header of a copy in a dead-letter queue: where it came from. */
@@ -76,6 +79,8 @@ extern void jobq_xact_epoch_news(const JobqSession *session);
 /* At commit the queue's jobs go by its option aging. */
 extern void jobq_xact_aging(const JobqSession *session, int32 queue_id,
 							int64 aging);
+/* The keeper is to read the schedules again after the commit. */
+extern void jobq_xact_cron_news(const JobqSession *session);
 
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
@@ -252,6 +257,39 @@ typedef struct JobqRedrive
 
 extern int64 jobq_redrive(const JobqSession *session, const JobqRedrive *what);
 
+/* ---- cron.c: schedules ---- */
+
+/* Header of a schedule's jobs: its name and the tick. */
+#define JOBQ_SCHEDULE_KEY	"schedule"
+
+/* A time zone by its IANA name, in any case; NULL: there is none. */
+extern pg_tz *jobq_cron_zone(const char *name);
+
+/* The first tick later than `after`; DT_NOEND: none. */
+extern TimestampTz jobq_cron_tick(const JobqCron *cron, pg_tz *zone,
+								  TimestampTz after);
+
+/* The same for what a row says; DT_NOEND also if that is not understood. */
+extern TimestampTz jobq_schedule_next(const char *cron, const char *timezone,
+									  TimestampTz after);
+
+/*
+ * Make it, or replace the one of the same name and owner: its ticks are those
+ * from now on, or go on where they were if they are the same. All but id and
+ * last_tick are set.
+ */
+extern void jobq_schedule_make(const JobqSession *session,
+							   JobqSchedule *schedule,
+							   const JobqQueue *queue);
+
+/*
+ * Enqueue a job of the schedule for its owner, who must be allowed to, with
+ * this run_at; its id.
+ */
+extern int64 jobq_schedule_enqueue(const JobqSession *session,
+								   const JobqSchedule *schedule,
+								   TimestampTz tick, TimestampTz now);
+
 /* ---- copy.c ---- */
 
 /*
@@ -267,10 +305,10 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
 
 /*
  * Everything that is due: expired leases, rolled-back claims, start records,
- * due jobs on the shelf, reservations, refills, prepared transactions. Bounded
- * work per call. A part that has failed is put off, unless asked_for, and the
- * others go on. False when not all was done. *next: when to call again
- * (JOBQ_NEVER: when woken).
+ * due jobs on the shelf, ticks of schedules, reservations, refills, prepared
+ * transactions. Bounded work per call. A part that has failed is put off,
+ * unless asked_for, and the others go on. False when not all was done. *next:
+ * when to call again (JOBQ_NEVER: when woken).
  */
 extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
 					  TimestampTz *next);

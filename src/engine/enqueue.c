@@ -128,12 +128,9 @@ jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
 }
 
-/*
- * Keep drop_queue away until we have ended, and be sure that it has not been
- * there since the queue was looked up.
- */
-static void
-lock_queue(const JobqQueue *queue)
+/* Be sure that drop_queue has not been there since it was looked up. */
+void
+jobq_lock_queue(const JobqQueue *queue)
 {
 	JobqQueue	again;
 
@@ -194,7 +191,7 @@ jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 {
 	int64		id;
 
-	lock_queue(queue);
+	jobq_lock_queue(queue);
 	id = jobq_take_number(session->db);
 	set_identity(row, queue, id);
 	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
@@ -229,7 +226,7 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 {
 	if (nrows == 0)
 		return;
-	lock_queue(queue);
+	jobq_lock_queue(queue);
 	jobq_take_numbers(session->db, nrows, ids);
 	for (int i = 0; i < nrows; i++)
 		set_identity(&rows[i], queue, ids[i]);

@@ -62,7 +62,10 @@ jobq_absorb_error(bool report)
 }
 
 bool
-jobq_keeper_try(void (*work) (void *state), void *state)
+jobq_keeper_try_expecting(void (*work) (void *state),
+						  bool (*expected) (const ErrorData *error,
+											void *state),
+						  void *state)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -80,7 +83,8 @@ jobq_keeper_try(void (*work) (void *state), void *state)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
 		HOLD_INTERRUPTS();
-		EmitErrorReport();
+		if (expected == NULL || !expected(CopyErrorData(), state))
+			EmitErrorReport();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		RESUME_INTERRUPTS();
@@ -90,6 +94,12 @@ jobq_keeper_try(void (*work) (void *state), void *state)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return done;
+}
+
+bool
+jobq_keeper_try(void (*work) (void *state), void *state)
+{
+	return jobq_keeper_try_expecting(work, NULL, state);
 }
 
 void

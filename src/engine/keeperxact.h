@@ -25,6 +25,15 @@ extern Datum jobq_row_value(HeapTuple tuple, TupleDesc desc, int column,
  */
 extern bool jobq_keeper_try(void (*work) (void *state), void *state);
 
+/*
+ * The same, but an error that `expected` knows is not logged. It is called
+ * with the error, in the caller's memory, while that is being undone.
+ */
+extern bool jobq_keeper_try_expecting(void (*work) (void *state),
+									  bool (*expected) (const ErrorData *error,
+														void *state),
+									  void *state);
+
 /* ---- leftalone.c: jobs that could not be dealt with a moment ago ---- */
 
 extern void jobq_leave_alone(int64 id);
@@ -70,6 +79,9 @@ extern TimestampTz jobq_tend_expiry(const JobqSession *session, JobqPart *part,
 
 /* ---- deadrows.c: dead jobs whose retention is over ---- */
 extern TimestampTz jobq_tend_dead(const JobqSession *session, TimestampTz now);
+
+/* ---- cron.c: ticks of schedules ---- */
+extern TimestampTz jobq_tend_cron(const JobqSession *session, TimestampTz now);
 
 /* ---- recover.c ---- */
 

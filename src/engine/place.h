@@ -24,6 +24,9 @@ extern void jobq_place_on_belt(const JobqSession *session,
 /* Which counter a waiting row on the shelf is in. */
 extern JobqCounter jobq_shelf_counter(const JobqRow *row);
 
+/* Keep drop_queue away until we have ended; ERROR if the queue has just gone. */
+extern void jobq_lock_queue(const JobqQueue *queue);
+
 extern void jobq_place_on_shelf(const JobqSession *session, JobqRow *row,
 								char state);
 

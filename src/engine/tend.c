@@ -447,6 +447,12 @@ tend_expiry(Round *round)
 }
 
 static void
+tend_cron(Round *round)
+{
+	come_again(round, jobq_tend_cron(&round->session, jobq_now()));
+}
+
+static void
 tend_shelf(Round *round)
 {
 	come_again(round, jobq_tend_shelf(&round->session, round->now));
@@ -484,6 +490,7 @@ static Task tasks[] = {
 	{.tend = tend_expiry},
 	{.tend = tend_parts},
 	{.tend = tend_prepared},
+	{.tend = tend_cron},
 	{.tend = tend_shelf},
 	{.tend = tend_dead},
 	{.tend = tend_refill},

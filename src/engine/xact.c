@@ -267,6 +267,12 @@ jobq_xact_epoch_news(const JobqSession *session)
 }
 
 void
+jobq_xact_cron_news(const JobqSession *session)
+{
+	push(OP_CRON_NEWS, session->db);
+}
+
+void
 jobq_xact_revert(const JobqSlotRef *ref)
 {
 	int			mark = find_mark(ref);
@@ -570,6 +576,7 @@ undo(JobqOp *op)
 		case OP_SHELVED:
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
+		case OP_CRON_NEWS:
 		case OP_STEERED:
 		case OP_AGING:
 		case OP_QUEUE_DROPPED:
@@ -690,6 +697,8 @@ apply_all(void)
 		}
 		else if (op->kind == OP_EPOCH_NEWS)
 			jobq_epoch_news(op->db);
+		else if (op->kind == OP_CRON_NEWS)
+			jobq_cron_news(op->db);
 		i++;
 	}
 }

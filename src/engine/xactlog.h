@@ -23,6 +23,7 @@ typedef enum JobqOpKind
 	OP_SHELVED,
 	OP_DIED,					/* a dead row may go at `when` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
+	OP_CRON_NEWS,				/* the keeper is to read the schedules */
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_AGING,					/* the queue's option is `aging` */

@@ -5,7 +5,7 @@ CREATE TABLE jobq.restored (
 );
 ALTER TABLE jobq.restored REPLICA IDENTITY FULL;
 COMMENT ON TABLE jobq.restored IS
-	'Has a row when a dump was restored here: the queues are paused then. Written by triggers on jobq.class, jobq.epoch, jobq.queue and jobq.shelf; rows leave with jobq.adopt().';
+	'Has a row when a dump was restored here: the queues are paused then. Written by triggers on jobq.class, jobq.epoch, jobq.queue, jobq.schedule and jobq.shelf; rows leave with jobq.adopt().';
 
 CREATE FUNCTION jobq._note_restore() RETURNS trigger
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -35,6 +35,8 @@ CREATE TRIGGER note_restore BEFORE INSERT ON jobq.shelf
 	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
 CREATE TRIGGER note_restore BEFORE INSERT ON jobq.epoch
 	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
+CREATE TRIGGER note_restore BEFORE INSERT ON jobq.schedule
+	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
 CREATE TRIGGER note_restore BEFORE INSERT ON jobq.queue
 	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
 CREATE TRIGGER note_restore BEFORE INSERT ON jobq.class
@@ -48,6 +50,7 @@ CREATE TRIGGER restore_class BEFORE INSERT ON jobq.class
 
 ALTER TABLE jobq.shelf ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.epoch ENABLE ALWAYS TRIGGER note_restore;
+ALTER TABLE jobq.schedule ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.queue ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.class ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.queue ENABLE ALWAYS TRIGGER restore_queue;

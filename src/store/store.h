@@ -512,6 +512,58 @@ typedef struct JobqShelfWalk
 extern int	jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows,
 								JobqShelfWalk *walk);
 
+/* ---- schedule.c: rows of jobq.schedule; as the owner, by SPI ---- */
+
+typedef struct JobqSchedule
+{
+	int32		schedule_id;
+	char	   *name;
+	Oid			owner;
+	int32		queue_id;
+	char	   *cron;
+	char	   *timezone;
+	const char *catch_up;		/* skip, one or all */
+	int32		catch_up_max;
+	bool		paused;
+	TimestampTz last_tick;		/* all up to it have been dealt with */
+	JobqRow		job;			/* kind, priority, max_attempts, group_key,
+								 * headers and payload of its jobs */
+} JobqSchedule;
+
+/* What a round of ticks has come to. */
+typedef struct JobqTicked
+{
+	TimestampTz last_tick;
+	TimestampTz last_run;
+	int64		last_job;		/* 0: none */
+	int64		misses;
+	TimestampTz last_miss;
+	const char *reason;			/* of the last miss */
+} JobqTicked;
+
+/* All of that name, oldest first, palloc'd; the number comes back. */
+extern int	jobq_schedule_named(const char *name, JobqSchedule **schedules);
+
+/* Keeper: lock it; false when it is gone, or in somebody's hands. */
+extern bool jobq_schedule_try_lock(int32 schedule_id, JobqSchedule *schedule);
+
+/* Those that are not paused: id, cron, timezone and last_tick only. */
+extern int	jobq_schedule_timers(JobqSchedule **schedules);
+
+/* Such as: 2 schedules: "a", "b". As of now; NULL when there is none. */
+extern char *jobq_schedules_of_queue(int32 queue_id);
+
+/* Insert it, or replace the one of the same owner and name. */
+extern void jobq_schedule_put(const JobqSchedule *schedule);
+
+/* False: it is gone. */
+extern bool jobq_schedule_pause(int32 schedule_id);
+extern bool jobq_schedule_resume(int32 schedule_id, TimestampTz now);
+extern bool jobq_schedule_delete(int32 schedule_id);
+
+extern bool jobq_schedule_delete_of_queue(int32 queue_id);
+extern void jobq_schedule_ticked(int32 schedule_id, const JobqTicked *ticked);
+
 /* ---- tickets.c: ascending ticket lists as compact bytea ---- */
 
 extern bytea *jobq_tickets_pack(const int64 *tickets, int ntickets);	/* ascending */

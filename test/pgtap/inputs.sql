@@ -16,6 +16,7 @@ SELECT jobq.enqueue('inputs', '"leased"') AS leased \gset
 SELECT lease FROM jobq.dequeue('inputs') \gset
 SELECT jobq.enqueue('inputs', '"waiting"') AS waiting \gset
 SELECT jobq.enqueue('inputs', '"later"', delay => '1 day') AS later \gset
+SELECT jobq.schedule('inputs', '@yearly', 'inputs') AS made \gset
 
 BEGIN;
 SELECT no_plan();
@@ -51,6 +52,7 @@ CREATE FUNCTION pg_temp.world() RETURNS text LANGUAGE sql AS $$
 		(SELECT md5(string_agg(q::text, '|' ORDER BY id)) FROM jobq.queues q),
 		(SELECT md5(string_agg(s::text, '|' ORDER BY queue)) FROM jobq.queue_stats s),
 		(SELECT count(*) FROM jobq.queue_acl),
+		(SELECT md5(string_agg(s::text, '|' ORDER BY schedule_id)) FROM jobq.schedule s),
 		(SELECT md5(string_agg(p::text, '|')) FROM jobq.peek('inputs', 100) p))
 $$;
 
@@ -116,13 +118,15 @@ INSERT INTO named VALUES
 	('complete_and_dequeue(%s, ''{}'', NULL)'),
 	('complete_and_dequeue(%s, ''{$l}'', $t)'),
 	('redrive(%s)'),
+	('schedule(''new'', ''@daily'', %s)'),
 	('peek(%s)');
 INSERT INTO wrong (call)
 	SELECT format(call, name) FROM named, unnest(ARRAY[
 		'NULL', '''''', quote_literal(repeat('x', 64)),
 		quote_literal(repeat(E'\u00e9', 32)), quote_literal(E'a\x01'),
 		quote_literal(E'two\nlines'), quote_literal(E'\x7f'),
-		quote_literal(E'c1 \u0085')]) name;
+		quote_literal(E'c1 \u0085')]) name
+		WHERE name <> 'NULL' OR call NOT LIKE 'schedule(%';
 INSERT INTO wrong (call, state)
 	SELECT format(call, quote_literal('nowhere')), 'JQ002' FROM named
 		WHERE call NOT LIKE 'create_queue%';
@@ -274,7 +278,7 @@ INSERT INTO wrong (call)
 		FROM unnest(ARRAY['enqueue(''inputs'', headers => %s)',
 			'enqueue_many(''inputs'', ''{1}'', headers => %s)']) call,
 		unnest(ARRAY['''null''', '''1''', '''"x"''', '''true''', '''[]''',
-			'''[{}]''', '''{"dead_letter": {}}''']) headers;
+			'''[{}]''', '''{"dead_letter": {}}''', '''{"schedule": {}}''']) headers;
 INSERT INTO wrong (call)
 	SELECT format(call, options)
 		FROM unnest(ARRAY['create_queue(''new'', %s)',
@@ -305,6 +309,48 @@ INSERT INTO wrong (call, state) VALUES
 		|| ' ''do'', ''complete'', ''result'', repeat(''x'', 1000))))', 'JQ004'),
 	('drop_queue(''inputs'')', '2BP01'),
 	('drop_queue(''inputs'', NULL)', '2BP01');
+
+-- ---- schedules; every fault of an expression is in the unit test ----
+
+INSERT INTO wrong (call)
+	SELECT format(call, cron)
+		FROM unnest(ARRAY['schedule(''new'', %s)', 'schedule(''inputs'', %s, ''inputs'')',
+			'preview_schedule(%s)']) call,
+		unnest(ARRAY['NULL', '''''', '''* * * *''', '''60 * * * *''',
+			'''0 0 30 2 *''', '''@reboot''', 'repeat(''*'', 256)',
+			'''* * * * ' || U&'\00e9' || '''']) cron;
+INSERT INTO wrong (call)
+	SELECT format(call, zone)
+		FROM unnest(ARRAY['schedule(''new'', ''@daily'', timezone => %s)',
+			'preview_schedule(''@daily'', %s)']) call,
+		unnest(ARRAY['''''', '''Nowhere''', '''+02''', '''CET-1''',
+			'repeat(''x'', 256)']) zone;
+INSERT INTO wrong (call, state)
+	SELECT format(call, name), CASE name WHEN '''nowhere''' THEN 'JQ020' ELSE 'JQ007' END
+		FROM unnest(ARRAY['unschedule(%s)', 'pause_schedule(%s)',
+			'resume_schedule(%s)', 'run_schedule(%s)']) call,
+		unnest(ARRAY['NULL', '''''', 'repeat(''x'', 256)', '''nowhere''']) name;
+INSERT INTO wrong (call, state) VALUES
+	('schedule(NULL, ''@daily'')', 'JQ007'),
+	('schedule('''', ''@daily'')', 'JQ007'),
+	('schedule(repeat(''x'', 256), ''@daily'')', 'JQ007'),
+	('schedule(''inputs'', ''@daily'', ''inputs'', to_jsonb(repeat(''x'', 1000)))', 'JQ004'),
+	('schedule(''inputs'', ''@daily'', ''inputs'', to_jsonb(repeat(''x'', 500)),'
+		|| ' headers => jsonb_build_object(''h'', repeat(''x'', 500)))', 'JQ004'),
+	('schedule(''new'', ''@daily'', headers => ''1'')', 'JQ007'),
+	('schedule(''new'', ''@daily'', headers => ''{"dead_letter": 1}'')', 'JQ007'),
+	('schedule(''new'', ''@daily'', headers => ''{"schedule": {}}'')', 'JQ007'),
+	('schedule(''new'', ''@daily'', catch_up => '''')', 'JQ007'),
+	('schedule(''new'', ''@daily'', catch_up => ''All'')', 'JQ007'),
+	('schedule(''new'', ''@daily'', catch_up_max => 0)', 'JQ007'),
+	('schedule(''new'', ''@daily'', catch_up_max => 10001)', 'JQ007'),
+	('schedule(''new'', ''@daily'', kind => repeat(''k'', 256))', 'JQ007'),
+	('schedule(''new'', ''@daily'', group_key => repeat(''k'', 256))', 'JQ007'),
+	('schedule(''new'', ''@daily'', priority => 101)', 'JQ007'),
+	('schedule(''new'', ''@daily'', priority => -101)', 'JQ007'),
+	('schedule(''new'', ''@daily'', max_attempts => 0)', 'JQ007'),
+	('preview_schedule(''@daily'', n => 0)', 'JQ007'),
+	('preview_schedule(''@daily'', n => 1000001)', 'JQ007');
 
 -- ---- settle_jobs ----
 
@@ -434,6 +480,13 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'redrive(''inputs'', 9223372036854775807, ''default'', '''', ''4713-01-01 BC'')',
 	'peek(''inputs'', 9223372036854775807)',
 	'create_queue('' '')', 'create_queue(repeat(''x'', 63))',
+	'schedule(''new'', ''@daily'', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)',
+	'schedule(repeat(''x'', 255), ''0 0 * * *'', ''inputs'', ''null'', ''utc'', ''all'', 10000,'
+		|| ' repeat(''k'', 255), 100, 1000000, repeat(''g'', 255), ''{}'')',
+	'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
+	'run_schedule(''inputs'')', 'unschedule(''inputs'')',
+	'preview_schedule(''@daily'', NULL, NULL)',
+	'preview_schedule(''@yearly'', ''utc'', 1000000)',
 	'settle_jobs(''[{"id": $l, "lease": $t, "do": "fail", "error": null,'
 		|| ' "retry": null, "retry_in": null, "delay": null, "result": null}]'')',
 	'settle_jobs(''[{"id": $l.0, "lease": $t, "do": "fail", "retry_in": "1 min"}]'')',
@@ -505,6 +558,9 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('retry(0::smallint)', 'JQ020'),
 	('redrive(''inputs'', 1::smallint)', 'ok'),
 	('peek(''inputs'', 1::smallint)', 'ok'),
+	('preview_schedule(''@daily'', ''utc'', 1::smallint)', 'ok'),
+	('preview_schedule(''@daily''::varchar, ''utc''::name, 1::int)', 'ok'),
+	('schedule(''new''::name, ''@daily''::varchar, catch_up_max => 1::smallint, priority => 1::smallint)', 'ok'),
 	('job(0::smallint)', 'ok'),
 	('attempts(0::int)', 'ok'),
 	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
@@ -526,10 +582,14 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'release($l, $t)', 'extend($l, $t)', 'extend_many(''{$l}'', $t)',
 		'settle_jobs(''[{"id": $l, "lease": $t, "do": "complete"}]'')',
 		'complete_and_dequeue(''inputs'', ''{}'', NULL)', 'cancel($w)',
-		'reschedule($w)', 'retry($c)', 'redrive(''inputs'')']) call;
+		'reschedule($w)', 'retry($c)', 'redrive(''inputs'')',
+		'schedule(''new'', ''@daily'')', 'unschedule(''inputs'')',
+		'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
+		'run_schedule(''inputs'')']) call;
 SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
 	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)',
-		'health()', 'check_install()', 'run_maintenance()']) call;
+		'health()', 'check_install()', 'run_maintenance()',
+		'preview_schedule(''@daily'')']) call;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -34,6 +34,7 @@ SET ROLE jt_enqueue;
 SELECT set_config('jt.waiting', jobq.enqueue('pt', '1', priority => 10)::text, false);
 SELECT set_config('jt.leased', jobq.enqueue('pt', '2', priority => 0)::text, false);
 SELECT set_config('jt.dead', jobq.enqueue('pt', '3', priority => 1)::text, false);
+SELECT jobq.schedule('pt', '@yearly', 'pt');
 RESET ROLE;
 SELECT set_config('jt.lease', lease::text, false)
 	FROM jobq.dequeue('pt', 2) WHERE id = current_setting('jt.leased')::bigint;
@@ -74,6 +75,12 @@ INSERT INTO sample VALUES
 	('job(bigint)', $$SELECT jobq.job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
 	('health()', $$SELECT jobq.health()$$),
+	('schedule(text, text, text, jsonb, text, text, int, text, int, int, text, jsonb)', $$SELECT jobq.schedule('new', '@yearly', 'pt')$$),
+	('unschedule(text)', $$SELECT jobq.unschedule('pt')$$),
+	('pause_schedule(text)', $$SELECT jobq.pause_schedule('pt')$$),
+	('resume_schedule(text)', $$SELECT jobq.resume_schedule('pt')$$),
+	('run_schedule(text)', $$SELECT jobq.run_schedule('pt')$$),
+	('preview_schedule(text, text, bigint)', $$SELECT jobq.preview_schedule('@daily')$$),
 	('adopt()', $$SELECT jobq.adopt()$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
@@ -148,6 +155,7 @@ SELECT ok(CASE WHEN pg_temp.expected(caller, call) THEN got = 'allowed'
 SET ROLE jt_stranger;
 SELECT is_empty($$SELECT queue FROM jobq.queues WHERE queue = 'pt'$$, 'queues');
 SELECT is_empty($$SELECT queue FROM jobq.queue_stats WHERE queue = 'pt'$$, 'queue_stats');
+SELECT is_empty($$SELECT name FROM jobq.schedules WHERE queue = 'pt'$$, 'schedules');
 SELECT is_empty($$SELECT id FROM jobq.jobs WHERE queue = 'pt'$$, 'jobs');
 SELECT is_empty($$SELECT id FROM jobq.history WHERE queue = 'pt'$$, 'history');
 SELECT is_empty($$SELECT id FROM jobq.dead_jobs WHERE queue = 'pt'$$, 'dead_jobs');
@@ -308,7 +316,7 @@ SELECT set_eq($$
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
 		'queue_acl', 'class', 'epoch', 'epoch_total', 'shelf', 'lease_mark',
-		'number_block'],
+		'schedule', 'schedule_schedule_id_seq', 'number_block'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
 	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
