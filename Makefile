@@ -32,6 +32,7 @@ SQL_PARTS = \
 	src/store/queue.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
+	src/store/ukey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \

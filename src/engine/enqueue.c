@@ -126,12 +126,9 @@ jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
 }
 
-/*
- * Keep drop_queue away until we have ended, and be sure that it has not been
- * there since the queue was looked up.
- */
-static void
-lock_queue(const JobqQueue *queue)
+/* Be sure that drop_queue has not been there since it was looked up. */
+void
+jobq_lock_queue(const JobqQueue *queue)
 {
 	JobqQueue	again;
 
@@ -171,19 +168,26 @@ set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
 	row->nulls[JOB_QUEUE_ID] = false;
 }
 
+void
+jobq_place_new(const JobqSession *session, const JobqQueue *queue,
+			   JobqRow *row, int64 id, TimestampTz now)
+{
+	set_identity(row, queue, id);
+	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
+		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
+	else
+		jobq_place_on_belt(session, queue, row, 1);
+}
+
 int64
 jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 				 JobqRow *row, TimestampTz now)
 {
 	int64		id;
 
-	lock_queue(queue);
+	jobq_lock_queue(queue);
 	id = jobq_take_number(session->db);
-	set_identity(row, queue, id);
-	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
-		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
-	else
-		jobq_place_on_belt(session, queue, row, 1);
+	jobq_place_new(session, queue, row, id, now);
 	return id;
 }
 
@@ -194,7 +198,7 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 {
 	if (nrows == 0)
 		return;
-	lock_queue(queue);
+	jobq_lock_queue(queue);
 	jobq_take_numbers(session->db, nrows, ids);
 	for (int i = 0; i < nrows; i++)
 		set_identity(&rows[i], queue, ids[i]);

@@ -8,11 +8,12 @@ SELECT pg_catalog.pg_extension_config_dump('jobq.class', '');
 SELECT pg_catalog.pg_extension_config_dump('jobq.epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('jobq.epoch_total', '');
 SELECT pg_catalog.pg_extension_config_dump('jobq.shelf', '');
+SELECT pg_catalog.pg_extension_config_dump('jobq.ukey', '');
 SELECT pg_catalog.pg_extension_config_dump('jobq.lease_mark', '');
 SELECT pg_catalog.pg_extension_config_dump('jobq.number_block', '');
 
 GRANT USAGE ON SCHEMA jobq TO pg_database_owner;
 GRANT SELECT ON TABLE jobq.queue, jobq.queue_queue_id_seq, jobq.queue_acl,
-	jobq.class, jobq.epoch, jobq.epoch_total, jobq.shelf, jobq.lease_mark,
-	jobq.number_block TO pg_database_owner;
+	jobq.class, jobq.epoch, jobq.epoch_total, jobq.shelf, jobq.ukey,
+	jobq.lease_mark, jobq.number_block TO pg_database_owner;
 
