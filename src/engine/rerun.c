@@ -25,7 +25,7 @@ begin_rerun(const JobqSession *session, const JobqQueue *queue,
 			const JobqRow *old, bool nowait, int64 *again, int64 *holder)
 {
 	jobq_lock_queue(queue);
-	if (!old->nulls[JOB_UNIQUE_KEY])
+	if (old->nulls[JOB_UNIQUE_KEY])
 	{
 		*again = jobq_take_number(session->db);
 		return true;
