@@ -20,7 +20,7 @@
 #define WALK_PAUSE		USECS_PER_HOUR	/* between two walks, at least */
 #define BUSY_RETRY		INT64CONST(100000)	/* us; somebody has what we need */
 #define WALK_SHARE		20		/* pause for each unit of time it took */
-#define BATCH			(4 * JOBQ_UKEY_BLOCK_ROWS)
+#define BATCH			(2 * JOBQ_UKEY_BLOCK_ROWS)
 
 static bool walked = false;		/* this process, to the end */
 static BlockNumber next_block;	/* where the walk goes on */
@@ -82,6 +82,21 @@ look_at_rows(const JobqSession *session, JobqKeySeen *seen, int n,
 	}
 }
 
+/* Are jobs still to come that the first walk must find in memory? */
+static bool
+is_loading(const JobqSession *session)
+{
+	JobqPart   *part;
+
+	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(session->db, session->gen, i, &part))
+	{
+		if (jobq_refill_wanted(part, session->gen))
+			return true;
+	}
+	return false;
+}
+
 /* False: the database is not to be touched now. */
 static bool
 walk_piece(const JobqSession *session, TimestampTz before, bool *more)
@@ -109,6 +124,8 @@ jobq_tend_keys(const JobqSession *session, TimestampTz now, bool asked_for)
 
 	if (now < not_before && next_block == 0 && !asked_for)
 		return not_before;
+	if (!walked && next_block == 0 && is_loading(session))
+		return now + BUSY_RETRY;
 	do
 	{
 		if (!walk_piece(session, now - KEEP_FOR, &more))

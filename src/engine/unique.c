@@ -33,7 +33,16 @@ typedef struct Key
 	Oid			role;
 	bool		sees_all;		/* it may see all jobs of the queue */
 	int64		except;			/* a job that does not count, 0 = none */
+	int64		after;			/* for a job that comes back: its row; 0 =
+								 * for a new one */
 } Key;
+
+static bool
+sees_all(const JobqQueue *queue)
+{
+	return (queue->my_privileges &
+			(JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
+}
 
 /* ---- what has become of a job ---- */
 
@@ -221,10 +230,28 @@ see_holder(const Key *key, const JobqKeyRow *row, KeyHolder *holder)
 	return KEY_HELD;
 }
 
+/* May that role see the jobs of this one? */
 static bool
-may_see(const Key *key, Oid enqueued_by)
+is_seen_by(const Key *key, Oid role)
 {
-	return key->sees_all || has_privs_of_role(key->role, enqueued_by);
+	JobqQueue	queue;
+
+	return has_privs_of_role(role, key->role) ||
+		(jobq_queue_by_id_for(key->queue_id, role, &queue) &&
+		 sees_all(&queue));
+}
+
+/*
+ * Only jobs that the role may see are in its way. A job that comes back gives
+ * way to newer ones only, and only to those of roles that could have seen it:
+ * others have taken the key while it waited.
+ */
+static bool
+counts(const Key *key, const JobqKeyRow *row)
+{
+	return row->gen > key->after && row->id != key->except &&
+		(key->sees_all || has_privs_of_role(key->role, row->scope)) &&
+		(key->after == 0 || is_seen_by(key, row->scope));
 }
 
 /* One's own comes first, then the newest. */
@@ -237,30 +264,19 @@ comes_first(const Key *key, const KeyHolder *a, const KeyHolder *b)
 	return a_mine != b_mine ? a_mine : a->gen > b->gen;
 }
 
-/*
- * Only of jobs that the role may see, newer than `after`. *last_gen is the
- * newest of all; *newer: is there one that was looked at?
- */
+/* Of the newest rows of a key. */
 static Hold
-find_holder(const Key *key, int64 after, KeyHolder *holder, int64 *last_gen,
-			bool *newer)
+find_holder(const Key *key, const JobqKeyRow *rows, int n, KeyHolder *holder)
 {
-	JobqKeyRow *rows;
-	int			n = jobq_ukey_newest(key->queue_id, key->key, &rows);
 	Hold		result = KEY_FREE;
 
-	*last_gen = 0;
-	*newer = false;
 	for (int i = 0; i < n && result != KEY_BUSY; i++)
 	{
 		KeyHolder	one;
 		Hold		hold;
 
-		*last_gen = Max(*last_gen, rows[i].gen);
-		if (rows[i].gen <= after || rows[i].id == key->except ||
-			!may_see(key, rows[i].scope))
+		if (!counts(key, &rows[i]))
 			continue;
-		*newer = true;
 		hold = see_holder(key, &rows[i], &one);
 		if (hold == KEY_BUSY || (hold == KEY_HELD &&
 								 (result == KEY_FREE ||
@@ -270,8 +286,20 @@ find_holder(const Key *key, int64 after, KeyHolder *holder, int64 *last_gen,
 			*holder = one;
 		}
 	}
-	pfree(rows);
 	return result;
+}
+
+/* One more row, newer than all of the key. */
+static void
+add_row(const Key *key, const JobqKeyRow *rows, int n, const JobqKeyRow *row)
+{
+	JobqKeyRow	next = *row;
+
+	next.scope = key->role;
+	next.gen = 1;
+	for (int i = 0; i < n; i++)
+		next.gen = Max(next.gen, rows[i].gen + 1);
+	jobq_ukey_insert(key->queue_id, key->key, &next);
 }
 
 static void
@@ -305,20 +333,20 @@ take_key(const Key *key, JobqKeyRow *row, bool nowait, KeyHolder *holder)
 {
 	for (;;)
 	{
-		int64		last_gen;
-		bool		newer;
+		JobqKeyRow *rows;
+		int			n;
 		Hold		hold;
 
 		lock_key(key);
-		hold = find_holder(key, 0, holder, &last_gen, &newer);
+		n = jobq_ukey_newest(key->queue_id, key->key, &rows);
+		hold = find_holder(key, rows, n, holder);
 		if (hold == KEY_FREE)
 		{
-			row->scope = key->role;
-			row->gen = last_gen + 1;
 			row->id = jobq_take_number(key->session->db);
-			jobq_ukey_insert(key->queue_id, key->key, row);
+			add_row(key, rows, n, row);
 		}
 		unlock_key(key);
+		pfree(rows);
 		if (hold != KEY_BUSY || nowait)
 			return hold;
 		wait_for(holder->busy);
@@ -328,29 +356,27 @@ take_key(const Key *key, JobqKeyRow *row, bool nowait, KeyHolder *holder)
 /* ---- changing the holder ---- */
 
 /*
- * The new job's payload and options for the old one, as if it had never run.
- * It stays whose it was.
+ * The new job's payload and options for the old one, which stays whose it was.
+ * Attempts are never forgotten, but those to come are all the new job's.
  */
 static void
 swap(const JobqQueue *queue, const JobqRow *new, const JobqUnique *unique,
 	 JobqRow *row)
 {
 	static const JobqJobAttr swapped[] = {
-		JOB_MAX_ATTEMPTS, JOB_PRIORITY, JOB_KIND, JOB_GROUP_KEY,
-		JOB_EXPIRES_AT, JOB_HEADERS, JOB_PAYLOAD
+		JOB_PRIORITY, JOB_KIND, JOB_GROUP_KEY, JOB_EXPIRES_AT, JOB_HEADERS,
+		JOB_PAYLOAD
 	};
-	static const JobqJobAttr cleared[] = {
-		JOB_LAST_ERROR, JOB_PROGRESS, JOB_ATTEMPTS
-	};
+	int32		attempts = DatumGetInt32(row->values[JOB_ATTEMPT]);
 
 	for (size_t i = 0; i < lengthof(swapped); i++)
 	{
 		row->values[swapped[i]] = new->values[swapped[i]];
 		row->nulls[swapped[i]] = new->nulls[swapped[i]];
 	}
-	for (size_t i = 0; i < lengthof(cleared); i++)
-		row->nulls[cleared[i]] = true;
-	row->values[JOB_ATTEMPT] = Int32GetDatum(0);
+	row->nulls[JOB_PROGRESS] = true;
+	row->values[JOB_MAX_ATTEMPTS] =
+		Int32GetDatum(attempts + DatumGetInt32(new->values[JOB_MAX_ATTEMPTS]));
 	if (unique->default_expiry)
 		jobq_set_default_expiry(queue, row);
 }
@@ -414,7 +440,8 @@ change_shelved(const JobqSession *session, const JobqQueue *queue,
 	change_row(queue, new, unique, row);
 	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > jobq_now())
 	{
-		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
+		jobq_place_on_shelf(session, row,
+							DatumGetChar(row->values[SHELF_STATE]));
 		return;
 	}
 	jobq_give_ticket(session, row);
@@ -563,7 +590,7 @@ jobq_enqueue_unique(const JobqSession *session, const JobqQueue *queue,
 {
 	Key			key = {.session = session,.queue_id = queue->queue_id,
 		.key = row->values[JOB_UNIQUE_KEY],.role = GetUserId(),
-	.sees_all = (queue->my_privileges & (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0};
+	.sees_all = sees_all(queue)};
 	JobqKeyRow	taken = {.free_at = now + unique->unique_for,
 		.unique_while = unique->unique_while == JOBQ_UNIQUE_WAITING ?
 	UKEY_WAITING : UKEY_LIVE};
@@ -609,6 +636,18 @@ jobq_key_take_again(const JobqSession *session, const JobqQueue *queue,
 
 /* ---- coming back ---- */
 
+/* Has its role had the key since? */
+static bool
+is_newest_of_scope(const Key *key, const JobqKeyRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (rows[i].scope == key->role && rows[i].gen > key->after)
+			return false;
+	}
+	return true;
+}
+
 /*
  * One that holds its key only while it waits has lost it when it was claimed.
  * If somebody has taken it, and holds it, the job must not wait again; if
@@ -617,17 +656,13 @@ jobq_key_take_again(const JobqSession *session, const JobqQueue *queue,
 static Hold
 come_back(const Key *key, const JobqKeyRow *own, KeyHolder *holder)
 {
-	int64		last_gen;
-	bool		newer;
-	Hold		hold = find_holder(key, own->gen, holder, &last_gen, &newer);
+	JobqKeyRow *rows;
+	int			n = jobq_ukey_newest(key->queue_id, key->key, &rows);
+	Hold		hold = find_holder(key, rows, n, holder);
 
-	if (hold == KEY_FREE && newer)
-	{
-		JobqKeyRow	again = *own;
-
-		again.gen = last_gen + 1;
-		jobq_ukey_insert(key->queue_id, key->key, &again);
-	}
+	if (hold == KEY_FREE && !is_newest_of_scope(key, rows, n))
+		add_row(key, rows, n, own);
+	pfree(rows);
 	return hold;
 }
 
@@ -648,7 +683,8 @@ jobq_key_returns(const JobqSession *session, const JobqRow *row)
 		own.unique_while != UKEY_WAITING ||
 		!jobq_queue_by_id_for(key.queue_id, key.role, &queue))
 		return KEY_KEPT;
-	key.sees_all = (queue.my_privileges & (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
+	key.sees_all = sees_all(&queue);
+	key.after = own.gen;
 	for (;;)
 	{
 		if (!jobq_ukey_lock(key.queue_id, key.key, jobq_in_keeper))

@@ -109,15 +109,15 @@ SELECT is(:'p'::text, '{"n": 3}', 'delivered as it is now');
 SELECT is(outcome, 'existing', 'a running one is not replaced') FROM jobq.enqueue_unique('uq', '{"n": 4}', unique_key => 'r', on_conflict => 'replace');
 SELECT jobq.fail(:a, :lease, 'oops') AS x \gset
 SELECT is(outcome, 'replaced', 'a retrying one is') FROM jobq.enqueue_unique('uq', '{"n": 5}', unique_key => 'r', on_conflict => 'replace');
-SELECT is(concat_ws(' ', state, attempt, last_error, payload), 'scheduled 0 {"n": 5}', 'and begins anew') FROM jobq.job(:a);
+SELECT is(concat_ws(' ', state, attempt, max_attempts, last_error, payload), 'retryable 1 6 oops {"n": 5}', 'with all attempts to come') FROM jobq.job(:a);
 SELECT ok(run_at > clock_timestamp() + '50 min', 'at its time') FROM jobq.job(:a);
 SELECT is(outcome, 'replaced', 'with a time of its own') FROM jobq.enqueue_unique('uq', '{"n": 6}', delay => '2 h', unique_key => 'r', on_conflict => 'replace');
 SELECT ok(run_at > clock_timestamp() + '110 min', 'that counts') FROM jobq.job(:a);
 SELECT is(outcome, 'replaced', 'and now') FROM jobq.enqueue_unique('uq', '{"n": 7}', run_at => clock_timestamp() - interval '1 h', unique_key => 'r', on_conflict => 'replace');
 SELECT is(concat_ws(' ', state, payload), 'available {"n": 7}', 'due at once') FROM jobq.job(:a);
 SELECT is(outcome, 'replaced', 'back to the shelf') FROM jobq.enqueue_unique('uq', '{"n": 8}', delay => '1 h', unique_key => 'r', on_conflict => 'replace');
-SELECT is(concat_ws(' ', state, payload), 'scheduled {"n": 8}', 'scheduled') FROM jobq.job(:a);
-SELECT is(concat_ws(' ', available, scheduled, retryable, running), '0 1 0 0', 'and counted') FROM jobq.queue_stats WHERE queue = 'uq';
+SELECT is(concat_ws(' ', state, payload), 'retryable {"n": 8}', 'waiting') FROM jobq.job(:a);
+SELECT is(concat_ws(' ', available, scheduled, retryable, running), '0 0 1 0', 'and counted') FROM jobq.queue_stats WHERE queue = 'uq';
 SELECT jobq.purge_queue('uq') AS x \gset
 
 -- ---- debounce ----
@@ -423,7 +423,14 @@ SELECT lease FROM jobq.dequeue('uq roles') \gset
 SET ROLE uq_b;
 SELECT jobq.enqueue('uq roles', '2', unique_key => 's', unique_while => 'waiting') AS b \gset
 RESET ROLE;
-SELECT is(jobq.fail(:a, :lease), 'cancelled', 'by any that it may see');
+SELECT is(jobq.fail(:a, :lease), 'retryable', 'nor by one whose enqueuer could not see it');
+SELECT jobq.purge_queue('uq roles') AS x \gset
+SET ROLE uq_reader;
+SELECT jobq.enqueue('uq roles', '1', unique_key => 's', unique_while => 'waiting') AS a \gset
+RESET ROLE;
+SELECT lease FROM jobq.dequeue('uq roles') \gset
+SELECT jobq.enqueue('uq roles', '2', unique_key => 's', unique_while => 'waiting') AS b \gset
+SELECT is(jobq.fail(:a, :lease), 'cancelled', 'but by any other role''s');
 
 -- ---- words and bounds ----
 
