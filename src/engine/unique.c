@@ -514,7 +514,8 @@ expire_holder(const JobqSession *session, const JobqQueue *queue, int64 id)
 	switch (take_or_expire(session, queue, id, &held, &row))
 	{
 		case TAKE_HELD:
-			jobq_let_go(session, &held);
+			jobq_read_held(&held, &row);
+			jobq_move_as(session, &held, queue, &row, NULL);
 			break;
 		case TAKE_SHELVED:
 			jobq_place_on_shelf(session, &row,

@@ -144,12 +144,13 @@ jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
 	op->at_commit = AT_COMMIT_END;
 }
 
+/* A mark that was given back is none: the slot may have been marked again. */
 static bool
 is_mark_of(int op, const JobqSlotRef *ref)
 {
 	return op >= 0 && op < nops && ops[op].kind == OP_MARK &&
-		ops[op].ref.slot == ref->slot && ops[op].ref.gen == ref->gen &&
-		ops[op].ref.ticket == ref->ticket;
+		ops[op].at_commit != AT_COMMIT_NOTHING &&
+		ops[op].ref.gen == ref->gen && ops[op].ref.ticket == ref->ticket;
 }
 
 /* Batches come in the order in which they were marked: look there first. */
@@ -165,8 +166,7 @@ find_mark(const JobqSlotRef *ref)
 	}
 	for (int i = nops - 1; i >= 0; i--)
 	{
-		if (ops[i].kind == OP_MARK && ops[i].ref.gen == ref->gen &&
-			ops[i].ref.ticket == ref->ticket)
+		if (is_mark_of(i, ref))
 			return i;
 	}
 	return -1;
