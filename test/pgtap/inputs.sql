@@ -108,6 +108,8 @@ INSERT INTO named VALUES
 	('grant_queue(%s, ''inputs_reader'', ''{read}'')'),
 	('revoke_queue(%s, ''inputs_reader'', ''{read}'')'),
 	('enqueue(%s)'),
+	('enqueue_unique(%s)'),
+	('enqueue_unique(%s, unique_key => ''k'')'),
 	('enqueue_many(%s, ''{1}'')'),
 	('dequeue(%s)'),
 	('dequeue_any(ARRAY[''inputs'', %s])'),
@@ -292,6 +294,17 @@ INSERT INTO wrong (call, state) VALUES
 	('create_queue(''new'', if_exists => ''Keep'')', 'JQ007'),
 	('enqueue(''inputs'', kind => repeat(''k'', 256))', 'JQ007'),
 	('enqueue_many(''inputs'', ''{1}'', repeat(''k'', 256))', 'JQ007'),
+	('enqueue(''inputs'', unique_key => repeat(''k'', 256))', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', on_conflict => '''')', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', on_conflict => ''Ignore'')', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', unique_while => ''running'')', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', unique_for => ''-1 us'')', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', unique_for => ''200 years'')', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', debounce_max => ''1 s'')', 'JQ007'),
+	('enqueue(''inputs'', unique_key => ''k'', on_conflict => ''debounce'','
+		|| ' debounce_max => ''-1 us'')', 'JQ007'),
+	('enqueue_unique(''inputs'', unique_key => ''k'', on_conflict => ''x'')', 'JQ007'),
+	('enqueue_unique(''inputs'', unique_key => ''k'', priority => 101)', 'JQ007'),
 	('cancel($w, repeat(''r'', 1001))', 'JQ007'),
 	('enqueue(''inputs'', to_jsonb(repeat(''x'', 1000)))', 'JQ004'),
 	('enqueue(''inputs'', to_jsonb(repeat(''x'', 500)),'
@@ -396,6 +409,8 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'create_queue(''new'', NULL, NULL)',
 	'purge_queue(''inputs'', NULL)',
 	'enqueue(''inputs'', NULL, NULL, NULL, NULL, NULL, NULL, NULL)',
+	'enqueue_unique(''inputs'', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)',
+	'enqueue_unique(''inputs'', unique_key => ''k'', on_conflict => NULL, unique_while => NULL, unique_for => NULL, debounce_max => NULL)',
 	'enqueue_many(''inputs'', ''{"null"}'', NULL, NULL, NULL, NULL, NULL, NULL)',
 	'dequeue(''inputs own'', NULL, NULL, NULL)',
 	'dequeue_any(''{inputs own,inputs own}'', NULL, NULL, NULL)',
@@ -418,6 +433,8 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'enqueue(''inputs'', run_at => ''294276-12-31'')',
 	'enqueue(''inputs'', kind => repeat(''k'', 255))',
 	'enqueue(''inputs'', kind => '''')',
+	'enqueue(''inputs'', unique_key => repeat(''k'', 255), unique_for => ''100 years'')',
+	'enqueue(''inputs'', unique_key => '''', on_conflict => ''debounce'', debounce_max => ''0'')',
 	'enqueue_many(''inputs'', ''{1,2,3,4,5}'')',
 	'dequeue(''inputs own'', 9223372036854775807, ''1 s'', repeat(''w'', 100000))',
 	'dequeue(''inputs own'', 1, ''7 days'', '''')',
@@ -470,7 +487,7 @@ SELECT is(pg_temp.prepared(p.oid, given, named),
 	WHERE pronamespace = 'jobq'::regnamespace AND proname NOT LIKE '\_%'
 	ORDER BY proname, given, named;
 
-PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9);
+PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, headers => $9);
 EXECUTE untyped_enqueue('inputs', '{"a": 1}', 'k', '5', NULL, '0 s', '3', NULL, '{"h": 1}') \gset
 SELECT results_eq(format('SELECT payload, kind, priority, max_attempts, headers
 	FROM jobq.job(%s)', :enqueue),
@@ -504,6 +521,7 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('job(0::smallint)', 'ok'),
 	('attempts(0::int)', 'ok'),
 	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
+	('enqueue_unique(''inputs'', priority => 1::smallint, max_attempts => 1::smallint, unique_key => ''k''::name)', 'ok'),
 	('enqueue(''inputs''::name, kind => ''k''::varchar, run_at => current_date)', 'ok')
 ) v (call, state);
 
@@ -515,7 +533,8 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'resume_queue(''inputs'')', 'purge_queue(''inputs'')',
 		'grant_queue(''inputs'', ''inputs_reader'', ''{read}'')',
 		'revoke_queue(''inputs'', ''inputs_reader'', ''{read}'')',
-		'enqueue(''inputs'')', 'enqueue_many(''inputs'', ''{1}'')',
+		'enqueue(''inputs'')', 'enqueue_unique(''inputs'', unique_key => ''k'')',
+		'enqueue_many(''inputs'', ''{1}'')',
 		'dequeue(''inputs'')', 'dequeue_any(''{inputs}'')',
 		'complete($l, $t)', 'complete_many(''{$l}'', $t)', 'fail($l, $t)',
 		'release($l, $t)', 'extend($l, $t)', 'extend_many(''{$l}'', $t)',

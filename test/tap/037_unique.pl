@@ -2,7 +2,7 @@
 # with workers that end, fail and roll back, and crashes; never do two jobs hold
 # it. The second of two open transactions waits for the first, the keeper waits
 # for nobody. Keys outlive crashes, a missing keeper, spill, dump and restore.
-# JOBQ_UNIQUE_SESSIONS, _ROUNDS, _SECONDS: how large and long the races are.
+# JOBQ_UNIQUE_SESSIONS, _ROUNDS, _SECONDS, _CRASHES: how large the races are.
 use strict;
 use warnings;
 
@@ -15,6 +15,7 @@ use Test::More;
 my $SESSIONS = $ENV{JOBQ_UNIQUE_SESSIONS} // 12;
 my $ROUNDS = $ENV{JOBQ_UNIQUE_ROUNDS} // 10;
 my $SECONDS = $ENV{JOBQ_UNIQUE_SECONDS} // 2;
+my $CRASHES = $ENV{JOBQ_UNIQUE_CRASHES} // 1;
 
 my $node = start_node('unique',
 	'max_connections = ' . ($SESSIONS + 40) . "\njobq.max_live_jobs = 300\n");
@@ -252,7 +253,7 @@ cmp_ok(sql(q{SELECT count(*) FROM jobq.history WHERE queue = 'waiting'
 
 # ---- crashes ----
 
-foreach my $round (1 .. ($ENV{JOBQ_UNIQUE_CRASHES} // 2))
+foreach my $round (1 .. $CRASHES)
 {
 	my @benches = map { start_churn($_, 60) } 'live', 'waiting';
 	my $before = sql('SELECT count(*) FROM begun');
