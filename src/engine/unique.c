@@ -305,7 +305,6 @@ add_row(const Key *key, const JobqKeyRow *rows, int n, const JobqKeyRow *row)
 static void
 wait_for(TransactionId busy)
 {
-	JOBQ_PAUSE("before-key-wait");
 	XactLockTableWait(busy, NULL, NULL, XLTW_None);
 	CHECK_FOR_INTERRUPTS();
 }

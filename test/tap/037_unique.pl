@@ -386,6 +386,26 @@ is(sql("SELECT outcome FROM jobq.enqueue_unique('q', unique_key => 'other')"),
 	'inserted', 'other keys are free');
 $one->query_safe('COMMIT');
 
+# What becomes of a holder between the look at it and its change.
+foreach my $case (
+	[ 'completed', 'inserted', "SELECT jobq.complete(id, lease) FROM jobq.dequeue('q')" ],
+	[ 'running', 'existing', "SELECT id FROM jobq.dequeue('q')" ],
+	[ 'put off', 'replaced', "SELECT jobq.reschedule(id, now() + interval '1 h') FROM jobq.peek('q')" ])
+{
+	my ($name, $expected, $statement) = @$case;
+
+	sql("SELECT jobq.purge_queue('q'); SELECT jobq.enqueue('q', unique_key => 'meanwhile')");
+	sql("SELECT pause_at('before-key-conflict')");
+	ask($one, "SELECT outcome FROM jobq.enqueue_unique('q', '1', unique_key => 'meanwhile', on_conflict => 'replace')");
+	$node->poll_query_until('postgres', 'SELECT paused() > 0');
+	sql($statement);
+	sql("SELECT pause_at('')");
+	is(answer($one), $expected, "meanwhile $name: $expected");
+	is(sql("SELECT count(*) FROM jobq.jobs WHERE queue = 'q' AND unique_key = 'meanwhile'"),
+		1, "meanwhile $name: one live job");
+	sql("SELECT jobq.cancel(id) FROM jobq.jobs WHERE queue = 'q'");
+}
+
 # Opposite orders: one of them is told.
 $one->query_safe("BEGIN; SELECT jobq.enqueue('q', unique_key => 'a')");
 $two->query_safe("BEGIN; SELECT jobq.enqueue('q', unique_key => 'b')");
