@@ -207,16 +207,22 @@ empty_object(void)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 }
 
+static char *
+get_word(FunctionCallInfo fcinfo, int argno)
+{
+	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
+}
+
 static void
 get_unique(FunctionCallInfo fcinfo, JobqUnique *unique)
 {
 	jobq_unique_defaults(unique);
 	if (!PG_ARGISNULL(ENQUEUE_ON_CONFLICT))
 		unique->on_conflict =
-			jobq_unique_on_conflict(text_to_cstring(PG_GETARG_TEXT_PP(ENQUEUE_ON_CONFLICT)));
+			jobq_unique_on_conflict(get_word(fcinfo, ENQUEUE_ON_CONFLICT));
 	if (!PG_ARGISNULL(ENQUEUE_UNIQUE_WHILE))
 		unique->unique_while =
-			jobq_unique_while(text_to_cstring(PG_GETARG_TEXT_PP(ENQUEUE_UNIQUE_WHILE)));
+			jobq_unique_while(get_word(fcinfo, ENQUEUE_UNIQUE_WHILE));
 	if (!PG_ARGISNULL(ENQUEUE_UNIQUE_FOR))
 		unique->unique_for =
 			jobq_arg_interval(PG_GETARG_INTERVAL_P(ENQUEUE_UNIQUE_FOR),

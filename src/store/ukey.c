@@ -77,9 +77,8 @@ lock_numbers(int32 queue_id, Datum key, Oid *first, uint16 *second)
 	text	   *value = DatumGetTextPP(key);
 	uint64		hash;
 
-	hash = DatumGetUInt64(hash_any_extended((const unsigned char *) VARDATA_ANY(value),
-											VARSIZE_ANY_EXHDR(value),
-											(uint64) queue_id));
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(value),
+							   VARSIZE_ANY_EXHDR(value), (uint64) queue_id);
 	*first = (Oid) hash;
 	*second = (uint16) (hash >> 32);
 }
@@ -256,11 +255,13 @@ note_free(TupleTableSlot *slot, void *state)
 	Walk	   *walk = state;
 	JobqKeySeen *seen = &walk->seen[walk->n];
 
+	Datum	   *values = slot->tts_values;
+
 	slot_getallattrs(slot);
 	seen->tid = slot->tts_tid;
-	seen->id = DatumGetInt64(slot->tts_values[KEY_ID]);
-	seen->free_at = DatumGetTimestampTz(slot->tts_values[KEY_FREE_AT]);
-	seen->while_waiting = DatumGetChar(slot->tts_values[KEY_WHILE]) == UKEY_WAITING;
+	seen->id = DatumGetInt64(values[KEY_ID]);
+	seen->free_at = DatumGetTimestampTz(values[KEY_FREE_AT]);
+	seen->while_waiting = DatumGetChar(values[KEY_WHILE]) == UKEY_WAITING;
 	if (seen->free_at < walk->before ||
 		(walk->while_waiting && seen->while_waiting))
 		walk->n++;
@@ -271,7 +272,8 @@ jobq_ukey_walk(BlockNumber *next, TimestampTz before, bool while_waiting,
 			   int max, JobqKeySeen *seen, int *nseen)
 {
 	Relation	rel = open_table(AccessShareLock);
-	Walk		walk = {.before = before,.while_waiting = while_waiting,.seen = seen};
+	Walk		walk = {.before = before,.while_waiting = while_waiting,
+	.seen = seen};
 	bool		more = true;
 
 	while (more && walk.n <= max - JOBQ_UKEY_BLOCK_ROWS)
