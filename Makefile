@@ -33,6 +33,7 @@ SQL_PARTS = \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
+	src/store/ukey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \

@@ -15,6 +15,7 @@
 
 #include "api/args.h"
 #include "api/job.h"
+#include "api/unique.h"
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
@@ -33,6 +34,11 @@ typedef enum BulkKey
 	KEY_DELAY,
 	KEY_MAX_ATTEMPTS,
 	KEY_GROUP_KEY,
+	KEY_UNIQUE_KEY,
+	KEY_ON_CONFLICT,
+	KEY_UNIQUE_WHILE,
+	KEY_UNIQUE_FOR,
+	KEY_DEBOUNCE_MAX,
 	KEY_EXPIRES_AT,
 	KEY_HEADERS,
 	KEY_COUNT
@@ -40,7 +46,8 @@ typedef enum BulkKey
 
 static const char *const key_names[KEY_COUNT] = {
 	"queue", "payload", "kind", "priority", "run_at", "delay", "max_attempts",
-	"group_key", "expires_at", "headers"
+	"group_key", "unique_key", "on_conflict", "unique_while", "unique_for",
+	"debounce_max", "expires_at", "headers"
 };
 
 /* A queue that some of the jobs go to. */
@@ -142,6 +149,13 @@ get_json(Bulk *bulk, BulkKey key)
 	return bulk->found[key] ? JsonbValueToJsonb(&bulk->said[key]) : NULL;
 }
 
+static int64
+get_interval(const Bulk *bulk, BulkKey key)
+{
+	return jobq_jsonb_interval(&bulk->said[key], key_name(bulk, key), 0,
+							   JOBQ_DELAY_MAX);
+}
+
 static TimestampTz
 get_run_at(const Bulk *bulk)
 {
@@ -152,9 +166,7 @@ get_run_at(const Bulk *bulk)
 		return jobq_jsonb_time(&bulk->said[KEY_RUN_AT],
 							   key_name(bulk, KEY_RUN_AT));
 	if (bulk->found[KEY_DELAY])
-		return bulk->now + jobq_jsonb_interval(&bulk->said[KEY_DELAY],
-											   key_name(bulk, KEY_DELAY), 0,
-											   JOBQ_DELAY_MAX);
+		return bulk->now + get_interval(bulk, KEY_DELAY);
 	return bulk->now;
 }
 
@@ -189,12 +201,38 @@ get_queue(Bulk *bulk)
 	return &entry->queue;
 }
 
+/* What the object says of its unique key; NULL without one. */
+static const JobqUnique *
+get_unique(const Bulk *bulk)
+{
+	JobqUnique *unique = palloc(sizeof(JobqUnique));
+
+	jobq_unique_defaults(unique);
+	if (bulk->found[KEY_ON_CONFLICT])
+		unique->on_conflict =
+			jobq_unique_on_conflict(text_to_cstring(get_text(bulk,
+															 KEY_ON_CONFLICT)));
+	if (bulk->found[KEY_UNIQUE_WHILE])
+		unique->unique_while =
+			jobq_unique_while(text_to_cstring(get_text(bulk,
+													   KEY_UNIQUE_WHILE)));
+	if (bulk->found[KEY_UNIQUE_FOR])
+		unique->unique_for = get_interval(bulk, KEY_UNIQUE_FOR);
+	if (bulk->found[KEY_DEBOUNCE_MAX])
+		unique->debounce_max = get_interval(bulk, KEY_DEBOUNCE_MAX);
+	unique->set_run_at = bulk->found[KEY_RUN_AT] || bulk->found[KEY_DELAY];
+	unique->default_expiry = !bulk->found[KEY_EXPIRES_AT];
+	jobq_unique_check(unique);
+	return bulk->found[KEY_UNIQUE_KEY] ? unique : NULL;
+}
+
 static void
 fill_job(Bulk *bulk, JobqNewJob *job)
 {
 	JobqJobArgs args = {
 		.kind = get_text(bulk, KEY_KIND),
 		.group_key = get_text(bulk, KEY_GROUP_KEY),
+		.unique_key = get_text(bulk, KEY_UNIQUE_KEY),
 		.priority = get_int(bulk, KEY_PRIORITY, JOBQ_PRIORITY_MIN,
 							JOBQ_PRIORITY_MAX),
 		.max_attempts = get_int(bulk, KEY_MAX_ATTEMPTS, 1, JOBQ_ATTEMPTS_MAX),
@@ -217,6 +255,7 @@ fill_job(Bulk *bulk, JobqNewJob *job)
 	jobq_job_set_expiry(bulk->found[KEY_EXPIRES_AT] ? &expires_at : NULL,
 						job->queue, &job->row);
 	jobq_job_set_payload(payload, &job->row);
+	job->unique = get_unique(bulk);
 }
 
 static void
@@ -258,7 +297,6 @@ jobq_sql_enqueue_jobs(PG_FUNCTION_ARGS)
 	JobqSession session;
 	Bulk		bulk = {.session = &session};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum		inserted = CStringGetTextDatum("inserted");
 
 	jobq_begin_write("jobq.enqueue_jobs()", &session);
 	jobq_arg_required(fcinfo, 0, "jobs");
@@ -270,7 +308,8 @@ jobq_sql_enqueue_jobs(PG_FUNCTION_ARGS)
 	for (int i = 0; i < bulk.njobs; i++)
 	{
 		Datum		values[3] = {Int32GetDatum(i + 1),
-			Int64GetDatum(bulk.jobs[i].id), inserted
+			Int64GetDatum(bulk.jobs[i].id),
+			CStringGetTextDatum(jobq_enqueued_word(bulk.jobs[i].outcome))
 		};
 		bool		nulls[3] = {false, false, false};
 

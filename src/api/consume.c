@@ -188,7 +188,7 @@ jobq_sql_fail(PG_FUNCTION_ARGS)
 	JobqQueue	queue;
 	int64		retry_in = -1;
 	char	   *error = NULL;
-	bool		again;
+	JobqGivenBack back;
 
 	hold(fcinfo, "jobq.fail()", &session, &held, &queue);
 	if (!PG_ARGISNULL(2))
@@ -196,9 +196,9 @@ jobq_sql_fail(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 		retry_in = jobq_arg_interval(PG_GETARG_INTERVAL_P(4), "retry_in", 0,
 									 JOBQ_DELAY_MAX);
-	again = jobq_fail(&session, &held, &queue, ATTEMPT_FAILED, error,
-					  PG_ARGISNULL(3) || PG_GETARG_BOOL(3), retry_in);
-	PG_RETURN_TEXT_P(cstring_to_text(again ? "retryable" : "dead"));
+	back = jobq_fail(&session, &held, &queue, ATTEMPT_FAILED, error,
+					 PG_ARGISNULL(3) || PG_GETARG_BOOL(3), retry_in);
+	PG_RETURN_TEXT_P(cstring_to_text(jobq_given_back_word(back, "retryable")));
 }
 
 Datum
@@ -213,7 +213,7 @@ jobq_sql_release(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		delay = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "delay", 0,
 								  JOBQ_DELAY_MAX);
-	jobq_release(&session, &held, &queue, delay);
+	(void) jobq_release(&session, &held, &queue, delay);
 	PG_RETURN_VOID();
 }
 

@@ -65,7 +65,7 @@ CREATE FUNCTION jobq.fail(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_fail';
 COMMENT ON FUNCTION jobq.fail(bigint, bigint, text, boolean, interval) IS
-	'Ends an attempt as failed. Returns retryable when the job will run again (after retry_in, or the queue''s backoff), else dead. The error is cut at 5,000 characters.';
+	'Ends an attempt as failed. Returns retryable when the job will run again (after retry_in, or the queue''s backoff), else dead; or cancelled when another job has taken its unique key and waits in its place. The error is cut at 5,000 characters.';
 
 CREATE FUNCTION jobq.release(
 	id				bigint,
@@ -75,7 +75,7 @@ CREATE FUNCTION jobq.release(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_release';
 COMMENT ON FUNCTION jobq.release(bigint, bigint, interval) IS
-	'Gives a leased job back, at once or after a delay; the attempt is not counted.';
+	'Gives a leased job back, at once or after a delay; the attempt is not counted. If another job has taken its unique key and waits in its place, it is cancelled.';
 
 CREATE FUNCTION jobq.extend(
 	id				bigint,

@@ -52,7 +52,7 @@ static const JobqCheck checks[] = {
 		.item = "tables",
 		.query = "SELECT string_agg(t.name, ', ' ORDER BY t.name)"
 		" FROM unnest('{call,class,clean_start,epoch,epoch_total,"
-		"installation,lease_mark,number_block,queue,queue_acl,restored,schedule,shelf}'::text[]) t (name)"
+		"installation,lease_mark,number_block,queue,queue_acl,restored,schedule,shelf,ukey}'::text[]) t (name)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
 		"  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass"
 		"   AND d.objid = c.oid AND d.deptype = 'e'"
@@ -99,7 +99,8 @@ static const JobqCheck checks[] = {
 		"  SELECT b.name, c.oid, b.kind FROM " BELT_TABLES
 		"   JOIN pg_catalog.pg_class c ON c.relname = b.name"
 		"    AND c.relnamespace = 'jobq'::regnamespace"
-		"  UNION ALL SELECT 'shelf', 'jobq.shelf'::regclass, 'shelf'),"
+		"  UNION ALL SELECT 'shelf', 'jobq.shelf'::regclass, 'shelf'"
+		"  UNION ALL SELECT 'ukey', 'jobq.ukey'::regclass, 'ukey'),"
 		" found (name, kind, idx, is_unique, works, is_plain, keys) AS ("
 		"  SELECT w.name, w.kind, x.relname, i.indisunique,"
 		"   i.indisvalid AND i.indisready AND i.indislive,"
@@ -115,7 +116,8 @@ static const JobqCheck checks[] = {
 		"  FROM written w JOIN (VALUES ('job', 'id', false),"
 		"   ('job', 'queue_id,priority,run_at,id', false),"
 		"   ('outcome', 'ticket', true), ('shelf', 'id', true),"
-		"   ('shelf', 'run_at,id', false)) n (kind, keys, is_unique)"
+		"   ('shelf', 'run_at,id', false),"
+		"   ('ukey', 'queue_id,key,scope,gen', true)) n (kind, keys, is_unique)"
 		"   ON n.kind = w.kind"
 		"  WHERE NOT EXISTS (SELECT FROM found f WHERE f.name = w.name"
 		"   AND f.keys = n.keys AND f.works AND f.is_plain"

@@ -77,6 +77,7 @@ jobq_job_fill(const JobqJobArgs *args, const JobqQueue *queue,
 	memset(row->nulls, true, sizeof(row->nulls));
 	set_key(args->kind, "kind", row, JOB_KIND);
 	set_key(args->group_key, "group_key", row, JOB_GROUP_KEY);
+	set_key(args->unique_key, "unique_key", row, JOB_UNIQUE_KEY);
 	if (args->max_attempts != 0)
 		max_attempts = jobq_arg_int(args->max_attempts, "max_attempts", 1,
 									JOBQ_ATTEMPTS_MAX);

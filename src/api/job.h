@@ -14,6 +14,7 @@ typedef struct JobqJobArgs
 {
 	text	   *kind;
 	text	   *group_key;
+	text	   *unique_key;
 	int64		priority;
 	int64		max_attempts;
 	TimestampTz run_at;

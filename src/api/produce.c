@@ -13,11 +13,13 @@
 
 #include "api/args.h"
 #include "api/job.h"
+#include "api/unique.h"
 #include "compat.h"
 #include "engine/engine.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue);
+PG_FUNCTION_INFO_V1(jobq_sql_enqueue_unique);
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_many);
 
 /* Arguments that enqueue and enqueue_many share, by position. */
@@ -33,10 +35,15 @@ enum
 	ARG_GROUP_KEY
 };
 
-/* The last two, which come later in enqueue, and then those of enqueue only. */
+/* Those of enqueue only, and the last two, which come later in it. */
 enum
 {
-	ENQUEUE_EXPIRES_AT = 13,
+	ENQUEUE_UNIQUE_KEY = 8,
+	ENQUEUE_ON_CONFLICT,
+	ENQUEUE_UNIQUE_WHILE,
+	ENQUEUE_UNIQUE_FOR,
+	ENQUEUE_DEBOUNCE_MAX,
+	ENQUEUE_EXPIRES_AT,
 	ENQUEUE_HEADERS,
 	ENQUEUE_MANY_EXPIRES_AT = 8,
 	ENQUEUE_MANY_HEADERS
@@ -89,10 +96,10 @@ set_expires_at(FunctionCallInfo fcinfo, int argno, const JobqQueue *queue,
 
 /* All columns but payload, expiry, ticket, id and queue. */
 static void
-fill_row(FunctionCallInfo fcinfo, int headers, const JobqQueue *queue,
-		 TimestampTz now, JobqRow *row)
+fill_row(FunctionCallInfo fcinfo, text *unique_key, int headers,
+		 const JobqQueue *queue, TimestampTz now, JobqRow *row)
 {
-	JobqJobArgs args = {0};
+	JobqJobArgs args = {.unique_key = unique_key};
 
 	if (!PG_ARGISNULL(ARG_KIND))
 		args.kind = PG_GETARG_TEXT_PP(ARG_KIND);
@@ -121,25 +128,90 @@ begin(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
 	jobq_refuse_draining(session, queue);
 }
 
-Datum
-jobq_sql_enqueue(PG_FUNCTION_ARGS)
+static char *
+get_word(FunctionCallInfo fcinfo, int argno)
+{
+	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
+}
+
+static void
+get_unique(FunctionCallInfo fcinfo, JobqUnique *unique)
+{
+	jobq_unique_defaults(unique);
+	if (!PG_ARGISNULL(ENQUEUE_ON_CONFLICT))
+		unique->on_conflict =
+			jobq_unique_on_conflict(get_word(fcinfo, ENQUEUE_ON_CONFLICT));
+	if (!PG_ARGISNULL(ENQUEUE_UNIQUE_WHILE))
+		unique->unique_while =
+			jobq_unique_while(get_word(fcinfo, ENQUEUE_UNIQUE_WHILE));
+	if (!PG_ARGISNULL(ENQUEUE_UNIQUE_FOR))
+		unique->unique_for =
+			jobq_arg_interval(PG_GETARG_INTERVAL_P(ENQUEUE_UNIQUE_FOR),
+							  "unique_for", 0, JOBQ_DELAY_MAX);
+	if (!PG_ARGISNULL(ENQUEUE_DEBOUNCE_MAX))
+		unique->debounce_max =
+			jobq_arg_interval(PG_GETARG_INTERVAL_P(ENQUEUE_DEBOUNCE_MAX),
+							  "debounce_max", 0, JOBQ_DELAY_MAX);
+	unique->set_run_at = !PG_ARGISNULL(ARG_RUN_AT) ||
+		!PG_ARGISNULL(ARG_DELAY);
+	unique->default_expiry = PG_ARGISNULL(ENQUEUE_EXPIRES_AT);
+	jobq_unique_check(unique);
+}
+
+/* One job; the other arguments of a unique key mean nothing without it. */
+static int64
+enqueue_one(FunctionCallInfo fcinfo, const char *what, JobqEnqueued *outcome)
 {
 	JobqSession session;
 	JobqQueue	queue;
 	JobqRow		row;
+	JobqUnique	unique;
+	text	   *unique_key = NULL;
 	TimestampTz now;
 	Datum		payload;
 
-	begin(fcinfo, "jobq.enqueue()", &session, &queue);
+	begin(fcinfo, what, &session, &queue);
 	payload = PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :
 		PG_GETARG_DATUM(ARG_PAYLOAD);
 	jobq_job_check_size(&queue, datum_bytes(payload) +
 						headers_bytes(fcinfo, ENQUEUE_HEADERS));
 	now = jobq_now();
-	fill_row(fcinfo, ENQUEUE_HEADERS, &queue, now, &row);
+	if (!PG_ARGISNULL(ENQUEUE_UNIQUE_KEY))
+		unique_key = PG_GETARG_TEXT_PP(ENQUEUE_UNIQUE_KEY);
+	fill_row(fcinfo, unique_key, ENQUEUE_HEADERS, &queue, now, &row);
 	set_expires_at(fcinfo, ENQUEUE_EXPIRES_AT, &queue, &row);
 	jobq_job_set_payload(payload, &row);
-	PG_RETURN_INT64(jobq_enqueue_row(&session, &queue, &row, now));
+	get_unique(fcinfo, &unique);
+	if (unique_key == NULL)
+	{
+		*outcome = JOBQ_INSERTED;
+		return jobq_enqueue_row(&session, &queue, &row, now);
+	}
+	return jobq_enqueue_unique(&session, &queue, &row, now, &unique, outcome);
+}
+
+Datum
+jobq_sql_enqueue(PG_FUNCTION_ARGS)
+{
+	JobqEnqueued outcome;
+
+	PG_RETURN_INT64(enqueue_one(fcinfo, "jobq.enqueue()", &outcome));
+}
+
+Datum
+jobq_sql_enqueue_unique(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqEnqueued outcome;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	InitMaterializedSRF(fcinfo, 0);
+	values[0] = Int64GetDatum(enqueue_one(fcinfo, "jobq.enqueue_unique()",
+										  &outcome));
+	values[1] = CStringGetTextDatum(jobq_enqueued_word(outcome));
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
 }
 
 /* The payloads of enqueue_many. */
@@ -188,7 +260,7 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 		jobq_job_check_size(&queue, datum_bytes(payloads[i]) +
 							headers_bytes(fcinfo, ENQUEUE_MANY_HEADERS));
 	now = jobq_now();
-	fill_row(fcinfo, ENQUEUE_MANY_HEADERS, &queue, now, &model);
+	fill_row(fcinfo, NULL, ENQUEUE_MANY_HEADERS, &queue, now, &model);
 	set_expires_at(fcinfo, ENQUEUE_MANY_EXPIRES_AT, &queue, &model);
 	if (n == 0)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(INT8OID));

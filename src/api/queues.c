@@ -65,6 +65,9 @@ typedef enum IfExists
 #define DELETE_DEAD \
 	"DELETE FROM jobq.shelf WHERE queue_id = $1 AND state = 'd'"
 
+#define DELETE_KEYS \
+	"DELETE FROM jobq.ukey WHERE queue_id = $1"
+
 #define DELETE_GRANTS \
 	"DELETE FROM jobq.queue_acl WHERE queue_id = $1"
 
@@ -537,6 +540,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	roles = grantees(queue->queue_id);
 	forget_dead_letter(pointing);
 	(void) jobq_execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
+	(void) jobq_execute(DELETE_KEYS, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);

@@ -59,6 +59,23 @@ jobq_arg_on_lost(text *value)
 	return false;
 }
 
+const char *
+jobq_given_back_word(JobqGivenBack back, const char *waiting)
+{
+	switch (back)
+	{
+		case JOBQ_BACK_WAITING:
+			break;
+		case JOBQ_BACK_DEAD:
+			return "dead";
+		case JOBQ_BACK_SUPERSEDED:
+			return "cancelled";
+		case JOBQ_BACK_IN_DOUBT:
+			elog(ERROR, "a session does not leave a job in doubt");
+	}
+	return waiting;
+}
+
 int
 jobq_compare_held_ids(const void *a, const void *b)
 {
@@ -272,13 +289,16 @@ settle(const JobqSession *session, Settlement *s)
 			s->outcome = "completed";
 			break;
 		case DO_FAIL:
-			s->outcome = jobq_fail(session, &held, &queue, ATTEMPT_FAILED,
-								   s->error, s->retry, s->retry_in) ?
-				"retryable" : "dead";
+			s->outcome = jobq_given_back_word(jobq_fail(session, &held, &queue,
+														ATTEMPT_FAILED,
+														s->error, s->retry,
+														s->retry_in),
+											  "retryable");
 			break;
 		case DO_RELEASE:
-			jobq_release(session, &held, &queue, s->delay);
-			s->outcome = "released";
+			s->outcome = jobq_given_back_word(jobq_release(session, &held,
+														   &queue, s->delay),
+											  "released");
 			break;
 		case DO_EXTEND:
 			jobq_extend(session, &held, 1, 0, (Datum) 0, true);

@@ -518,6 +518,9 @@ extern uint64 jobq_before_publish(JobqDb *db, uint32 gen, int32 queue_id);
 extern void jobq_claimer_comes(JobqDb *db, uint32 gen, int32 queue_id);
 extern void jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id);
 
+/* Is somebody between the two? Also when the queue has no part. */
+extern bool jobq_claimer_is_coming(JobqDb *db, uint32 gen, int32 queue_id);
+
 /*
  * Take up to max available jobs of the queue in its order, only those before
  * `before` when that is not NULL, and give them the lease.

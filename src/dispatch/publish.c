@@ -150,6 +150,15 @@ jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id)
 		(void) pg_atomic_fetch_sub_u64(&part->claimers, 1);
 }
 
+bool
+jobq_claimer_is_coming(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+
+	return part == NULL ||
+		(pg_atomic_read_u64(&part->claimers) & PG_UINT32_MAX) != 0;
+}
+
 void
 jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 			 const JobqLease *leases, int n, uint64 since)

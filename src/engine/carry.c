@@ -92,7 +92,7 @@ carry_available(const JobqSession *session, JobqHeld *held,
 	if (held->t.expires_at <= jobq_now())
 		jobq_expire_held(session, held, queue);
 	else
-		jobq_move(session, held, queue, &move);
+		(void) jobq_move(session, held, queue, &move);
 }
 
 static void

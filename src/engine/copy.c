@@ -58,15 +58,21 @@ jobq_begin_copy(JobqDb *db)
 }
 
 void
+jobq_raise_copy(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_NOT_READY),
+			 errmsg("the queues of this database are paused because it is a copy"),
+			 errdetail("It was restored, copied or upgraded, and its jobs may still run in the original."),
+			 errhint("If they are to run here, an administrator calls jobq.adopt().")));
+}
+
+void
 jobq_await_settle(const JobqSession *session)
 {
 	jobq_await_ready(session, JOBQ_SETTLE_WAIT_MS);
 	if (session->db->copy)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_NOT_READY),
-				 errmsg("the queues of this database are paused because it is a copy"),
-				 errdetail("It was restored, copied or upgraded, and its jobs may still run in the original."),
-				 errhint("If they are to run here, an administrator calls jobq.adopt().")));
+		jobq_raise_copy();
 }
 
 /* ---- the end of the transaction; nothing here allocates or throws ---- */

@@ -56,6 +56,7 @@ JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
  * that has not been adopted.
  */
 extern void jobq_await_settle(const JobqSession *session);
+JOBQ_NORETURN extern void jobq_raise_copy(void);	/* the latter */
 
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
@@ -104,23 +105,74 @@ extern void jobq_enqueue_rows(const JobqSession *session,
 							  const JobqQueue *queue, JobqRow *rows, int nrows,
 							  TimestampTz now, int64 *ids);
 
-/* Jobs of any queues; the ids come back, in the order of the jobs. */
-typedef struct JobqNewJob
-{
-	const JobqQueue *queue;		/* one pointer per queue */
-	JobqRow		row;
-	int64		id;
-} JobqNewJob;
-
-extern void jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs,
-							   int njobs, TimestampTz now);
-
 /*
  * JQ003 if the queue is draining, unless this session or transaction works for
  * it. For what is enqueued by a call, before all else.
  */
 extern void jobq_refuse_draining(const JobqSession *session,
 								 const JobqQueue *queue);
+/* ---- unique.c: jobs with a unique key ---- */
+
+/* In the order of their words. */
+typedef enum JobqOnConflict
+{
+	JOBQ_ON_CONFLICT_IGNORE,
+	JOBQ_ON_CONFLICT_ERROR,
+	JOBQ_ON_CONFLICT_REPLACE,
+	JOBQ_ON_CONFLICT_DEBOUNCE
+} JobqOnConflict;
+
+typedef enum JobqUniqueWhile
+{
+	JOBQ_UNIQUE_LIVE,
+	JOBQ_UNIQUE_WAITING
+} JobqUniqueWhile;
+
+typedef struct JobqUnique
+{
+	JobqOnConflict on_conflict;
+	JobqUniqueWhile unique_while;
+	int64		unique_for;		/* us, 0 = no longer than that */
+	int64		debounce_max;	/* us, JOBQ_NEVER = no bound */
+	bool		set_run_at;		/* the caller has named a time */
+	bool		default_expiry; /* but no expires_at */
+} JobqUnique;
+
+/* What has become of the call, in the order of its words. */
+typedef enum JobqEnqueued
+{
+	JOBQ_INSERTED,
+	JOBQ_EXISTING,
+	JOBQ_REPLACED,
+	JOBQ_DEBOUNCED
+} JobqEnqueued;
+
+/*
+ * The same as jobq_enqueue_row for a row with a unique key: the id is that of
+ * the new job, or of the one that holds the key. Waits for whoever is taking
+ * the key or ending its holder. Whoever takes many keys in one transaction
+ * takes them in the order of queue and key. JQ008 as on_conflict says, 42501
+ * where the caller may see the holder but not change it.
+ */
+extern int64 jobq_enqueue_unique(const JobqSession *session,
+								 const JobqQueue *queue, JobqRow *row,
+								 TimestampTz now, const JobqUnique *unique,
+								 JobqEnqueued *outcome);
+
+/* ---- enqueue.c again ---- */
+
+/* Jobs of any queues; what became of each comes back in it. */
+typedef struct JobqNewJob
+{
+	const JobqQueue *queue;		/* one pointer per queue */
+	JobqRow		row;
+	const JobqUnique *unique;	/* NULL = it has no unique key */
+	int64		id;
+	JobqEnqueued outcome;
+} JobqNewJob;
+
+extern void jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs,
+							   int njobs, TimestampTz now);
 
 /* expires_at as the queue's ttl makes it of run_at; NULL without one. */
 extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
@@ -190,12 +242,21 @@ JOBQ_NORETURN extern void jobq_raise_lost(JobqLost lost, int64 id,
 extern void jobq_complete(const JobqSession *session, JobqHeld *held,
 						  int nheld, Datum result, bool result_null);
 
-/* True = it will run again, false = dead. */
-extern bool jobq_fail(const JobqSession *session, JobqHeld *held,
-					  const JobqQueue *queue, char attempt_outcome,
-					  const char *error, bool retry, int64 retry_in);
-extern void jobq_release(const JobqSession *session, JobqHeld *held,
-						 const JobqQueue *queue, int64 delay);
+/* What becomes of a job that is given back, failed or not. */
+typedef enum JobqGivenBack
+{
+	JOBQ_BACK_WAITING,			/* it will run again */
+	JOBQ_BACK_DEAD,
+	JOBQ_BACK_SUPERSEDED,		/* cancelled: its unique key is another's now */
+	JOBQ_BACK_IN_DOUBT			/* nothing was done, as somebody is taking its
+								 * key: let it go, try again (keeper only) */
+} JobqGivenBack;
+
+extern JobqGivenBack jobq_fail(const JobqSession *session, JobqHeld *held,
+							   const JobqQueue *queue, char attempt_outcome,
+							   const char *error, bool retry, int64 retry_in);
+extern JobqGivenBack jobq_release(const JobqSession *session, JobqHeld *held,
+								  const JobqQueue *queue, int64 delay);
 
 /* lease_for 0 = as taken. held[].l.expires_at is the new end. */
 extern void jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,

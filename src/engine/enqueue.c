@@ -185,6 +185,17 @@ set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
 	row->nulls[JOB_QUEUE_ID] = false;
 }
 
+void
+jobq_place_new(const JobqSession *session, const JobqQueue *queue,
+			   JobqRow *row, int64 id, TimestampTz now)
+{
+	set_identity(row, queue, id);
+	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
+		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
+	else
+		jobq_place_on_belt(session, queue, row, 1);
+}
+
 int64
 jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 				 JobqRow *row, TimestampTz now)
@@ -193,11 +204,7 @@ jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 
 	jobq_lock_queue(queue);
 	id = jobq_take_number(session->db);
-	set_identity(row, queue, id);
-	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
-		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
-	else
-		jobq_place_on_belt(session, queue, row, 1);
+	jobq_place_new(session, queue, row, id, now);
 	return id;
 }
 
@@ -245,13 +252,11 @@ compare_new(const void *a, const void *b)
 }
 
 /* Queue by queue, in the order in which everybody locks them. */
-void
-jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs, int njobs,
-				   TimestampTz now)
+static void
+enqueue_plain(const JobqSession *session, JobqNewJob **jobs, int njobs,
+			  TimestampTz now)
 {
 	int64	   *ids = palloc_extended(sizeof(int64) * njobs, MCXT_ALLOC_HUGE);
-	JobqNewJob **sorted = palloc_extended(sizeof(JobqNewJob *) * njobs,
-										  MCXT_ALLOC_HUGE);
 	JobqRow    *rows = palloc_extended(sizeof(JobqRow) * njobs,
 									   MCXT_ALLOC_HUGE);
 	int			to;
@@ -259,21 +264,78 @@ jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs, int njobs,
 	jobq_take_numbers(session->db, njobs, ids);
 	for (int i = 0; i < njobs; i++)
 	{
-		jobs[i].id = ids[i];
-		set_identity(&jobs[i].row, jobs[i].queue, ids[i]);
-		sorted[i] = &jobs[i];
+		jobs[i]->id = ids[i];
+		jobs[i]->outcome = JOBQ_INSERTED;
+		set_identity(&jobs[i]->row, jobs[i]->queue, ids[i]);
 	}
-	qsort(sorted, njobs, sizeof(JobqNewJob *), compare_new);
+	qsort(jobs, njobs, sizeof(JobqNewJob *), compare_new);
 	for (int from = 0; from < njobs; from = to)
 	{
-		const JobqQueue *queue = sorted[from]->queue;
+		const JobqQueue *queue = jobs[from]->queue;
 
-		for (to = from; to < njobs && sorted[to]->queue == queue; to++)
-			rows[to - from] = sorted[to]->row;
-		lock_queue(queue);
+		for (to = from; to < njobs && jobs[to]->queue == queue; to++)
+			rows[to - from] = jobs[to]->row;
+		jobq_lock_queue(queue);
 		place_rows(session, queue, rows, to - from, now);
 	}
 	pfree(rows);
-	pfree(sorted);
 	pfree(ids);
+}
+
+/* Keys are taken in the order of queue and key, as by everybody. */
+static int
+compare_keyed(const void *a, const void *b)
+{
+	const JobqNewJob *x = *(JobqNewJob *const *) a;
+	const JobqNewJob *y = *(JobqNewJob *const *) b;
+	text	   *x_key = DatumGetTextPP(x->row.values[JOB_UNIQUE_KEY]);
+	text	   *y_key = DatumGetTextPP(y->row.values[JOB_UNIQUE_KEY]);
+	size_t		x_len = VARSIZE_ANY_EXHDR(x_key);
+	size_t		y_len = VARSIZE_ANY_EXHDR(y_key);
+	int			order;
+
+	if (x->queue->queue_id != y->queue->queue_id)
+		return x->queue->queue_id < y->queue->queue_id ? -1 : 1;
+	order = memcmp(VARDATA_ANY(x_key), VARDATA_ANY(y_key), Min(x_len, y_len));
+	if (order != 0)
+		return order;
+	if (x_len != y_len)
+		return x_len < y_len ? -1 : 1;
+	return x < y ? -1 : x > y;
+}
+
+static void
+enqueue_keyed(const JobqSession *session, JobqNewJob **jobs, int njobs,
+			  TimestampTz now)
+{
+	qsort(jobs, njobs, sizeof(JobqNewJob *), compare_keyed);
+	for (int i = 0; i < njobs; i++)
+		jobs[i]->id = jobq_enqueue_unique(session, jobs[i]->queue,
+										  &jobs[i]->row, now, jobs[i]->unique,
+										  &jobs[i]->outcome);
+}
+
+void
+jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs, int njobs,
+				   TimestampTz now)
+{
+	JobqNewJob **plain = palloc_extended(sizeof(JobqNewJob *) * njobs,
+										 MCXT_ALLOC_HUGE);
+	JobqNewJob **keyed = palloc_extended(sizeof(JobqNewJob *) * njobs,
+										 MCXT_ALLOC_HUGE);
+	int			nplain = 0;
+	int			nkeyed = 0;
+
+	for (int i = 0; i < njobs; i++)
+	{
+		if (jobs[i].unique == NULL)
+			plain[nplain++] = &jobs[i];
+		else
+			keyed[nkeyed++] = &jobs[i];
+	}
+	if (nplain > 0)
+		enqueue_plain(session, plain, nplain, now);
+	enqueue_keyed(session, keyed, nkeyed, now);
+	pfree(plain);
+	pfree(keyed);
 }

@@ -291,6 +291,35 @@ jobq_give_up_grace(const JobqSession *session, int64 id, int64 lease)
 	}
 }
 
+static char
+attempt_outcome(const JobqOutcomeRow *ended)
+{
+	return ended->nulls[OUT_ATTEMPT_OUTCOME] ? '\0' :
+		DatumGetChar(ended->values[OUT_ATTEMPT_OUTCOME]);
+}
+
+/* Did the holder of this lease end it? Also where the job was superseded. */
+static bool
+was_settled(const JobqOutcomeRow *ended, int64 lease)
+{
+	char		how = attempt_outcome(ended);
+
+	return !ended->nulls[OUT_LEASE] &&
+		DatumGetInt64(ended->values[OUT_LEASE]) == lease &&
+		(how == ATTEMPT_COMPLETED || how == ATTEMPT_FAILED ||
+		 how == ATTEMPT_RELEASED);
+}
+
+static bool
+was_cancelled(const JobqOutcomeRow *ended, int64 lease)
+{
+	if (ended->nulls[OUT_LEASE])
+		return DatumGetChar(ended->values[OUT_ENDED]) == ENDED_CANCELLED;
+	return DatumGetInt64(ended->values[OUT_LEASE]) == lease &&
+		(DatumGetChar(ended->values[OUT_ENDED]) == ENDED_CANCELLED ||
+		 attempt_outcome(ended) == ATTEMPT_CANCELLED);
+}
+
 /* What the tables say about a lease that is not the job's present one. */
 static JobqLost
 cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
@@ -326,22 +355,10 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 			/* settled under this very lease says more than what came later */
 			if (lost == JOBQ_LOST_SETTLED)
 				continue;
-			if (DatumGetChar(ended.values[OUT_ENDED]) == ENDED_CANCELLED &&
-				(ended.nulls[OUT_LEASE] ||
-				 DatumGetInt64(ended.values[OUT_LEASE]) == lease))
+			if (was_settled(&ended, lease))
+				lost = JOBQ_LOST_SETTLED;
+			else if (was_cancelled(&ended, lease))
 				lost = JOBQ_LOST_CANCELLED;
-			else if (!ended.nulls[OUT_LEASE] &&
-					 DatumGetInt64(ended.values[OUT_LEASE]) == lease &&
-					 !ended.nulls[OUT_ATTEMPT_OUTCOME])
-			{
-				char		how = DatumGetChar(ended.values[OUT_ATTEMPT_OUTCOME]);
-
-				if (how == ATTEMPT_COMPLETED || how == ATTEMPT_FAILED ||
-					how == ATTEMPT_RELEASED)
-					lost = JOBQ_LOST_SETTLED;
-				else if (how == ATTEMPT_CANCELLED)
-					lost = JOBQ_LOST_CANCELLED;
-			}
 		}
 	}
 	jobq_belts_close(&belts);

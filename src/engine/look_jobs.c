@@ -82,7 +82,8 @@ typedef enum InfoAttr
 	" THEN 1 ELSE 0 END, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at," \
 	" coalesce(o.worker, c.worker), NULL::timestamptz, o.finished_at," \
-	" coalesce(o.error, o.reason, j.last_error)," \
+	" CASE WHEN o.ended = 'x' THEN coalesce(o.reason, o.error, j.last_error)" \
+	" ELSE coalesce(o.error, o.reason, j.last_error) END," \
 	" coalesce(c.progress, j.progress), j.retry_of, o.moved_to, o.result," \
 	" j.payload, j.headers," \
 	" j.ticket" \

@@ -14,6 +14,7 @@
 #include "engine/hold.h"
 #include "engine/move.h"
 #include "engine/place.h"
+#include "engine/unique.h"
 #include "engine/xact.h"
 #include "pause.h"
 
@@ -89,7 +90,50 @@ count_failure(const JobqSession *session, const JobqHeld *held,
 		jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
 }
 
-void
+/* The ticket ends, and the job goes on as this row says. */
+static void
+go_on(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
+	  JobqEnding *ending, JobqRow *row, bool shelved, TimestampTz now)
+{
+	JobqBelts	belts = {0};
+
+	/* on the shelf it has no ticket */
+	row->nulls[JOB_TICKET] = shelved;
+	if (!shelved)
+	{
+		ending->next = jobq_take_number(session->db);
+		row->values[JOB_TICKET] = Int64GetDatum(ending->next);
+	}
+	jobq_write_outcomes(session, &belts, held, 1, ending, now);
+	jobq_belts_close(&belts);
+	JOBQ_PAUSE("between-move-writes");
+	jobq_end_held(session, held);
+	if (shelved)
+		jobq_place_on_shelf(session, row,
+							DatumGetInt32(row->values[JOB_ATTEMPT]) > 0 ?
+							SHELF_RETRYABLE : SHELF_SCHEDULED);
+	else
+		jobq_place_on_belt(session, queue, row, 1);
+}
+
+/* Its attempt has ended, and somebody else is to do its work. */
+static void
+end_superseded(const JobqSession *session, JobqHeld *held,
+			   const JobqMove *move, TimestampTz now)
+{
+	JobqEnding	ending = {.ended = ENDED_CANCELLED,
+		.attempt_outcome = move->attempt_outcome,
+	.error = move->error,.reason = "superseded"};
+	JobqBelts	belts = {0};
+
+	jobq_write_outcomes(session, &belts, held, 1, &ending, now);
+	jobq_belts_close(&belts);
+	jobq_end_held(session, held);
+	count_failure(session, held, move);
+	jobq_xact_count(session, held->t.queue_id, COUNT_CANCELLED, 1);
+}
+
+JobqGivenBack
 jobq_move(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 		  const JobqMove *move)
 {
@@ -97,35 +141,43 @@ jobq_move(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 	TimestampTz run_at = move->run_at != 0 ? move->run_at : now + move->delay;
 	JobqEnding	ending = {.ended = ENDED_MOVED,.attempt_outcome = move->attempt_outcome,
 	.error = move->error,.reason = move->reason};
-	JobqBelts	belts = {0};
 	JobqRow		row;
 
 	jobq_read_held(held, &row);
+	if (move->attempt_outcome != 0 && !row.nulls[JOB_UNIQUE_KEY])
+	{
+		switch (jobq_key_returns(session, &row))
+		{
+			case KEY_KEPT:
+				break;
+			case KEY_LOST:
+				end_superseded(session, held, move, now);
+				return JOBQ_BACK_SUPERSEDED;
+			case KEY_IN_DOUBT:
+				return JOBQ_BACK_IN_DOUBT;
+		}
+	}
 	keep_attempt(held, move, now, &row);
 	jobq_keep_progress(held, &row);
-	/* its present ticket ends; on the shelf it has none */
-	row.nulls[JOB_TICKET] = run_at > now;
-	if (run_at <= now)
-	{
-		ending.next = jobq_take_number(session->db);
-		row.values[JOB_TICKET] = Int64GetDatum(ending.next);
-	}
 	/* a job given back at once keeps its place in the order */
 	if (run_at > now || move->run_at != 0)
 		row.values[JOB_RUN_AT] = TimestampTzGetDatum(run_at);
 	if (move->set_priority)
 		row.values[JOB_PRIORITY] = Int16GetDatum(move->priority);
-	jobq_write_outcomes(session, &belts, held, 1, &ending, now);
-	jobq_belts_close(&belts);
-	JOBQ_PAUSE("between-move-writes");
-	jobq_end_held(session, held);
-	if (run_at > now)
-		jobq_place_on_shelf(session, &row,
-							held->t.attempt > 0 || move->counted ?
-							SHELF_RETRYABLE : SHELF_SCHEDULED);
-	else
-		jobq_place_on_belt(session, queue, &row, 1);
+	go_on(session, held, queue, &ending, &row, run_at > now, now);
 	count_failure(session, held, move);
+	return JOBQ_BACK_WAITING;
+}
+
+void
+jobq_move_as(const JobqSession *session, JobqHeld *held,
+			 const JobqQueue *queue, JobqRow *row, const char *reason)
+{
+	TimestampTz now = jobq_now();
+	JobqEnding	ending = {.ended = ENDED_MOVED,.reason = reason};
+
+	go_on(session, held, queue, &ending, row,
+		  DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now, now);
 }
 
 void

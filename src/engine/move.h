@@ -19,9 +19,17 @@ typedef struct JobqMove
 	int16		priority;
 } JobqMove;
 
-/* Outcome `moved`, and a new ticket or a place on the shelf. */
-extern void jobq_move(const JobqSession *session, JobqHeld *held,
-					  const JobqQueue *queue, const JobqMove *move);
+/*
+ * Outcome `moved`, and a new ticket or a place on the shelf; or the end of a
+ * job whose attempt has ended and whose unique key is another's by now.
+ */
+extern JobqGivenBack jobq_move(const JobqSession *session, JobqHeld *held,
+							   const JobqQueue *queue, const JobqMove *move);
+
+/* A waiting job goes on as this row, which has its id. */
+extern void jobq_move_as(const JobqSession *session, JobqHeld *held,
+						 const JobqQueue *queue, JobqRow *row,
+						 const char *reason);
 
 /* Outcome `dead`, a row on the shelf, a copy in the dead-letter queue. */
 extern void jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
@@ -35,6 +43,23 @@ extern void jobq_expire_held(const JobqSession *session, JobqHeld *held,
 /* The same for one that has been taken off the shelf. */
 extern void jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 								const JobqQueue *queue);
+
+/* ---- steer.c: a waiting job, to be changed or ended ---- */
+
+typedef enum JobqWaiting
+{
+	WAITING_HELD,				/* in our hands */
+	WAITING_SHELVED,			/* its row is off the shelf */
+	WAITING_NOT_RUNS,
+	WAITING_NOT_FINAL,
+	WAITING_NO_JOB
+} JobqWaiting;
+
+extern JobqWaiting jobq_take_waiting(const JobqSession *session, int64 id,
+									 JobqHeld *held, JobqRow *row);
+
+extern void jobq_cancel_held(const JobqSession *session, JobqHeld *held,
+							 const char *reason);
 
 /* ---- move.c again ---- */
 

@@ -24,8 +24,13 @@ extern void jobq_place_on_belt(const JobqSession *session,
 /* Which counter a waiting row on the shelf is in. */
 extern JobqCounter jobq_shelf_counter(const JobqRow *row);
 
-/* Keep drop_queue away until we have ended; ERROR if the queue has just gone. */
+/*
+ * Keep drop_queue away until we have ended; ERROR if the queue has just gone.
+ * Then a new job of it, which has this id.
+ */
 extern void jobq_lock_queue(const JobqQueue *queue);
+extern void jobq_place_new(const JobqSession *session, const JobqQueue *queue,
+						   JobqRow *row, int64 id, TimestampTz now);
 
 extern void jobq_place_on_shelf(const JobqSession *session, JobqRow *row,
 								char state);

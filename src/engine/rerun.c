@@ -9,20 +9,60 @@
 #include "utils/timestamp.h"
 
 #include "engine/deadletter.h"
+#include "engine/place.h"
+#include "engine/unique.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
 
-/* A new job like `old`, for whoever enqueued that one. */
-static int64
-rerun(const JobqSession *session, const JobqQueue *queue, const JobqRow *old)
+/*
+ * A number for a new job like `old`, which has that one's unique key. False:
+ * the key is taken. Redriving waits for nobody's key, so that it meets no
+ * deadlock, whatever the order of its jobs.
+ */
+static bool
+begin_rerun(const JobqSession *session, const JobqQueue *queue,
+			const JobqRow *old, bool nowait, int64 *again, int64 *holder)
+{
+	jobq_lock_queue(queue);
+	if (old->nulls[JOB_UNIQUE_KEY])
+	{
+		*again = jobq_take_number(session->db);
+		return true;
+	}
+	return jobq_key_take_again(session, queue, old, nowait, again, holder);
+}
+
+/* The new job, for whoever enqueued the old one. */
+static void
+rerun(const JobqSession *session, const JobqQueue *queue, const JobqRow *old,
+	  int64 again)
 {
 	TimestampTz now = jobq_now();
 	JobqRow		row;
 
 	jobq_new_job_like(old, queue, now, &row);
 	row.values[JOB_ENQUEUED_BY] = old->values[JOB_ENQUEUED_BY];
-	return jobq_enqueue_row(session, queue, &row, now);
+	jobq_place_new(session, queue, &row, again, now);
+}
+
+/* For retry, which has one job to run again. */
+static int64
+rerun_one(const JobqSession *session, const JobqQueue *queue,
+		  const JobqRow *old)
+{
+	int64		again;
+	int64		holder;
+
+	if (!begin_rerun(session, queue, old, false, &again, &holder))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_DUPLICATE),
+				 errmsg("the unique key of job " INT64_FORMAT " is taken",
+						DatumGetInt64(old->values[JOB_ID])),
+				 errdetail("Job " INT64_FORMAT " holds it.", holder),
+				 errhint("Wait until that job has ended, or cancel it.")));
+	rerun(session, queue, old, again);
+	return again;
 }
 
 static void
@@ -167,7 +207,7 @@ retry_dead(const JobqSession *session, int64 id)
 	if (has_original && !original.nulls[SHELF_RERUN_AS])
 		raise_rerun_before(id, psprintf("Its original runs again as job " INT64_FORMAT ".",
 										DatumGetInt64(original.values[SHELF_RERUN_AS])));
-	again = rerun(session, &queue, &dead);
+	again = rerun_one(session, &queue, &dead);
 	if (!dead.nulls[SHELF_MOVED_TO])
 		end_copy(session, id, DatumGetInt64(dead.values[SHELF_MOVED_TO]), again);
 	put_back(&dead, again);
@@ -204,7 +244,7 @@ jobq_retry(const JobqSession *session, int64 id)
 	if (!where.outcome.nulls[OUT_MOVED_TO])
 		end_copy_of_expired(session, id,
 							DatumGetInt64(where.outcome.values[OUT_MOVED_TO]));
-	return rerun(session, &queue, &where.row);
+	return rerun_one(session, &queue, &where.row);
 }
 
 /* ---- redrive ---- */
@@ -225,9 +265,11 @@ redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
 {
 	JobqRow		dead;
 	JobqRow		original;
+	const JobqQueue *to = what->to != NULL ? what->to : what->from;
 	bool		has_original;
 	bool		done;
 	int64		again = 0;
+	int64		holder;
 
 	if (!jobq_shelf_read(id, &dead) ||
 		!wanted(what, &dead, DatumGetTimestampTz(dead.values[SHELF_DIED_AT])) ||
@@ -237,9 +279,12 @@ redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
 		return false;
 	has_original = take_original(&dead, &original);
 	done = dead.nulls[SHELF_RERUN_AS] &&
-		(!has_original || original.nulls[SHELF_RERUN_AS]);
+		(!has_original || original.nulls[SHELF_RERUN_AS]) &&
+		begin_rerun(session, to, &dead, true, &again, &holder);
 	if (done)
-		again = rerun(session, what->to != NULL ? what->to : what->from, &dead);
+		rerun(session, to, &dead, again);
+	else
+		again = 0;
 	put_back(&dead, again);
 	if (has_original)
 		put_back(&original, again);
@@ -287,22 +332,28 @@ redrive_copy(const JobqSession *session, const JobqRedrive *what, int64 id)
 	JobqRow		original;
 	JobqQueue	target;
 	bool		has_original;
-	bool		done = false;
+	bool		done;
 	int64		again = 0;
+	int64		holder;
 
 	if (!jobq_newest(id, &where) || !find_target(what, &where.row, &target) ||
 		!wanted(what, &where.row,
 				DatumGetTimestampTz(where.row.values[JOB_ENQUEUED_AT])))
 		return false;
 	has_original = take_original(&where.row, &original);
-	if ((!has_original || original.nulls[SHELF_RERUN_AS]) &&
-		jobq_cancel(session, id, "redriven",
-					JOBQ_ONLY_WAITING) == JOBQ_STEER_DONE)
-	{
+	if (has_original)
+		base = original;
+	else
 		base_on_copy(&where.row, &target, &base);
-		again = rerun(session, &target, has_original ? &original : &base);
-		done = true;
-	}
+	/* a key that is taken in vain is nobody's, as there is no such job */
+	done = (!has_original || original.nulls[SHELF_RERUN_AS]) &&
+		begin_rerun(session, &target, &base, true, &again, &holder) &&
+		jobq_cancel(session, id, "redriven",
+					JOBQ_ONLY_WAITING) == JOBQ_STEER_DONE;
+	if (done)
+		rerun(session, &target, &base, again);
+	else
+		again = 0;
 	if (has_original)
 		put_back(&original, again);
 	return done;

@@ -43,7 +43,7 @@ jobq_complete(const JobqSession *session, JobqHeld *held, int nheld,
 	jobq_belts_close(&belts);
 }
 
-bool
+JobqGivenBack
 jobq_fail(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 		  char attempt_outcome, const char *error, bool retry, int64 retry_in)
 {
@@ -55,22 +55,21 @@ jobq_fail(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 	{
 		move.reason = retry ? "max_attempts" : "not_retryable";
 		jobq_move_to_dead(session, held, queue, &move);
-		return false;
+		return JOBQ_BACK_DEAD;
 	}
 	if (retry_in < 0)
 		retry_in = jobq_backoff_delay(&queue->backoff, attempts);
 	move.delay = retry_in;
-	jobq_move(session, held, queue, &move);
-	return true;
+	return jobq_move(session, held, queue, &move);
 }
 
-void
+JobqGivenBack
 jobq_release(const JobqSession *session, JobqHeld *held,
 			 const JobqQueue *queue, int64 delay)
 {
 	JobqMove	move = {.attempt_outcome = ATTEMPT_RELEASED,.delay = delay};
 
-	jobq_move(session, held, queue, &move);
+	return jobq_move(session, held, queue, &move);
 }
 
 /*

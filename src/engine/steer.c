@@ -109,6 +109,13 @@ cancel_held(const JobqSession *session, JobqHeld *held, const char *reason,
 	count_cancelled(session, held->t.queue_id);
 }
 
+void
+jobq_cancel_held(const JobqSession *session, JobqHeld *held,
+				 const char *reason)
+{
+	cancel_held(session, held, reason, 0);
+}
+
 /* Final states live on the belt: give the job a ticket and end it. */
 static void
 cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
@@ -214,47 +221,60 @@ reschedule_held(const JobqSession *session, JobqHeld *held,
 
 	if (!jobq_queue_by_id(held->t.queue_id, &queue))
 		return JOBQ_STEER_NO_JOB;
-	jobq_move(session, held, &queue, &move);
+	(void) jobq_move(session, held, &queue, &move);
 	return JOBQ_STEER_DONE;
 }
 
-JobqSteered
-jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
-				bool set_priority, int16 priority)
+/*
+ * Look first: a running job is not to be marked for nothing. True: it runs, or
+ * *later, the keeper is about to move it.
+ */
+static bool
+is_not_waiting(const JobqSession *session, int64 id, bool *later)
+{
+	int			own = jobq_own_find(id);
+	JobqSlot	slot;
+
+	*later = false;
+	if (own >= 0)
+		return jobq_own(own)->state == OWN_RUNNING;
+	if (!jobq_find(session->db, session->gen, id, &slot))
+		return false;
+	*later = slot.state == SLOT_ROLLED_BACK;
+	return *later ||
+		((slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE) &&
+		 !TransactionIdIsCurrentTransactionId(slot.mark));
+}
+
+JobqWaiting
+jobq_take_waiting(const JobqSession *session, int64 id, JobqHeld *held,
+				  JobqRow *row)
 {
 	Found		found = {0};
 
 	jobq_xact_steered(session);
 	for (int attempt = 0;; attempt++)
 	{
-		int			own = jobq_own_find(id);
-		JobqSlot	slot;
-		JobqHeld	held;
+		bool		later;
 
-		/* look first: a running job is not to be marked for nothing */
-		if (own >= 0 ? jobq_own(own)->state == OWN_RUNNING :
-			jobq_find(session->db, session->gen, id, &slot) &&
-			(slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE) &&
-			!TransactionIdIsCurrentTransactionId(slot.mark))
-			return JOBQ_STEER_RUNNING;
-		if (own < 0 && jobq_find(session->db, session->gen, id, &slot) &&
-			slot.state == SLOT_ROLLED_BACK)
+		if (is_not_waiting(session, id, &later))
 		{
+			if (!later)
+				return WAITING_NOT_RUNS;
 			jobq_wake_keeper(session->db);
 			pause_briefly(attempt);
 			continue;
 		}
-		switch (jobq_hold_any(session, id, false, &held))
+		switch (jobq_hold_any(session, id, false, held))
 		{
 			case HOLD_OK:
-				if (held.state == SLOT_READY)
-					return reschedule_held(session, &held, run_at,
-										   set_priority, priority);
-				jobq_let_go(session, &held);
+				if (held->state == SLOT_READY)
+					return WAITING_HELD;
+				jobq_let_go(session, held);
 				pause_briefly(attempt);
 				continue;
 			case HOLD_GRACE:
-				return JOBQ_STEER_FINAL;
+				return WAITING_NOT_FINAL;
 			case HOLD_MINE:		/* it may go on elsewhere */
 			case HOLD_BUSY:
 			case HOLD_NO_SLOT:
@@ -263,20 +283,44 @@ jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
 		switch (look_elsewhere(session, id, false, attempt, &found))
 		{
 			case FOUND_NO_JOB:
-				return JOBQ_STEER_NO_JOB;
+				return WAITING_NO_JOB;
 			case FOUND_FINAL:
-				return JOBQ_STEER_FINAL;
+				return WAITING_NOT_FINAL;
 			case FOUND_SHELVED:
-				reschedule_shelved(session, &found.row, run_at, set_priority,
-								   priority);
-				return JOBQ_STEER_DONE;
+				*row = found.row;
+				return WAITING_SHELVED;
 			case FOUND_SPILLED:
-				return reschedule_held(session, &found.held, run_at,
-									   set_priority, priority);
+				*held = found.held;
+				return WAITING_HELD;
 			case FOUND_MOVING:
 				break;
 		}
 	}
+}
+
+JobqSteered
+jobq_reschedule(const JobqSession *session, int64 id, TimestampTz run_at,
+				bool set_priority, int16 priority)
+{
+	JobqHeld	held;
+	JobqRow		row;
+
+	switch (jobq_take_waiting(session, id, &held, &row))
+	{
+		case WAITING_HELD:
+			return reschedule_held(session, &held, run_at, set_priority,
+								   priority);
+		case WAITING_SHELVED:
+			reschedule_shelved(session, &row, run_at, set_priority, priority);
+			return JOBQ_STEER_DONE;
+		case WAITING_NOT_RUNS:
+			return JOBQ_STEER_RUNNING;
+		case WAITING_NOT_FINAL:
+			return JOBQ_STEER_FINAL;
+		case WAITING_NO_JOB:
+			break;
+	}
+	return JOBQ_STEER_NO_JOB;
 }
 
 /* ---- purge ---- */

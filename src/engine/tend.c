@@ -17,6 +17,7 @@
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
 #include "engine/refill.h"
+#include "engine/unique.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "pause.h"
@@ -168,6 +169,18 @@ typedef struct Expired
 	const JobqSlot *slot;
 } Expired;
 
+static JobqGivenBack
+fail_expired(const JobqSession *session, JobqHeld *held,
+			 const JobqQueue *queue)
+{
+	if (held->state == SLOT_ROLLED_BACK)
+		return jobq_fail(session, held, queue, ATTEMPT_ROLLED_BACK,
+						 "the transaction that dequeued the job was rolled back",
+						 true, -1);
+	return jobq_fail(session, held, queue, ATTEMPT_LEASE_EXPIRED,
+					 "lease expired", true, -1);
+}
+
 static void
 move_on(void *state)
 {
@@ -186,13 +199,12 @@ move_on(void *state)
 	}
 	if (!jobq_queue_by_id(held.t.queue_id, &queue))
 		end_orphan(&round->session, &held);
-	else if (held.state == SLOT_ROLLED_BACK)
-		(void) jobq_fail(&round->session, &held, &queue, ATTEMPT_ROLLED_BACK,
-						 "the transaction that dequeued the job was rolled back",
-						 true, -1);
-	else
-		(void) jobq_fail(&round->session, &held, &queue,
-						 ATTEMPT_LEASE_EXPIRED, "lease expired", true, -1);
+	else if (fail_expired(&round->session, &held,
+						  &queue) == JOBQ_BACK_IN_DOUBT)
+	{
+		jobq_let_go(&round->session, &held);
+		jobq_postpone(round->session.db, &held.ref, round->now + BUSY_RETRY);
+	}
 }
 
 /*
@@ -476,6 +488,13 @@ tend_epochs(Round *round)
 	come_again(round, jobq_tend_epochs(&round->session, round->now));
 }
 
+static void
+tend_keys(Round *round)
+{
+	come_again(round, jobq_tend_keys(&round->session, round->now,
+									 jobq_maintenance_wanted(round->session.db)));
+}
+
 typedef struct Task
 {
 	void		(*tend) (Round *round);
@@ -494,7 +513,8 @@ static Task tasks[] = {
 	{.tend = tend_shelf},
 	{.tend = tend_dead},
 	{.tend = tend_refill},
-	{.tend = tend_epochs}
+	{.tend = tend_epochs},
+	{.tend = tend_keys}
 };
 
 /* A cancel sends us away, and is for our caller. */

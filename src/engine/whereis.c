@@ -105,6 +105,42 @@ jobq_lacks_leases(JobqDb *db)
 	return lacks;
 }
 
+typedef struct ClaimSearch
+{
+	int64		ticket;
+	bool		found;
+} ClaimSearch;
+
+static void
+search_claim(TupleTableSlot *slot, void *state)
+{
+	ClaimSearch *search = state;
+	int64	   *tickets;
+	int			n;
+
+	slot_getallattrs(slot);
+	n = jobq_tickets_unpack(DatumGetByteaPP(slot->tts_values[CLAIM_TICKETS]),
+							&tickets);
+	for (int i = 0; i < n && !search->found; i++)
+		search->found = tickets[i] == search->ticket;
+	pfree(tickets);
+}
+
+bool
+jobq_is_claimed_on_disk(const JobqTicket *t)
+{
+	JobqBelts	belts = {0};
+	Relation	claim = jobq_belts_read(&belts, t->epoch, BELT_CLAIM);
+	ClaimSearch search = {.ticket = t->ticket};
+	BlockNumber next = 0;
+	bool		more = claim != NULL;
+
+	while (more && !search.found)
+		more = jobq_belt_walk_block(claim, &next, search_claim, &search);
+	jobq_belts_close(&belts);
+	return search.found;
+}
+
 JobqWhereResult
 jobq_where_is(const JobqSession *session, int64 id, JobqWhere *where)
 {

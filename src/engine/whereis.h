@@ -31,6 +31,9 @@ extern JobqWhereResult jobq_where_is(const JobqSession *session, int64 id,
 /* Do running jobs wait for slots? */
 extern bool jobq_lacks_leases(JobqDb *db);
 
+/* Has a claim of a ticket been committed? Reads all claims of its epoch. */
+extern bool jobq_is_claimed_on_disk(const JobqTicket *t);
+
 /*
  * Shelf row, else newest ticket with its outcome; false when there is neither.
  */

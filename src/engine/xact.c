@@ -179,12 +179,13 @@ jobq_xact_worked_for(int32 queue_id)
 	return false;
 }
 
+/* A mark that was given back is none: the slot may have been marked again. */
 static bool
 is_mark_of(int op, const JobqSlotRef *ref)
 {
 	return op >= 0 && op < nops && ops[op].kind == OP_MARK &&
-		ops[op].ref.slot == ref->slot && ops[op].ref.gen == ref->gen &&
-		ops[op].ref.ticket == ref->ticket;
+		ops[op].at_commit != AT_COMMIT_NOTHING &&
+		ops[op].ref.gen == ref->gen && ops[op].ref.ticket == ref->ticket;
 }
 
 /* Batches come in the order in which they were marked: look there first. */
@@ -200,8 +201,7 @@ find_mark(const JobqSlotRef *ref)
 	}
 	for (int i = nops - 1; i >= 0; i--)
 	{
-		if (ops[i].kind == OP_MARK && ops[i].ref.gen == ref->gen &&
-			ops[i].ref.ticket == ref->ticket)
+		if (is_mark_of(i, ref))
 			return i;
 	}
 	return -1;

@@ -250,13 +250,12 @@ remember(const CachedQueue *read)
 	return cached;
 }
 
-/* Copy out, with what the current effective role may do. */
+/* Copy out, with what a role may do. */
 static void
-hand_out(const CachedQueue *cached, JobqQueue *queue)
+hand_out(const CachedQueue *cached, Oid role, JobqQueue *queue)
 {
 	*queue = cached->queue;
-	queue->my_privileges = jobq_role_privileges(GetUserId(),
-												cached->queue.owner,
+	queue->my_privileges = jobq_role_privileges(role, cached->queue.owner,
 												cached->grantees,
 												cached->privileges,
 												cached->ngrants);
@@ -267,7 +266,8 @@ hand_out(const CachedQueue *cached, JobqQueue *queue)
  * we saw is right for this call then, but may be stale for the next.
  */
 static bool
-load(AttrNumber attno, RegProcedure equal, Datum value, JobqQueue *queue)
+load(AttrNumber attno, RegProcedure equal, Datum value, Oid role,
+	 JobqQueue *queue)
 {
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext,
 											   "jobq queue load",
@@ -280,7 +280,7 @@ load(AttrNumber attno, RegProcedure equal, Datum value, JobqQueue *queue)
 	{
 		if (cache_changes == jobq_catalog_changes())
 			(void) remember(cached);
-		hand_out(cached, queue);
+		hand_out(cached, role, queue);
 	}
 	MemoryContextDelete(work);
 	return cached != NULL;
@@ -297,22 +297,28 @@ jobq_queue_by_name(const char *name, JobqQueue *queue)
 	entry = hash_search(by_name, name, HASH_FIND, NULL);
 	if (entry == NULL)
 		return load(QUEUE_NAME, F_TEXTEQ,
-					PointerGetDatum(cstring_to_text(name)), queue);
-	hand_out(entry->cached, queue);
+					PointerGetDatum(cstring_to_text(name)), GetUserId(), queue);
+	hand_out(entry->cached, GetUserId(), queue);
 	return true;
 }
 
 bool
-jobq_queue_by_id(int32 queue_id, JobqQueue *queue)
+jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue)
 {
 	IdEntry    *entry;
 
 	freshen();
 	entry = hash_search(by_id, &queue_id, HASH_FIND, NULL);
 	if (entry == NULL)
-		return load(QUEUE_ID, F_INT4EQ, Int32GetDatum(queue_id), queue);
-	hand_out(entry->cached, queue);
+		return load(QUEUE_ID, F_INT4EQ, Int32GetDatum(queue_id), role, queue);
+	hand_out(entry->cached, role, queue);
 	return true;
+}
+
+bool
+jobq_queue_by_id(int32 queue_id, JobqQueue *queue)
+{
+	return jobq_queue_by_id_for(queue_id, GetUserId(), queue);
 }
 
 int
@@ -341,7 +347,7 @@ jobq_queue_list(JobqQueue **queues)
 		}
 		read_queue(tuple, desc, &cached.queue);
 		read_grants(&cached, snapshot);
-		hand_out(&cached, &(*queues)[n]);
+		hand_out(&cached, GetUserId(), &(*queues)[n]);
 		pfree(cached.grantees);
 		pfree(cached.privileges);
 		n++;

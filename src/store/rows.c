@@ -1,5 +1,5 @@
 /*
- * rows.c: writes and reads rows of belt and shelf through the table and index
+ * rows.c: writes and reads rows of our tables through the table and index
  * access methods, without the executor. Fires no trigger and checks no
  * privilege or constraint; must never update a row.
  */
@@ -113,11 +113,15 @@ insert_index_entry(Relation rel, Relation index, IndexInfo *info,
 				 false, info);
 }
 
-/* Belt rows do not take part in logical replication; the shelf is ordinary. */
+/*
+ * Belt rows do not take part in logical replication; shelf and unique keys are
+ * ordinary tables.
+ */
 static bool
 is_belt(Relation rel)
 {
-	return RelationGetRelid(rel) != jobq_table_oid(JOBQ_TABLE_SHELF);
+	return RelationGetRelid(rel) != jobq_table_oid(JOBQ_TABLE_SHELF) &&
+		RelationGetRelid(rel) != jobq_table_oid(JOBQ_TABLE_UKEY);
 }
 
 static void

@@ -130,6 +130,23 @@ jobq_shelf_take(int64 id, bool dead_too, JobqRow *row)
 }
 
 bool
+jobq_shelf_look(int64 id, JobqRow *row, TransactionId *busy)
+{
+	Relation	rel = open_shelf(AccessShareLock);
+	SnapshotData dirty;
+	ItemPointerData tid;
+	bool		touched;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	found = find_with(rel, &dirty, id, row, &tid, &touched);
+	*busy = !found ? InvalidTransactionId :
+		TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	table_close(rel, NoLock);
+	return found;
+}
+
+bool
 jobq_shelf_read(int64 id, JobqRow *row)
 {
 	Relation	rel = open_shelf(AccessShareLock);

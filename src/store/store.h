@@ -29,6 +29,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_INSTALLATION,
 	JOBQ_TABLE_CLASS,
 	JOBQ_TABLE_RESTORED,
+	JOBQ_TABLE_UKEY,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -124,6 +125,9 @@ typedef struct JobqQueue
 /* Look a queue up; false when there is none. No privilege is demanded. */
 extern bool jobq_queue_by_name(const char *name, JobqQueue *queue);
 extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
+
+/* The same; my_privileges are those of this role. */
+extern bool jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue);
 
 /* All queues of this database, palloc'd; the number comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
@@ -279,7 +283,7 @@ extern Oid	jobq_belt_oid(int32 epoch, JobqBeltKind kind);	/* or InvalidOid */
 /* ---- rows.c: rows without the executor ---- */
 
 /*
- * Append rows to a table of ours (belt or shelf) and its indexes, without the
+ * Append rows to a table of ours (belt, shelf, keys) and its indexes, without the
  * executor. The caller holds RowExclusiveLock; locks stay to commit. tid may
  * be NULL. ERROR 23505 when a unique index objects.
  */
@@ -481,6 +485,12 @@ extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
 
 /* Read only; committed or our own. */
 extern bool jobq_shelf_read(int64 id, JobqRow *row);
+
+/*
+ * The same, and which other transaction is about to take the row off the
+ * shelf, or has put it there and is about to commit; Invalid: none.
+ */
+extern bool jobq_shelf_look(int64 id, JobqRow *row, TransactionId *busy);
 
 /* ---- shelfdue.c ---- */
 

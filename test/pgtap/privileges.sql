@@ -55,6 +55,7 @@ INSERT INTO sample VALUES
 	('grant_queue(text, text, text[])', $$SELECT jobq.grant_queue('pt', 'jt_super', '{read}')$$),
 	('revoke_queue(text, text, text[])', $$SELECT jobq.revoke_queue('pt', 'jt_super', '{read}')$$),
 	('enqueue(text, jsonb, text, int, timestamptz, interval, int, text, text, text, text, interval, interval, timestamptz, jsonb)', $$SELECT jobq.enqueue('pt')$$),
+	('enqueue_unique(text, jsonb, text, int, timestamptz, interval, int, text, text, text, text, interval, interval, timestamptz, jsonb)', $$SELECT jobq.enqueue_unique('pt', unique_key => 'k')$$),
 	('enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, text, timestamptz, jsonb)', $$SELECT jobq.enqueue_many('pt', '{1,2}')$$),
 	('enqueue_jobs(jsonb)', $$SELECT jobq.enqueue_jobs('[{"queue": "pt"}]')$$),
 	('dequeue(text, bigint, interval, text)', $$SELECT jobq.dequeue('pt')$$),
@@ -315,7 +316,7 @@ SELECT set_eq($$
 		WHERE relnamespace = 'jobq'::regnamespace
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
-		'queue_acl', 'class', 'epoch', 'epoch_total', 'shelf', 'lease_mark',
+		'queue_acl', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
 		'schedule', 'schedule_schedule_id_seq', 'number_block'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$

@@ -361,6 +361,15 @@ BEGIN
 		FROM (SELECT DISTINCT id, headers FROM job WHERE headers ? 'dead_letter') c
 		GROUP BY headers->'dead_letter'->>'id' HAVING count(*) > 1;
 
+	-- who holds a key while it is live shares it with nobody
+	RETURN QUERY SELECT format('a unique key of queue %s has %s live jobs',
+			u.queue_id, count(DISTINCT u.id))
+		FROM jobq.ukey u WHERE u.unique_while = 'l' AND (EXISTS
+			(SELECT FROM job j WHERE j.id = u.id AND NOT EXISTS
+				(SELECT FROM outcome o WHERE o.ticket = j.ticket))
+			OR EXISTS (SELECT FROM shelf s WHERE s.id = u.id AND s.state IN ('s', 'r')))
+		GROUP BY u.queue_id, u.key, u.scope HAVING count(DISTINCT u.id) > 1;
+
 	-- what clients know
 	RETURN QUERY SELECT format('job %s was enqueued and is nowhere', id)
 		FROM (SELECT id FROM audit.ledger
