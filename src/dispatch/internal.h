@@ -60,6 +60,12 @@ jobq_part_is(const JobqPart *part, uint32 gen, int32 queue_id)
 		part->queue_id == queue_id;
 }
 
+/* The same with its lock held exclusive, or NULL and no lock. */
+extern JobqPart *jobq_part_lock(JobqDb *db, uint32 gen, int32 queue_id);
+
+/* Under its lock: these are the queue's rules now. */
+extern void jobq_part_follow(JobqPart *part, const JobqRules *rules);
+
 /*
  * The same for a part that the caller got earlier: it may have been freed
  * and given to another queue since then.

@@ -154,21 +154,37 @@ count_state(JobqPart *part, JobqSlotState state, int delta)
 		case SLOT_ROLLED_BACK:
 			part->rolled_back += delta;
 			break;
+		case SLOT_GRACE:
+			part->grace += delta;
+			break;
 		case SLOT_FREE:
 		case SLOT_LINKING:
-		case SLOT_GRACE:
 			break;
 	}
 }
 
-/* The slot must not be linked: its state says in which tree it is. */
+static bool
+is_delivered(JobqSlotState state)
+{
+	return state == SLOT_RUNNING || state == SLOT_ROLLED_BACK ||
+		state == SLOT_GRACE;
+}
+
+/*
+ * The slot must not be linked: its state says in which tree it is. Its lease
+ * is that of the delivery that begins or ends.
+ */
 void
 jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
 {
+	JobqPart   *part = jobq_slot_part(slot);
+
 	Assert(!(slot->flags & SLOT_LINKED));
-	count_state(jobq_slot_part(slot), slot->state, -1);
+	if (slot->l.probe)
+		part->limits.probes += is_delivered(state) - is_delivered(slot->state);
+	count_state(part, slot->state, -1);
 	slot->state = state;
-	count_state(jobq_slot_part(slot), state, 1);
+	count_state(part, state, 1);
 }
 
 /* ---- free slots ---- */
