@@ -218,6 +218,7 @@ jobq_sql_enqueue(PG_FUNCTION_ARGS)
 	fill_row(fcinfo, ENQUEUE_HEADERS, &queue, now, &row);
 	set_expires_at(fcinfo, ENQUEUE_EXPIRES_AT, &queue, &row);
 	set_payload(&row, payload);
+	jobq_admit(&session, &queue, &row, 1);
 	PG_RETURN_INT64(jobq_enqueue_row(&session, &queue, &row, now));
 }
 
@@ -280,6 +281,7 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 		rows[i] = model;
 		set_payload(&rows[i], payloads[i]);
 	}
+	jobq_admit(&session, &queue, rows, n);
 	jobq_enqueue_rows(&session, &queue, rows, n, now, ids);
 	for (int i = 0; i < n; i++)
 		datums[i] = Int64GetDatum(ids[i]);

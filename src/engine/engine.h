@@ -101,7 +101,20 @@ extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 /* Wait for transactions that have enqueued there and keep new ones out. */
 extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
 
+/* ---- limit.c ---- */
+
+/*
+ * Let rows that are to be enqueued in, or raise JQ005 or JQ006: all of them or
+ * none. For what is enqueued by a call, and is new.
+ */
+extern void jobq_admit(const JobqSession *session, const JobqQueue *queue,
+					   const JobqRow *rows, int nrows);
+
 /* ---- claim.c ---- */
+
+/* The queue's part; waits for one to get free, and raises JQ009. */
+extern JobqPart *jobq_await_part(const JobqSession *session,
+								 const JobqQueue *queue);
 
 typedef struct JobqDelivery
 {

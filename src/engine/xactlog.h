@@ -25,6 +25,9 @@ typedef enum JobqOpKind
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
+	OP_ADMITTED,				/* jobs were let into a queue with limits */
+	OP_VERDICT,					/* a circuit breaker's probe has passed, or
+								 * not */
 	OP_QUEUE_DROPPED
 } JobqOpKind;
 
@@ -43,7 +46,11 @@ typedef struct JobqOp
 	JobqOwnState own_state;
 	int32		queue_id;
 	JobqCounter counter;
-	int64		delta;
+	int64		delta;			/* OP_MARK: 1 = it runs, and commits or aborts
+								 * with us only */
+	const JobqAdmission *admission; /* OP_ADMITTED */
+	bool		probe;			/* OP_OWN_CLAIM */
+	bool		passed;			/* OP_VERDICT */
 	JobqKey		first;			/* OP_SPILL */
 	uint64		since;			/* OP_PUBLISH, from before commit on */
 	bool		claimer;		/* OP_PUBLISH: announced as running */
