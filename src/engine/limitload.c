@@ -77,6 +77,8 @@ typedef struct Load
 	int32		epoch;			/* that is being looked at */
 	List	   *probes;			/* ProbeClaim, of this epoch */
 	HTAB	   *ids;			/* of the jobs in enqueued */
+	MemoryContext context;		/* of all this */
+	JobqRowHandler handler;		/* of the present query */
 } Load;
 
 typedef bool (*HasLimit) (const JobqQueue *queue);
@@ -181,6 +183,25 @@ longest_period(const Load *load)
 	return longest;
 }
 
+/* What a row leaves behind outlives the query. */
+static void
+take_row(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	Load	   *load = state;
+	MemoryContext old = MemoryContextSwitchTo(load->context);
+
+	load->handler(tuple, desc, load);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+run_query(Load *load, const char *text, int nargs, Oid *types, Datum *values,
+		  JobqRowHandler handler)
+{
+	load->handler = handler;
+	jobq_keeper_query(text, nargs, types, values, take_row, load);
+}
+
 /* Run a query about the queues that have such a limit, since a time. */
 static void
 query(Load *load, const char *text, HasLimit has, TimestampTz since,
@@ -190,7 +211,7 @@ query(Load *load, const char *text, HasLimit has, TimestampTz since,
 	Datum		values[2] = {queue_ids(load, has), TimestampTzGetDatum(since)};
 
 	if (values[0] != (Datum) 0)
-		jobq_keeper_query(text, 2, types, values, handler, load);
+		run_query(load, text, 2, types, values, handler);
 }
 
 /* Room for one more in an array of elements of this size. */
@@ -270,7 +291,7 @@ take_running(Load *load, Limited *limited)
 						 limited->queue.queue_id, &now) || now.running == 0)
 		return;
 	slots = palloc_extended(sizeof(JobqSlot) * now.running, MCXT_ALLOC_HUGE);
-	n = jobq_due_leases(limited->part, load->session->gen, DT_NOEND,
+	n = jobq_due_leases(limited->part, load->session->gen, DT_NOEND - 1,
 						(int) now.running, slots, &next);
 	for (int i = 0; i < n; i++)
 		add_taken(limited, load->now, slots[i].l.claimed_at);
@@ -352,10 +373,10 @@ read_probes(Load *load)
 	load->probes = NIL;
 	if (queue_ids(load, has_breaker) == (Datum) 0)
 		return;
-	jobq_keeper_query(psprintf("SELECT c.claimed_at, c.tickets"
-							   " FROM jobq.claim_%d c WHERE c.flag = 'p'",
-							   load->epoch),
-					  0, NULL, NULL, take_probe_claim, load);
+	run_query(load, psprintf("SELECT c.claimed_at, c.tickets"
+							 " FROM jobq.claim_%d c WHERE c.flag = 'p'",
+							 load->epoch),
+			  0, NULL, NULL, take_probe_claim);
 	if (load->probes == NIL)
 		return;
 	tickets = palloc(sizeof(Datum) * list_length(load->probes));
@@ -365,12 +386,12 @@ read_probes(Load *load)
 												sizeof(int64),
 												FLOAT8PASSBYVAL,
 												TYPALIGN_DOUBLE));
-	jobq_keeper_query(psprintf("SELECT o.queue_id, o.ticket, o.finished_at,"
-							   " o.attempt_outcome FROM jobq.outcome_%d o"
-							   " WHERE o.ticket = ANY ($1)"
-							   " AND o.attempt_outcome IS NOT NULL",
-							   load->epoch),
-					  1, types, values, take_probe, load);
+	run_query(load, psprintf("SELECT o.queue_id, o.ticket, o.finished_at,"
+							 " o.attempt_outcome FROM jobq.outcome_%d o"
+							 " WHERE o.ticket = ANY ($1)"
+							 " AND o.attempt_outcome IS NOT NULL",
+							 load->epoch),
+			  1, types, values, take_probe);
 }
 
 static int
@@ -606,7 +627,8 @@ read_epochs(Load *load)
 void
 jobq_load_limits(const JobqSession *session)
 {
-	Load		load = {.session = session,.now = jobq_now()};
+	Load		load = {.session = session,.now = jobq_now(),
+	.context = CurrentMemoryContext};
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(int64)};
 
 	find_queues(&load);
