@@ -66,7 +66,7 @@ suite_unit() {
 		name=$(basename "$file" _test.c)
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
-			-Isrc/src -o "out/${name}_test" "$file" src/src/*/"$name.c"
+			-Isrc/src -o "out/${name}_test" "$file" "src/$(ls src/*/"$name.c")"
 		as_server "out/${name}_test" || status=1
 	done < <(suite_files unit)
 	return "$status"

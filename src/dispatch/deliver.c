@@ -117,6 +117,7 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		jobq_limits_taken(part, n, take->lease->claimed_at);
 	if (n > 0)
 		take->fresh = false;
+	take->limited = take->limited && n == room;
 	*more = n == max || naside == JOBQ_CHUNK;
 	*db = part->db;
 	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);

@@ -110,6 +110,11 @@ extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
 extern void jobq_admit(const JobqSession *session, const JobqQueue *queue,
 					   const JobqRow *rows, int nrows);
 
+/* ---- limitload.c ---- */
+
+/* For how long, in us, must be known what has happened in a queue? */
+extern int64 jobq_limits_period(const JobqQueue *queue);
+
 /* ---- claim.c ---- */
 
 /* The queue's part; waits for one to get free, and raises JQ009. */

@@ -12,7 +12,6 @@
 
 #include "engine/belts.h"
 #include "engine/epochlist.h"
-#include "engine/limit.h"
 #include "guc.h"
 #include "pause.h"
 

@@ -11,9 +11,6 @@
 extern void jobq_admission_key(JobqPer per, Oid role, const text *group,
 							   uint64 *key);
 
-/* For how long, in us, must be known what has happened in a queue? */
-extern int64 jobq_limits_period(const JobqQueue *queue);
-
 /*
  * Once the running tickets are in memory: what was taken, has failed and was
  * enqueued lately in queues with limits, and who is in grace there.
