@@ -268,7 +268,7 @@ decide(JobqPart *part, JobqAdmission *admission)
 	JobqWindow *window;
 	int32		number;
 
-	admission->at = now;
+	admission->now = now;
 	admission->used = waiting(part);
 	if (admission->max_depth > 0 &&
 		admission->used + admission->n > admission->max_depth)

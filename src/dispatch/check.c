@@ -209,7 +209,7 @@ check_part(Walk *walk, int index)
 	{
 		check_slot(walk, at, part);
 		states[jobq_slots[at].state]++;
-		if (jobq_slots[at].l.probe && jobq_slots[at].state != SLOT_LINKING)
+		if (jobq_slots[at].flags & SLOT_PROBE)
 			probes++;
 		if ((jobq_slots[at].flags & SLOT_LINKED) &&
 			(jobq_slots[at].flags & SLOT_START_WANTED))

@@ -173,6 +173,7 @@ typedef enum JobqSlotState
 #define SLOT_LINKED				0x10	/* in the ready or the lease tree */
 #define SLOT_ASIDE				0x20	/* linked, but as it has expired not in
 										 * the ready tree any more */
+#define SLOT_PROBE				0x80	/* counted in limits.probes */
 
 /* What makes a ticket dispatchable. */
 typedef struct JobqTicket
@@ -199,8 +200,7 @@ typedef struct JobqLease
 	int64		lease_for;		/* us, as taken */
 	Oid			claimed_by;
 	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
-	bool		probe;			/* the circuit breaker's; never changes while
-								 * it is delivered */
+	bool		probe;			/* the circuit breaker's */
 	char		worker[JOBQ_WORKER_MAX + 1];
 } JobqLease;
 

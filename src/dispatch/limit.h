@@ -112,8 +112,8 @@ typedef struct JobqAdmission
 	int32		max_depth;		/* 0 = no limit */
 	JobqRate	rate;
 	uint64		key[2];			/* counted together; 0, 0 = by queue */
-	TimestampTz at;				/* out: when they count; else when it is
-								 * refused */
+	TimestampTz now;			/* out: by the clock */
+	TimestampTz at;				/* out: when they count, see window.h */
 	int64		used;			/* out: of the limit that refuses it */
 	TimestampTz retry_at;		/* out: ADMIT_TOO_FAST */
 } JobqAdmission;

@@ -170,9 +170,19 @@ is_delivered(JobqSlotState state)
 		state == SLOT_GRACE;
 }
 
+/* A breaker's probe is one as long as it is delivered under its lease. */
+static void
+count_probe(JobqPart *part, JobqSlot *slot, bool probe)
+{
+	bool		counted = (slot->flags & SLOT_PROBE) != 0;
+
+	part->limits.probes += probe - counted;
+	slot->flags = probe ? slot->flags | SLOT_PROBE : slot->flags & ~SLOT_PROBE;
+}
+
 /*
- * The slot must not be linked: its state says in which tree it is. Its lease
- * is that of the delivery that begins or ends.
+ * The slot must not be linked: its state says in which tree it is. A delivery
+ * has its lease before it begins.
  */
 void
 jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
@@ -180,8 +190,8 @@ jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
 	JobqPart   *part = jobq_slot_part(slot);
 
 	Assert(!(slot->flags & SLOT_LINKED));
-	if (slot->l.probe)
-		part->limits.probes += is_delivered(state) - is_delivered(slot->state);
+	if (slot->l.probe || (slot->flags & SLOT_PROBE))
+		count_probe(part, slot, slot->l.probe && is_delivered(state));
 	count_state(part, slot->state, -1);
 	slot->state = state;
 	count_state(part, state, 1);
@@ -392,6 +402,8 @@ fill_slot(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
 {
 	static const JobqLease no_lease = {0};
 
+	if (slot->flags & SLOT_PROBE)
+		count_probe(jobq_slot_part(slot), slot, false);
 	slot->flags = 0;
 	slot->mark = InvalidTransactionId;
 	slot->claim_proc = -1;

@@ -336,7 +336,7 @@ fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
 }
 
 JobqPart *
-jobq_await_part(const JobqSession *session, const JobqQueue *queue)
+jobq_require_part(const JobqSession *session, const JobqQueue *queue)
 {
 	TimestampTz deadline = 0;
 	JobqPart   *part;
@@ -409,7 +409,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return deliveries;
-	call.part = jobq_await_part(session, queue);
+	call.part = jobq_require_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
 	fill_lease(&call, lease_for, worker);
@@ -493,7 +493,7 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return NIL;
-	part = jobq_await_part(session, queue);
+	part = jobq_require_part(session, queue);
 	for (bool first = true; n > 0 && list_length(found) < max; first = false)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -54,6 +54,10 @@ JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
  */
 extern void jobq_await_settle(const JobqSession *session);
 
+/* The queue's part; JQ009 when there is no room for it. */
+extern JobqPart *jobq_require_part(const JobqSession *session,
+								   const JobqQueue *queue);
+
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 
@@ -105,10 +109,11 @@ extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
 
 /*
  * Let rows that are to be enqueued in, or raise JQ005 or JQ006: all of them or
- * none. For what is enqueued by a call, and is new.
+ * none. Where there is a limit, they are enqueued at the time it says. For
+ * what is enqueued by a call, and is new.
  */
 extern void jobq_admit(const JobqSession *session, const JobqQueue *queue,
-					   const JobqRow *rows, int nrows);
+					   JobqRow *rows, int nrows);
 
 /* ---- limitload.c ---- */
 
@@ -117,9 +122,6 @@ extern int64 jobq_limits_period(const JobqQueue *queue);
 
 /* ---- claim.c ---- */
 
-/* The queue's part; waits for one to get free, and raises JQ009. */
-extern JobqPart *jobq_await_part(const JobqSession *session,
-								 const JobqQueue *queue);
 
 typedef struct JobqDelivery
 {

@@ -114,7 +114,7 @@ refuse_too_many(const JobqQueue *queue, const JobqAdmission *admission)
 JOBQ_NORETURN static void
 refuse_too_fast(const JobqQueue *queue, const JobqAdmission *admission)
 {
-	int64		wait = Max(admission->retry_at - admission->at, 0);
+	int64		wait = Max(admission->retry_at - admission->now, 0);
 	int64		limit = queue->enqueue_limit.rate.limit;
 
 	ereport(ERROR,
@@ -131,8 +131,8 @@ refuse_too_fast(const JobqQueue *queue, const JobqAdmission *admission)
 
 /* ---- letting in ---- */
 
-/* n jobs that count together. */
-static void
+/* n jobs that count together; when. */
+static TimestampTz
 admit(const JobqSession *session, const JobqQueue *queue, JobqPart *part,
 	  const uint64 *key, int n)
 {
@@ -152,7 +152,7 @@ admit(const JobqSession *session, const JobqQueue *queue, JobqPart *part,
 	{
 		case ADMIT_OK:
 			jobq_xact_admitted(session, queue->queue_id, admission);
-			return;
+			return admission->now;
 		case ADMIT_FULL:
 			refuse_full(queue, admission);
 		case ADMIT_TOO_FAST:
@@ -163,54 +163,79 @@ admit(const JobqSession *session, const JobqQueue *queue, JobqPart *part,
 	jobq_raise_not_ready();
 }
 
-static int
-compare_keys(const void *a, const void *b)
+static void
+set_enqueued_at(JobqRow *row, TimestampTz when)
 {
-	return memcmp(a, b, sizeof(uint64) * 2);
+	row->values[JOB_ENQUEUED_AT] = TimestampTzGetDatum(when);
+}
+
+/* A row and its group. */
+typedef struct Member
+{
+	uint64		key[2];
+	JobqRow    *row;
+} Member;
+
+static int
+compare_members(const void *a, const void *b)
+{
+	return memcmp(((const Member *) a)->key, ((const Member *) b)->key,
+				  sizeof(uint64) * 2);
 }
 
 /* By group: those of the same one together. */
 static void
 admit_groups(const JobqSession *session, const JobqQueue *queue,
-			 JobqPart *part, const JobqRow *rows, int nrows)
+			 JobqPart *part, JobqRow *rows, int nrows)
 {
-	uint64		(*keys)[2] = palloc_extended(sizeof(*keys) * nrows,
-											 MCXT_ALLOC_HUGE);
+	Member	   *members = palloc_extended(sizeof(Member) * nrows,
+										  MCXT_ALLOC_HUGE);
 	int			to;
 
 	for (int i = 0; i < nrows; i++)
+	{
+		members[i].row = &rows[i];
 		jobq_admission_key(JOBQ_PER_GROUP, InvalidOid,
 						   rows[i].nulls[JOB_GROUP_KEY] ? NULL :
 						   DatumGetTextPP(rows[i].values[JOB_GROUP_KEY]),
-						   keys[i]);
-	qsort(keys, nrows, sizeof(*keys), compare_keys);
+						   members[i].key);
+	}
+	qsort(members, nrows, sizeof(Member), compare_members);
 	for (int from = 0; from < nrows; from = to)
 	{
+		TimestampTz when;
+
 		to = from + 1;
-		while (to < nrows && compare_keys(keys[from], keys[to]) == 0)
+		while (to < nrows && compare_members(&members[from],
+											 &members[to]) == 0)
 			to++;
-		admit(session, queue, part, keys[from], to - from);
+		when = admit(session, queue, part, members[from].key, to - from);
+		for (int i = from; i < to; i++)
+			set_enqueued_at(members[i].row, when);
 	}
-	pfree(keys);
+	pfree(members);
 }
 
 void
 jobq_admit(const JobqSession *session, const JobqQueue *queue,
-		   const JobqRow *rows, int nrows)
+		   JobqRow *rows, int nrows)
 {
 	const JobqEnqueueLimit *limit = &queue->enqueue_limit;
 	JobqPart   *part;
+	TimestampTz when;
 	uint64		key[2];
 
 	if (queue->max_depth == 0 && limit->rate.limit == 0)
 		return;
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
-	part = jobq_await_part(session, queue);
+	part = jobq_require_part(session, queue);
 	if (limit->rate.limit > 0 && limit->per == JOBQ_PER_GROUP)
 	{
 		admit_groups(session, queue, part, rows, nrows);
 		return;
 	}
 	jobq_admission_key((JobqPer) limit->per, GetUserId(), NULL, key);
-	admit(session, queue, part, key, nrows);
+	when = admit(session, queue, part, key, nrows);
+	for (int i = 0; i < nrows; i++)
+		set_enqueued_at(&rows[i], when);
 }

@@ -199,6 +199,23 @@ is(take('rate'), 2, 'what was rolled back has been delivered');
 create('large', '{"rate_limit": {"limit": 3000, "period": "1 day"}}', 3500);
 is(take('large', 10000), 3000, 'a large rate');
 
+# The memory of what was taken comes from one pool, and goes back.
+sub places
+{
+	my ($used) = sql(q{SELECT detail FROM jobq.health() WHERE item = 'rate_limits'})
+	  =~ /^(\d+) of \d+ places/;
+
+	return $used;
+}
+
+my $places = places();
+create('long', '{"rate_limit": {"limit": 1000, "period": "1 day"}, "retention": 0}', 100);
+sql(q{DO 'BEGIN FOR i IN 1..80 LOOP PERFORM jobq.dequeue(''long''); COMMIT; END LOOP; END'});
+is(places(), $places + 3, 'eighty times need three places');
+sql(q{SELECT jobq.alter_queue('long', '{"rate_limit": null}')});
+is(take('long'), 20, 'no rate any more');
+is(places(), $places, 'and no places');
+
 # ---- max_depth ----
 
 create('depth', '{"max_depth": 5, "enqueue_limit": {"limit": 1000, "period": "1 day"}}', 3);

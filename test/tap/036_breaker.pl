@@ -108,20 +108,20 @@ is(take($queue, 3), 3, 'failures farther apart than the window do not open it');
 
 # ---- half-open ----
 
-$queue = create('700 ms');
+$queue = create('1500 ms');
 open_breaker($queue);
 my $opened = sql("SELECT max(finished_at) FROM jobq.history WHERE queue = '$queue'");
 $opened = sql("SELECT max(died_at) FROM jobq.shelf") if $opened eq '';
 is(take($queue), 0, 'open');
 await_take($queue, 'one probe, then');
 is(take($queue), 0, 'and only one');
-ok(sql("SELECT claimed_at - '$opened'::timestamptz >= '690 ms' FROM
+ok(sql("SELECT claimed_at - '$opened'::timestamptz >= '1490 ms' FROM
 	(SELECT max(started_at) AS claimed_at FROM jobq.jobs j, jobq.attempts(j.id)
 	 WHERE queue = '$queue') x") eq 't', 'not before its time');
 sql('SELECT jobq.complete(' . join(',', running($queue)) . ')');
 is(take($queue, 3), 3, 'when it has completed the breaker is closed');
 
-$queue = create('700 ms');
+$queue = create('1500 ms');
 open_breaker($queue);
 await_take($queue, 'a probe');
 sql('SELECT jobq.fail(' . join(',', running($queue)) . ')');
@@ -151,9 +151,9 @@ await_take($queue, 'until its lease is lost, and then for a while');
 # A transaction that has taken the probe.
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->query_safe('SET client_min_messages = error');
-$queue = create('400 ms');
+$queue = create('1500 ms');
 open_breaker($queue);
-usleep(450_000);
+usleep(1_550_000);
 is($session->query_safe("BEGIN; SELECT count(*) FROM jobq.dequeue('$queue', 5)"),
 	1, 'a probe in a transaction');
 is(take($queue), 0, 'is the only one');
@@ -225,6 +225,8 @@ usleep(250_000);
 is(take($probing), 1, 'a probe runs');
 is(end_jobs($passed, $COMPLETE, 1), 1, 'another one passes');
 is(end_jobs($passed, $FAIL, 1), 1, 'and one job fails after it');
+sql(qq{SELECT jobq.alter_queue('$passed', '{"circuit_breaker":
+	{"failures": 2, "window": "1 h", "open": "1 h"}}')});
 is(take($failed), 1, 'a third one');
 sql(qq{SELECT jobq.alter_queue('$failed', '{"circuit_breaker":
 	{"failures": 2, "window": "1 h", "open": "1 h"}}')});
