@@ -25,26 +25,12 @@ typedef struct Times
 	int			size;
 } Times;
 
-typedef struct Failure
-{
-	TimestampTz finished_at;
-	TimestampTz claimed_at;
-} Failure;
-
 /* One job let in. */
 typedef struct Enqueued
 {
 	TimestampTz at;
 	uint64		key[2];
 } Enqueued;
-
-/* The newest probe of a breaker that has ended. */
-typedef struct Probe
-{
-	TimestampTz claimed_at;		/* 0 = there was none */
-	TimestampTz finished_at;
-	char		attempt_outcome;
-} Probe;
 
 /* A claim of a probe, in the epoch that is being looked at. */
 typedef struct ProbeClaim
@@ -59,10 +45,10 @@ typedef struct Limited
 	JobqQueue	queue;
 	JobqPart   *part;
 	Times		taken;
-	Failure    *failures;
+	JobqFailure *failures;
 	int			nfailures;
 	int			failures_size;
-	Probe		probe;
+	JobqProbeEnd	probe;
 	Enqueued   *enqueued;
 	int			nenqueued;
 	int			enqueued_size;
@@ -240,21 +226,13 @@ add_taken(Limited *limited, TimestampTz now, TimestampTz at)
 	taken->at[taken->n++] = at;
 }
 
-static bool
-is_failure(char attempt_outcome)
-{
-	return attempt_outcome == ATTEMPT_FAILED ||
-		attempt_outcome == ATTEMPT_LEASE_EXPIRED ||
-		attempt_outcome == ATTEMPT_ROLLED_BACK;
-}
-
 static void
 add_failure(Limited *limited, TimestampTz claimed_at, TimestampTz finished_at)
 {
-	Failure    *failure;
+	JobqFailure *failure;
 
 	limited->failures = grow(limited->failures, limited->nfailures,
-							 &limited->failures_size, sizeof(Failure));
+							 &limited->failures_size, sizeof(JobqFailure));
 	failure = &limited->failures[limited->nfailures++];
 	failure->claimed_at = claimed_at;
 	failure->finished_at = finished_at;
@@ -274,7 +252,7 @@ take_outcome(HeapTuple tuple, TupleDesc desc, void *state)
 	finished_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 3, NULL));
 	add_taken(limited, load->now, claimed_at);
 	if (has_breaker(&limited->queue) &&
-		is_failure(DatumGetChar(jobq_row_value(tuple, desc, 4, NULL))))
+		jobq_is_failure(DatumGetChar(jobq_row_value(tuple, desc, 4, NULL))))
 		add_failure(limited, claimed_at, finished_at);
 }
 
@@ -394,83 +372,31 @@ read_probes(Load *load)
 			  1, types, values, take_probe);
 }
 
-static int
-compare_failures(const void *a, const void *b)
-{
-	const Failure *x = a;
-	const Failure *y = b;
-
-	return (x->finished_at > y->finished_at) -
-		(x->finished_at < y->finished_at);
-}
-
-/* What the newest probe has left behind; 0 = closed. */
-static TimestampTz
-after_probe(const Probe *probe, int64 open)
-{
-	if (probe->claimed_at == 0 ||
-		probe->attempt_outcome == ATTEMPT_COMPLETED)
-		return 0;
-	return is_failure(probe->attempt_outcome) ? probe->finished_at + open :
-		probe->finished_at;
-}
-
-/*
- * The failures since then, in order. One of a job that was taken when the
- * breaker was half-open was a probe's, rolled back.
- */
-static void
-replay(Limited *limited, Times *closed, TimestampTz *open_until)
-{
-	const JobqBreaker *breaker = &limited->queue.rules.breaker;
-	int			first = 0;
-
-	*open_until = after_probe(&limited->probe, breaker->open);
-	for (int i = 0; i < limited->nfailures; i++)
-	{
-		const Failure *failure = &limited->failures[i];
-
-		if (failure->finished_at <= limited->probe.finished_at)
-			continue;
-		if (*open_until != 0)
-		{
-			if (failure->claimed_at >= *open_until)
-				*open_until = failure->finished_at + breaker->open;
-			continue;
-		}
-		closed->at[closed->n++] = failure->finished_at;
-		while (closed->at[first] < failure->finished_at - breaker->window)
-			first++;
-		if (closed->n - first >= breaker->failures)
-			*open_until = failure->finished_at + breaker->open;
-	}
-	closed->at += first;
-	closed->n = *open_until == 0 ? closed->n - first : 0;
-}
-
 static void
 load_breaker(Load *load, Limited *limited)
 {
-	Times		closed = {0};
+	TimestampTz *closed = palloc_extended(sizeof(TimestampTz) *
+										  Max(limited->nfailures, 1),
+										  MCXT_ALLOC_HUGE);
+	int			nclosed;
 	TimestampTz open_until;
 	JobqPart	now;
 
-	qsort(limited->failures, limited->nfailures, sizeof(Failure),
-		  compare_failures);
-	closed.at = palloc_extended(sizeof(TimestampTz) *
-								Max(limited->nfailures, 1), MCXT_ALLOC_HUGE);
-	replay(limited, &closed, &open_until);
+	open_until = jobq_breaker_replay(&limited->queue.rules.breaker,
+									 &limited->probe, limited->failures,
+									 limited->nfailures, closed, &nclosed);
 	/* its probe is running: then it is half-open */
 	if (jobq_part_stats(load->session->db, load->session->gen,
 						limited->queue.queue_id, &now) &&
 		now.limits.probes > 0)
 	{
 		open_until = load->now;
-		closed.n = 0;
+		nclosed = 0;
 	}
 	jobq_limits_load_breaker(limited->part, load->session->gen,
-							 &limited->queue.rules, closed.at, closed.n,
+							 &limited->queue.rules, closed, nclosed,
 							 open_until);
+	pfree(closed);
 }
 
 /* ---- enqueued jobs ---- */
