@@ -65,4 +65,16 @@ typedef struct JobqRules
 	JobqBreaker breaker;
 } JobqRules;
 
+/*
+ * Do they ever keep back a job that comes next? Then deliveries are logged,
+ * and must not be lost in a crash.
+ */
+static inline bool
+jobq_rules_limit(const JobqRules *rules)
+{
+	return rules->max_active > 0 || rules->group_limit > 0 ||
+		rules->rate_limit.limit > 0 || rules->group_rate_limit.limit > 0 ||
+		rules->breaker.failures > 0;
+}
+
 #endif							/* JOBQ_RULES_H */

@@ -198,6 +198,22 @@ report_databases(ReturnSetInfo *rsinfo, const Facts *facts)
 				full ? "Raise jobq.max_databases and restart the server before another database is to have the extension." : NULL);
 }
 
+/* Where there is no room capacity comes back later than it could. */
+static void
+report_windows(ReturnSetInfo *rsinfo)
+{
+	int32		all;
+	int32		used = jobq_window_free_chunks(&all);
+	bool		full;
+
+	used = all - used;
+	full = nearly_full(used, all);
+	jobq_report(rsinfo, "rate_limits", full ? JOBQ_WARNING : JOBQ_OK,
+				psprintf("%d of %d places for what rates and breakers count are taken.",
+						 used, all),
+				full ? "Raise jobq.max_live_jobs and restart the server, or have fewer large rates: without room they deliver less than they could." : NULL);
+}
+
 static void
 report_conflicts(ReturnSetInfo *rsinfo, const Facts *facts)
 {
@@ -290,6 +306,7 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_live_jobs(rsinfo, &facts);
 	report_queues(rsinfo, &facts);
 	report_databases(rsinfo, &facts);
+	report_windows(rsinfo);
 	report_conflicts(rsinfo, &facts);
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);

@@ -185,6 +185,7 @@ enqueue_one(FunctionCallInfo fcinfo, const char *what, JobqEnqueued *outcome)
 	if (unique_key == NULL)
 	{
 		*outcome = JOBQ_INSERTED;
+		jobq_admit(&session, &queue, &row, 1);
 		return jobq_enqueue_row(&session, &queue, &row, now);
 	}
 	return jobq_enqueue_unique(&session, &queue, &row, now, &unique, outcome);
@@ -273,6 +274,7 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 		rows[i] = model;
 		jobq_job_set_payload(payloads[i], &rows[i]);
 	}
+	jobq_admit(&session, &queue, rows, n);
 	jobq_enqueue_rows(&session, &queue, rows, n, now, ids);
 	for (int i = 0; i < n; i++)
 		datums[i] = Int64GetDatum(ids[i]);

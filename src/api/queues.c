@@ -243,6 +243,8 @@ alter(const JobqSession *session, const JobqQueue *queue,
 		class_id = jobq_class_get(wanted->retention);
 		jobq_xact_epoch_news(session);
 	}
+	if (jobq_limits_period(queue) != jobq_limits_period(wanted))
+		jobq_xact_epoch_news(session);
 	if (strcmp(queue->dead_letter, wanted->dead_letter) != 0)
 		prepare_dead_letter(queue->name, wanted->dead_letter, queue->owner);
 	connect_as_owner(&context);

@@ -181,6 +181,7 @@ check_part(Walk *walk, int index)
 	const JobqPart *part = &jobq_parts[index];
 	int64		states[SLOT_GRACE + 1] = {0};
 	int64		start_wanted = 0;
+	int64		probes = 0;
 
 	LWLockAcquire(part->lock, LW_SHARED);
 	walk_tree(walk, &jobq_ready_tree, part->ready_root, TREE_READY, index);
@@ -191,6 +192,8 @@ check_part(Walk *walk, int index)
 	{
 		check_slot(walk, at, part);
 		states[jobq_slots[at].state]++;
+		if (jobq_slots[at].flags & SLOT_PROBE)
+			probes++;
 		if ((jobq_slots[at].flags & SLOT_LINKED) &&
 			(jobq_slots[at].flags & SLOT_START_WANTED))
 			start_wanted++;
@@ -201,6 +204,10 @@ check_part(Walk *walk, int index)
 		wrong(walk, "count of running slots is wrong", part->running);
 	if (part->rolled_back != states[SLOT_ROLLED_BACK])
 		wrong(walk, "count of rolled-back slots is wrong", part->rolled_back);
+	if (part->grace != states[SLOT_GRACE])
+		wrong(walk, "count of cancelled slots is wrong", part->grace);
+	if (part->limits.probes < probes)
+		wrong(walk, "count of probes is wrong", part->limits.probes);
 	if (part->start_wanted != start_wanted)
 		wrong(walk, "count of wanted starts is wrong", part->start_wanted);
 	LWLockRelease(part->lock);

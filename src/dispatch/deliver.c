@@ -59,12 +59,17 @@ comes_before(const JobqPart *part, const JobqSlot *slot, const JobqTicket *t)
 	return jobq_key_before(&key, &other);
 }
 
-/* Whoever takes jobs brings the queue's present rules along. */
-static void
-follow_rules(JobqPart *part, const JobqRules *rules)
+/*
+ * Whoever takes jobs brings the queue's present rules along. How many of max
+ * may be taken.
+ */
+static int
+begin_take(JobqPart *part, JobqTake *take, int max)
 {
-	if (memcmp(&part->rules, rules, sizeof(JobqRules)) != 0)
-		part->rules = *rules;
+	jobq_part_follow(part, take->rules);
+	take->limited = false;
+	take->retry_at = JOBQ_NEVER;
+	return part->limits.on ? jobq_limits_room(part, take, max) : max;
 }
 
 /*
@@ -73,17 +78,17 @@ follow_rules(JobqPart *part, const JobqRules *rules)
  * more from disk, or to end jobs that have expired.
  */
 static int
-take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		  JobqTaken *taken, bool *more, int *db, bool *ask)
 {
 	int			n = 0;
 	int			naside = 0;
+	int			room = 0;
 
-	*more = false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen))
-		follow_rules(part, take->rules);
-	while (n < max && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
+		room = begin_take(part, take, max);
+	while (n < room && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
 		JobqSlot   *slot;
@@ -104,8 +109,8 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		}
 
 		jobq_slot_unlink(slot);
-		jobq_slot_set_state(slot, SLOT_RUNNING);
 		slot->l = *take->lease;
+		jobq_slot_set_state(slot, SLOT_RUNNING);
 		slot->flags |= SLOT_CLAIM_OPEN | take->flags;
 		slot->claim_proc = jobq_my_procno();
 		jobq_slot_link(slot);
@@ -116,6 +121,11 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		jobq_slot_fill_ref(slot, &taken[n].ref);
 		n++;
 	}
+	if (n > 0 && part->limits.on)
+		jobq_limits_taken(part, n, take->lease->claimed_at);
+	if (n > 0)
+		take->fresh = false;
+	take->limited = take->limited && n == room;
 	*more = n == max || naside == JOBQ_CHUNK;
 	*db = part->db;
 	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
@@ -124,7 +134,7 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 }
 
 int
-jobq_take(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		  JobqTaken *taken)
 {
 	int			n = 0;
@@ -149,6 +159,27 @@ jobq_take(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 			jobq_wake_keeper_by(&jobq_dbs[db], take->lease->expires_at);
 	}
 	return n;
+}
+
+bool
+jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take)
+{
+	bool		may = false;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is_mine(part, gen))
+		may = begin_take(part, take, 1) > 0;
+	if (may)
+	{
+		part->limits.own_running++;
+		if (take->lease->probe)
+			part->limits.probes++;
+		if (part->limits.on)
+			jobq_limits_taken(part, 1, take->lease->claimed_at);
+		take->fresh = false;
+	}
+	LWLockRelease(part->lock);
+	return may;
 }
 
 int
@@ -232,6 +263,29 @@ jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref)
 		jobq_wake_keeper(db);
 }
 
+/* A delivery of this slot was not handed out. */
+static void
+not_taken(const JobqSlot *slot)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+
+	if (part->limits.on)
+		jobq_limits_not_taken(part, slot->l.claimed_at);
+}
+
+void
+jobq_drop_taken(JobqDb *db, const JobqSlotRef *ref)
+{
+	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+
+	if (slot != NULL)
+	{
+		not_taken(slot);
+		jobq_slot_unlock(slot);
+	}
+	jobq_drop_stale(db, ref);
+}
+
 void
 jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 {
@@ -246,8 +300,9 @@ jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 	{
 		jobq_slot_unlink(slot);
 		slot->flags &= ~(SLOT_CLAIM_OPEN | SLOT_START_WANTED);
-		memset(&slot->l, 0, sizeof(slot->l));
+		not_taken(slot);
 		jobq_slot_set_state(slot, SLOT_READY);
+		memset(&slot->l, 0, sizeof(slot->l));
 		jobq_slot_part(slot)->counters[COUNT_AVAILABLE]++;
 		jobq_slot_link(slot);
 	}

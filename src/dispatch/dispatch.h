@@ -19,6 +19,7 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
+#include "dispatch/limit.h"
 #include "dispatch/tree.h"
 #include "rules.h"
 
@@ -106,6 +107,7 @@ typedef struct JobqDb
 	TimestampTz careful_until;	/* until then claims go through the keeper */
 	bool		lost_leases;	/* a running ticket found no slot: keeper, load
 								 * the running ones again */
+	bool		loading_leases; /* the keeper is about it */
 	bool		lost_parts;		/* a queue found no part: what a new part knows
 								 * of its queue begins on disk */
 	JobqPrepared prepared[JOBQ_MAX_PREPARED];
@@ -178,6 +180,7 @@ typedef enum JobqSlotState
 #define SLOT_LINKED				0x10	/* in the ready or the lease tree */
 #define SLOT_ASIDE				0x20	/* linked, but as it has expired not in
 										 * the ready tree any more */
+#define SLOT_PROBE				0x80	/* counted in limits.probes */
 
 /* What makes a ticket dispatchable. */
 typedef struct JobqTicket
@@ -204,6 +207,7 @@ typedef struct JobqLease
 	int64		lease_for;		/* us, as taken */
 	Oid			claimed_by;
 	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
+	bool		probe;			/* the circuit breaker's */
 	char		worker[JOBQ_WORKER_MAX + 1];
 } JobqLease;
 
@@ -248,7 +252,8 @@ typedef enum JobqCounter
  * A queue's part: everything under lock, except db, gen, queue_id and
  * closing, which change under control->lock and lock together.
  *
- * ready, running and rolled_back count slots by state, marked ones included;
+ * ready, running, rolled_back and grace count slots by state, marked ones
+ * included;
  * start_wanted counts only those in the lease tree.
  */
 typedef struct JobqPart
@@ -263,6 +268,7 @@ typedef struct JobqPart
 	int64		ready;
 	int64		running;
 	int64		rolled_back;
+	int64		grace;
 	int64		start_wanted;	/* slots the keeper must commit a claim for */
 	int64		counters[COUNT_N];
 	int32		expiry_root;
@@ -279,6 +285,7 @@ typedef struct JobqPart
 	TransactionId holder;		/* until it ends nothing is refilled */
 
 	JobqRules	rules;			/* as the last one who took jobs saw them */
+	JobqLimits	limits;
 
 	/*
 	 * What a step of priority is worth in the order that the ready tree and the
@@ -405,6 +412,16 @@ extern void jobq_db_shelf_walked(JobqDb *db, uint32 gen, TimestampTz run_at,
 /* A dead row's retention is over at `when`; wakes the keeper if it must. */
 extern void jobq_db_dead_due(JobqDb *db, TimestampTz when);
 
+/*
+ * Running tickets may be without a slot: then nobody knows how many run. Read
+ * without mutex.
+ */
+static inline bool
+jobq_db_lacks_leases(const JobqDb *db)
+{
+	return db->lost_leases || db->loading_leases;
+}
+
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
 
@@ -445,6 +462,11 @@ extern void jobq_reserve_numbers(JobqDb *db);
  */
 extern int64 jobq_try_take_lease(JobqDb *db, TimestampTz now);
 extern int64 jobq_lease_from_time(TimestampTz when);
+
+/* ---- windowpool.c ---- */
+
+/* Chunks of windows that are not in use, and how many there are. */
+extern int32 jobq_window_free_chunks(int32 *all);
 
 /* ---- part.c ---- */
 
@@ -529,9 +551,18 @@ extern bool jobq_claimer_is_coming(JobqDb *db, uint32 gen, int32 queue_id);
 typedef struct JobqTake
 {
 	const JobqTicket *before;
-	const JobqLease *lease;
+	JobqLease  *lease;			/* its times and probe are set anew where
+								 * there are limits, if it is fresh */
+	bool		fresh;			/* nothing was taken under it yet */
 	const JobqRules *rules;		/* the queue's, as the caller sees them */
+	int64		ending;			/* running jobs of the queue that the caller's
+								 * transaction is ending: their places are
+								 * its own */
 	uint8		flags;			/* SLOT_*, for the slots taken */
+	/* out */
+	bool		limited;		/* a limit was reached */
+	TimestampTz retry_at;		/* when it may be over by itself; JOBQ_NEVER =
+								 * when something happens */
 } JobqTake;
 
 typedef struct JobqTaken
@@ -541,8 +572,17 @@ typedef struct JobqTaken
 	bool		verify;			/* it may have ended */
 } JobqTaken;
 
-extern int	jobq_take(JobqPart *part, uint32 gen, int max,
-					  const JobqTake *take, JobqTaken *taken);
+extern int	jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
+					  JobqTaken *taken);
+
+/*
+ * May the transaction take a job that it has enqueued itself? Then it counts
+ * from now on, until jobq_own_released().
+ */
+extern bool jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take);
+
+/* A ticket that was taken has ended before: its slot goes. */
+extern void jobq_drop_taken(JobqDb *db, const JobqSlotRef *ref);
 
 /*
  * The same order without taking: tickets after *after (NULL: the first), also
@@ -603,6 +643,10 @@ extern void jobq_drop_marked(JobqDb *db, const JobqSlotRef *ref);
  * marked it; its lease is extended; it stays, cancelled, until grace is over.
  */
 extern void jobq_end(JobqDb *db, const JobqSlotRef *ref);
+
+/* Recovery: a job whose slot runs was cancelled, with grace until then. */
+extern void jobq_set_grace(JobqDb *db, const JobqSlotRef *ref,
+						   TimestampTz until);
 extern void jobq_extended(JobqDb *db, const JobqSlotRef *ref,
 						  TransactionId xid, TimestampTz expires_at);
 extern void jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,

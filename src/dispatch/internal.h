@@ -33,6 +33,11 @@ jobq_bucket(int db, int64 id)
 /* Wake every keeper that has jobs to load from disk. */
 extern void jobq_wake_refillers(void);
 
+/* ---- windowpool.c ---- */
+
+extern Size jobq_window_pool_size(void);
+extern void jobq_window_pool_startup(void);
+
 /* ---- part.c ---- */
 
 /* The part of a queue; NULL when there is none, or db has been reset. */
@@ -54,6 +59,12 @@ jobq_part_is(const JobqPart *part, uint32 gen, int32 queue_id)
 	return part->db >= 0 && !part->closing && part->gen == gen &&
 		part->queue_id == queue_id;
 }
+
+/* The same with its lock held exclusive, or NULL and no lock. */
+extern JobqPart *jobq_part_lock(JobqDb *db, uint32 gen, int32 queue_id);
+
+/* Under its lock: these are the queue's rules now. */
+extern void jobq_part_follow(JobqPart *part, const JobqRules *rules);
 
 /*
  * The same for a part that the caller got earlier: it may have been freed

@@ -189,6 +189,23 @@ jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 	jobq_unmark(db, ref, xid);
 }
 
+void
+jobq_set_grace(JobqDb *db, const JobqSlotRef *ref, TimestampTz until)
+{
+	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+
+	if (slot == NULL)
+		return;
+	if (slot->state == SLOT_RUNNING && !TransactionIdIsValid(slot->mark))
+	{
+		jobq_slot_unlink(slot);
+		slot->l.expires_at = until;
+		jobq_slot_set_state(slot, SLOT_GRACE);
+		jobq_slot_link(slot);
+	}
+	jobq_slot_unlock(slot);
+}
+
 bool
 jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy)
 {

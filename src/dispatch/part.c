@@ -130,6 +130,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->ready = 0;
 	part->running = 0;
 	part->rolled_back = 0;
+	part->grace = 0;
 	part->start_wanted = 0;
 	memset(part->counters, 0, sizeof(part->counters));
 	part->frontier = *frontier;
@@ -140,6 +141,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	memset(&part->rules, 0, sizeof(part->rules));
 	part->aging = 0;
 	part->aging_wanted = -1;
+	jobq_limits_reset(part);
 	pg_atomic_write_u64(&part->entries,
 						(pg_atomic_read_u64(&part->entries) + 2) &
 						~UINT64CONST(1));
@@ -161,6 +163,29 @@ jobq_part_find(JobqDb *db, uint32 gen, int32 queue_id)
 		part = NULL;
 	LWLockRelease(jobq_control->lock);
 	return part != NULL ? remember(part, gen, queue_id) : NULL;
+}
+
+JobqPart *
+jobq_part_lock(JobqDb *db, uint32 gen, int32 queue_id)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+
+	if (part == NULL)
+		return NULL;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id))
+		return part;
+	LWLockRelease(part->lock);
+	return NULL;
+}
+
+void
+jobq_part_follow(JobqPart *part, const JobqRules *rules)
+{
+	if (memcmp(&part->rules, rules, sizeof(JobqRules)) == 0)
+		return;
+	part->rules = *rules;
+	jobq_limits_follow(part);
 }
 
 /*
@@ -328,7 +353,11 @@ jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id, JobqCounter counter,
 		return;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is(part, gen, queue_id))
+	{
 		part->counters[counter] += delta;
+		if (counter == COUNT_FAILED && delta > 0)
+			jobq_limits_failed(part, (int) delta);
+	}
 	LWLockRelease(part->lock);
 }
 

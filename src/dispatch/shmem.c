@@ -73,6 +73,8 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(parts_size()));
 	size = add_size(size, MAXALIGN(slots_size()));
 	size = add_size(size, MAXALIGN(buckets_size()));
+	size = add_size(size, jobq_window_pool_size());
+	size = add_size(size, jobq_admit_shmem_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -125,6 +127,9 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
 		jobq_parts[i].expiry_root = JOBQ_NIL;
+		jobq_parts[i].limits.keys_root = JOBQ_NIL;
+		jobq_parts[i].limits.keys_oldest = JOBQ_NIL;
+		jobq_parts[i].limits.keys_newest = JOBQ_NIL;
 	}
 }
 
@@ -179,6 +184,8 @@ shmem_startup(void)
 	jobq_slots = ShmemInitStruct("pg_jobq slots", slots_size(), &found);
 	if (!found)
 		init_slots();
+	jobq_window_pool_startup();
+	jobq_admit_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -240,6 +247,7 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->dead_next = JOBQ_NEVER;
 	db->careful_until = 0;
 	db->lost_leases = false;
+	db->loading_leases = false;
 	db->lost_parts = false;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
 	{

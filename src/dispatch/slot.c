@@ -146,21 +146,47 @@ count_state(JobqPart *part, JobqSlotState state, int delta)
 		case SLOT_ROLLED_BACK:
 			part->rolled_back += delta;
 			break;
+		case SLOT_GRACE:
+			part->grace += delta;
+			break;
 		case SLOT_FREE:
 		case SLOT_LINKING:
-		case SLOT_GRACE:
 			break;
 	}
 }
 
-/* The slot must not be linked: its state says in which tree it is. */
+static bool
+is_delivered(JobqSlotState state)
+{
+	return state == SLOT_RUNNING || state == SLOT_ROLLED_BACK ||
+		state == SLOT_GRACE;
+}
+
+/* A breaker's probe is one as long as it is delivered under its lease. */
+static void
+count_probe(JobqPart *part, JobqSlot *slot, bool probe)
+{
+	bool		counted = (slot->flags & SLOT_PROBE) != 0;
+
+	part->limits.probes += probe - counted;
+	slot->flags = probe ? slot->flags | SLOT_PROBE : slot->flags & ~SLOT_PROBE;
+}
+
+/*
+ * The slot must not be linked: its state says in which tree it is. A delivery
+ * has its lease before it begins.
+ */
 void
 jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
 {
+	JobqPart   *part = jobq_slot_part(slot);
+
 	Assert(!(slot->flags & SLOT_LINKED));
-	count_state(jobq_slot_part(slot), slot->state, -1);
+	if (slot->l.probe || (slot->flags & SLOT_PROBE))
+		count_probe(part, slot, slot->l.probe && is_delivered(state));
+	count_state(part, slot->state, -1);
 	slot->state = state;
-	count_state(jobq_slot_part(slot), state, 1);
+	count_state(part, state, 1);
 }
 
 /* ---- free slots ---- */
@@ -370,6 +396,8 @@ jobq_slot_fill_ref(const JobqSlot *slot, JobqSlotRef *ref)
 static void
 fill_slot(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
 {
+	if (slot->flags & SLOT_PROBE)
+		count_probe(jobq_slot_part(slot), slot, false);
 	slot->flags = 0;
 	slot->mark = InvalidTransactionId;
 	slot->claim_proc = -1;

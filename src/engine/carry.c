@@ -34,8 +34,9 @@ write_claim(JobqBelts *belts, int32 epoch, const JobqLease *old, int64 ticket,
 	JobqLease	lease = *old;
 
 	lease.expires_at = lease.claimed_at + lease.lease_for;
-	(void) jobq_write_claim(belts, epoch, CLAIM_CARRY, &lease, &ticket, 1,
-							(Datum) 0, true, tid);
+	(void) jobq_write_claim(belts, epoch,
+							lease.probe ? CLAIM_PROBE : CLAIM_CARRY, &lease,
+							&ticket, 1, (Datum) 0, true, tid);
 	if (lease.expires_at == old->expires_at)
 		return;
 	lease.claimed_at = now;

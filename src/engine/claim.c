@@ -27,6 +27,8 @@ typedef struct ClaimCall
 	const JobqQueue *queue;
 	JobqPart   *part;
 	JobqLease	lease;
+	bool		taken;			/* something, under this lease */
+	bool		limited;		/* a limit of the queue was reached */
 	bool		careful;		/* the keeper commits the claims */
 	JobqBelts	belts;
 	List	   *deliveries;
@@ -79,22 +81,49 @@ read_body(JobqBelts *belts, JobqTicket *t, bool verify, JobqRow *row,
 	return false;
 }
 
-/* Our own uncommitted job, the next one in order. */
+static JobqTake
+begin_take(ClaimCall *call)
+{
+	JobqTake	take = {.lease = &call->lease,.fresh = !call->taken,
+		.rules = &call->queue->rules,
+	.flags = call->careful ? SLOT_START_WANTED : 0};
+
+	if (take.rules->max_active > 0)
+		take.ending = jobq_xact_ending(call->queue->queue_id);
+	return take;
+}
+
 static void
+end_take(ClaimCall *call, const JobqTake *take)
+{
+	call->taken = !take->fresh;
+	call->limited = take->limited;
+}
+
+/* Our own uncommitted job, the next one in order; false if a limit says no. */
+static bool
 take_own(ClaimCall *call, int own, Taken *taken)
 {
+	JobqTake	take = begin_take(call);
 	JobqOwnJob *job = jobq_own(own);
 	JobqTicket	t = job->t;
 	JobqRow		row;
 	bool		missing;
+	bool		may;
 
-	jobq_own_claim(own, &call->lease);
+	jobq_xact_reserve(1);
+	may = jobq_take_own(call->part, call->session->gen, &take);
+	end_take(call, &take);
+	if (!may)
+		return false;
+	jobq_own_claim(call->session, own, &call->lease);
 	if (!read_body(&call->belts, &t, false, &row, &missing))
 		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
 	deliver(call, &row);
 	taken->own = own;
 	taken->ticket = t.ticket;
 	taken->epoch = t.epoch;
+	return true;
 }
 
 /*
@@ -105,15 +134,15 @@ static int
 take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 			int *ntaken)
 {
-	JobqTake	take = {.before = before,.lease = &call->lease,
-		.rules = &call->queue->rules,
-	.flags = call->careful ? SLOT_START_WANTED : 0};
+	JobqTake	take = begin_take(call);
 	JobqTaken	slots[JOBQ_CHUNK];
 	int			n;
 
+	take.before = before;
 	jobq_xact_reserve(JOBQ_CHUNK);
 	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), &take,
 				  slots);
+	end_take(call, &take);
 	for (int i = 0; i < n; i++)
 		jobq_xact_claimed(call->session, &slots[i].ref);
 	for (int i = 0; i < n; i++)
@@ -127,7 +156,7 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 			int64		aging = call->queue->rules.aging;
 			JobqKey		key = jobq_key_of(&slots[i].t, aging);
 
-			jobq_drop_stale(call->session->db, &slots[i].ref);
+			jobq_drop_taken(call->session->db, &slots[i].ref);
 			if (!missing)
 				key.priority = JOBQ_KEY_END;
 			/* taking it has counted it off once too often */
@@ -171,8 +200,8 @@ write_claims(ClaimCall *call, Taken *taken, int n)
 
 		for (to = from; to < n && taken[to].epoch == taken[from].epoch; to++)
 			tickets[count++] = taken[to].ticket;
-		if (!jobq_write_claim(&call->belts, taken[from].epoch, CLAIM_DEQUEUE,
-							  &call->lease, tickets, count, (Datum) 0, true,
+		if (!jobq_write_claim(&call->belts, taken[from].epoch,
+							  jobq_claim_flag(&call->lease), &call->lease, tickets, count, (Datum) 0, true,
 							  &tid))
 			continue;
 		for (int i = from; i < to; i++)
@@ -307,8 +336,8 @@ fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
 		strlcpy(call->lease.worker, worker, sizeof(call->lease.worker));
 }
 
-static JobqPart *
-get_part(const JobqSession *session, const JobqQueue *queue)
+JobqPart *
+jobq_require_part(const JobqSession *session, const JobqQueue *queue)
 {
 	TimestampTz deadline = 0;
 	JobqPart   *part;
@@ -381,7 +410,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return deliveries;
-	call.part = get_part(session, queue);
+	call.part = jobq_require_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
 	fill_lease(&call, lease_for, worker);
@@ -409,8 +438,14 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 			before = jobq_own(own)->t;
 		seen = take_shared(&call, want, own >= 0 ? &before : NULL, taken,
 						   &ntaken);
+		if (call.limited)
+			break;
 		if (seen < want && own >= 0 && ntaken < max)
-			take_own(&call, own, &taken[ntaken++]);
+		{
+			if (!take_own(&call, own, &taken[ntaken]))
+				break;
+			ntaken++;
+		}
 		else if (seen == 0 &&
 				 (ntaken > 0 || !await_refill(session, call.part, &deadline)))
 			break;
@@ -424,7 +459,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		}
 		else
 			write_claims(&call, taken, ntaken);
-		jobq_lazy_claim_end(call.careful);
+		jobq_lazy_claim_end(call.careful || jobq_rules_limit(&queue->rules));
 	}
 	jobq_belts_close(&call.belts);
 	return call.deliveries;
@@ -459,7 +494,7 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return NIL;
-	part = get_part(session, queue);
+	part = jobq_require_part(session, queue);
 	for (bool first = true; n > 0 && list_length(found) < max; first = false)
 	{
 		CHECK_FOR_INTERRUPTS();

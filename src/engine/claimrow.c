@@ -19,6 +19,12 @@ jobq_set_text(Datum *value, bool *null, const char *text)
 	*value = text != NULL ? CStringGetTextDatum(text) : (Datum) 0;
 }
 
+char
+jobq_claim_flag(const JobqLease *lease)
+{
+	return lease->probe ? CLAIM_PROBE : CLAIM_DEQUEUE;
+}
+
 bool
 jobq_write_claim(JobqBelts *belts, int32 epoch, char flag,
 				 const JobqLease *lease, const int64 *tickets, int ntickets,

@@ -10,6 +10,9 @@
  * Append a claim row for ascending tickets of one epoch. False when the epoch
  * is gone. tid may be NULL.
  */
+/* A delivery's flag in its claim row. */
+extern char jobq_claim_flag(const JobqLease *lease);
+
 extern bool jobq_write_claim(JobqBelts *belts, int32 epoch, char flag,
 							 const JobqLease *lease, const int64 *tickets,
 							 int ntickets, Datum progress, bool progress_null,

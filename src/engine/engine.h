@@ -58,6 +58,10 @@ JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
 extern void jobq_await_settle(const JobqSession *session);
 JOBQ_NORETURN extern void jobq_raise_copy(void);	/* the latter */
 
+/* The queue's part; JQ009 when there is no room for it. */
+extern JobqPart *jobq_require_part(const JobqSession *session,
+								   const JobqQueue *queue);
+
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 
@@ -180,7 +184,23 @@ extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 /* Wait for transactions that have enqueued there and keep new ones out. */
 extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
 
+/* ---- limit.c ---- */
+
+/*
+ * Let rows that are to be enqueued in, or raise JQ005 or JQ006: all of them or
+ * none. Where there is a limit, they are enqueued at the time it says. For
+ * what is enqueued by a call, and is new.
+ */
+extern void jobq_admit(const JobqSession *session, const JobqQueue *queue,
+					   JobqRow *rows, int nrows);
+
+/* ---- limitload.c ---- */
+
+/* For how long, in us, must be known what has happened in a queue? */
+extern int64 jobq_limits_period(const JobqQueue *queue);
+
 /* ---- claim.c ---- */
+
 
 typedef struct JobqDelivery
 {

@@ -276,6 +276,7 @@ enqueue_plain(const JobqSession *session, JobqNewJob **jobs, int njobs,
 		for (to = from; to < njobs && jobs[to]->queue == queue; to++)
 			rows[to - from] = jobs[to]->row;
 		jobq_lock_queue(queue);
+		jobq_admit(session, queue, rows, to - from);
 		place_rows(session, queue, rows, to - from, now);
 	}
 	pfree(rows);

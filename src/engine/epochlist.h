@@ -59,6 +59,8 @@ typedef struct JobqEpochList
 	int			rows;			/* settings, as they are now */
 	int			age;
 	int			size;
+	int64		limits;			/* so long, in us, limits may need to know what
+								 * has happened */
 } JobqEpochList;
 
 /* One call. */

@@ -221,10 +221,13 @@ read_used(void)
 	n = jobq_queue_list(&queues);
 	for (int i = 1; i <= JOBQ_MAX_CLASSES; i++)
 		jobq_epochs.classes[i].used = i == JOBQ_CLASS_DEFAULT;
+	jobq_epochs.limits = 0;
 	for (int i = 0; i < n; i++)
 	{
 		if (is_class(queues[i].class_id))
 			jobq_epochs.classes[queues[i].class_id].used = true;
+		jobq_epochs.limits = Max(jobq_epochs.limits,
+								 jobq_limits_period(&queues[i]));
 	}
 	queues_seen = changes;
 }

@@ -127,6 +127,16 @@ next_drained(const JobqKnown *after)
 	return oldest;
 }
 
+/*
+ * All its jobs had ended by then; for so long a keeper that starts must find
+ * who was taken lately, has failed or was enqueued.
+ */
+static TimestampTz
+limits_need_until(const JobqKnown *epoch)
+{
+	return epoch->row.drained_at + jobq_epochs.limits;
+}
+
 static void
 note_cut(JobqEpochLook *look, const JobqKnown *epoch)
 {
@@ -156,7 +166,9 @@ cut_history(JobqEpochLook *look)
 	for (JobqKnown *epoch = next_drained(NULL); epoch != NULL;
 		 epoch = next_drained(epoch))
 	{
-		if (jobq_epochs_step(look, drop, epoch, &epoch->trouble))
+		if (limits_need_until(epoch) > look->now)
+			jobq_epochs_come_again(look, limits_need_until(epoch));
+		else if (jobq_epochs_step(look, drop, epoch, &epoch->trouble))
 		{
 			note_cut(look, epoch);
 			return true;
@@ -176,6 +188,7 @@ jobq_history_drop(JobqEpochLook *look)
 
 		if (epoch->row.drained_at == 0)
 			continue;
+		due = Max(due, limits_need_until(epoch));
 		if (due > look->now)
 			jobq_epochs_come_again(look, due);
 		else if (jobq_epochs_step(look, drop, epoch, &epoch->trouble))

@@ -128,7 +128,7 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 						  &busy))
 		{
 			case MARK_OK:
-				jobq_xact_marked(session, &ref, xid);
+				jobq_xact_marked(session, &ref, xid, &slot);
 				hold_slot(&slot, &ref, xid, held);
 				if (drop_if_ended(session, held))
 					continue;
@@ -195,7 +195,7 @@ hold_in_slot(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
 			XactLockTableWait(busy, NULL, NULL, XLTW_None);
 		return false;
 	}
-	jobq_xact_marked(session, &ref, xid);
+	jobq_xact_marked(session, &ref, xid, NULL);
 	*held = (JobqHeld) {.own = -1,.ref = ref,.xid = xid,
 		.state = SLOT_READY,.flags = SLOT_VERIFY,.t = *t};
 	return !drop_if_ended(session, held);
@@ -434,7 +434,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		}
 		if (result == MARK_OK)
 		{
-			jobq_xact_marked(session, &ref, xid);
+			jobq_xact_marked(session, &ref, xid, &slot);
 			jobq_xact_settles(slot.t.queue_id);
 		}
 		if (slot.t.queue_id != checked)

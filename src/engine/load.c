@@ -79,6 +79,7 @@ read_lease(TupleTableSlot *slot, JobqLease *lease)
 	lease->expires_at = DatumGetTimestampTz(values[CLAIM_EXPIRES_AT]);
 	lease->lease_for = lease->expires_at - lease->claimed_at;
 	lease->claimed_by = DatumGetObjectId(values[CLAIM_CLAIMED_BY]);
+	lease->probe = DatumGetChar(values[CLAIM_FLAG]) == CLAIM_PROBE;
 	if (!slot->tts_isnull[CLAIM_WORKER])
 		text_to_cstring_buffer(DatumGetTextPP(values[CLAIM_WORKER]),
 							   lease->worker, sizeof(lease->worker));

@@ -86,8 +86,11 @@ static void
 count_failure(const JobqSession *session, const JobqHeld *held,
 			  const JobqMove *move)
 {
-	if (move->counted)
-		jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
+	if (!move->counted)
+		return;
+	jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
+	if (held->l.probe)
+		jobq_xact_verdict(session, held->t.queue_id, false);
 }
 
 /* The ticket ends, and the job goes on as this row says. */

@@ -94,7 +94,7 @@ describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 			note_prepared_count(entry, op);
 		else if (op->kind == OP_SHELVED)
 			entry->shelf_due = Min(entry->shelf_due, op->when);
-		else
+		else if (op->kind != OP_ADMITTED)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),

@@ -14,6 +14,7 @@
 
 #include "engine/copy.h"
 #include "engine/keeperxact.h"
+#include "engine/limit.h"
 #include "guc.h"
 
 #define CAREFUL_FOR		(60 * USECS_PER_SEC)
@@ -171,6 +172,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 	jobq_load_counts(&session);
 	jobq_load_shelf(&session);
 	load_orders(&session);
+	jobq_load_limits(&session);
 	jobq_keeper_commit();
 	set_state(db, gen, JOBQ_DB_READY);
 }

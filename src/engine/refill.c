@@ -431,19 +431,20 @@ load_lost_leases(const JobqSession *session)
 {
 	JobqDb	   *db = session->db;
 	bool		lost;
+	bool		loaded;
 
 	SpinLockAcquire(&db->mutex);
-	lost = db->lost_leases;
+	lost = db->lost_leases || db->loading_leases;
+	db->loading_leases = lost;
 	db->lost_leases = false;
 	SpinLockRelease(&db->mutex);
 	if (!lost)
 		return;
-	if (!jobq_keeper_begin(db->install) || !jobq_load_running(session))
-	{
-		SpinLockAcquire(&db->mutex);
-		db->lost_leases = true;
-		SpinLockRelease(&db->mutex);
-	}
+	loaded = jobq_keeper_begin(db->install) && jobq_load_running(session);
+	SpinLockAcquire(&db->mutex);
+	db->lost_leases = db->lost_leases || !loaded;
+	db->loading_leases = false;
+	SpinLockRelease(&db->mutex);
 	if (IsTransactionState())
 		jobq_keeper_commit();
 }

@@ -39,6 +39,8 @@ jobq_complete(const JobqSession *session, JobqHeld *held, int nheld,
 	{
 		jobq_end_held(session, &held[i]);
 		jobq_xact_count(session, held[i].t.queue_id, COUNT_COMPLETED, 1);
+		if (held[i].l.probe)
+			jobq_xact_verdict(session, held[i].t.queue_id, true);
 	}
 	jobq_belts_close(&belts);
 }

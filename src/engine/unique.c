@@ -145,6 +145,7 @@ jobq_enqueue_unique(const JobqSession *session, const JobqQueue *queue,
 		if (deal_with(session, queue, &holder, row, unique, outcome))
 			return holder.id;
 	}
+	jobq_admit(session, queue, row, 1);
 	jobq_place_new(session, queue, row, taken.id, now);
 	*outcome = JOBQ_INSERTED;
 	return taken.id;

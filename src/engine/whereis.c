@@ -100,7 +100,7 @@ jobq_lacks_leases(JobqDb *db)
 	bool		lacks;
 
 	SpinLockAcquire(&db->mutex);
-	lacks = db->lost_leases;
+	lacks = jobq_db_lacks_leases(db);
 	SpinLockRelease(&db->mutex);
 	return lacks;
 }

@@ -28,6 +28,8 @@ static JobqOwnJob *own_jobs;
 static int	nown;
 static int	own_size;
 static int	own_ready;			/* how many are OWN_READY */
+static bool admissions;			/* there are, or were, OP_ADMITTED */
+static bool verdicts;			/* likewise */
 
 void
 jobq_xact_reserve(int n)
@@ -147,13 +149,62 @@ jobq_xact_claimed(const JobqSession *session, const JobqSlotRef *ref)
 
 void
 jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
-				 TransactionId xid)
+				 TransactionId xid, const JobqSlot *slot)
 {
 	JobqOp	   *op = push(OP_MARK, session->db);
 
 	op->ref = *ref;
 	op->xid = xid;
 	op->at_commit = AT_COMMIT_END;
+	if (slot == NULL)
+		return;
+	op->queue_id = slot->t.queue_id;
+	op->delta = slot->state == SLOT_RUNNING &&
+		(!(slot->flags & SLOT_CLAIM_OPEN) ||
+		 slot->claim_proc == jobq_my_procno());
+}
+
+int64
+jobq_xact_ending(int32 queue_id)
+{
+	int64		ending = 0;
+
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_MARK && ops[i].queue_id == queue_id &&
+			ops[i].at_commit == AT_COMMIT_END)
+			ending += ops[i].delta;
+	}
+	for (int i = 0; i < nown; i++)
+	{
+		if (own_jobs[i].state == OWN_ENDED && own_jobs[i].l.lease != 0 &&
+			own_jobs[i].t.queue_id == queue_id)
+			ending++;
+	}
+	return ending;
+}
+
+void
+jobq_xact_admitted(const JobqSession *session, int32 queue_id,
+				   const JobqAdmission *admission)
+{
+	JobqOp	   *op = push(OP_ADMITTED, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->admission = admission;
+	admissions = true;
+}
+
+void
+jobq_xact_verdict(const JobqSession *session, int32 queue_id, bool passed)
+{
+	JobqOp	   *op = push(OP_VERDICT, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->passed = passed;
+	verdicts = true;
 }
 
 void
@@ -453,9 +504,14 @@ jobq_own(int own)
 }
 
 void
-jobq_own_claim(int own, const JobqLease *lease)
+jobq_own_claim(const JobqSession *session, int own, const JobqLease *lease)
 {
-	push(OP_OWN_CLAIM, NULL)->own = own;
+	JobqOp	   *op = push(OP_OWN_CLAIM, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = own_jobs[own].t.queue_id;
+	op->own = own;
+	op->probe = lease->probe;
 	own_jobs[own].state = OWN_RUNNING;
 	own_jobs[own].l = *lease;
 	own_ready--;
@@ -528,6 +584,49 @@ unannounce(JobqOp *op)
 	op->claimer = false;
 }
 
+/* ---- admissions and verdicts ---- */
+
+static void
+settle_admission(const JobqOp *op)
+{
+	jobq_admit_settled(op->db, op->ref.gen, op->queue_id, op->admission->n);
+}
+
+static void
+undo_admission(const JobqOp *op)
+{
+	const JobqAdmission *admission = op->admission;
+
+	settle_admission(op);
+	if (admission->rate.limit > 0)
+		jobq_admit_undone(op->db, op->ref.gen, op->queue_id, admission->key,
+						  admission->rate.period, admission->at,
+						  admission->n);
+}
+
+/* Only when the jobs are counted as waiting do they count as such no more. */
+static void
+settle_admissions(void)
+{
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_ADMITTED)
+			settle_admission(&ops[i]);
+	}
+}
+
+/* Before its place is free: else another one would be let through. */
+static void
+apply_verdicts(void)
+{
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_VERDICT)
+			jobq_breaker_judge(ops[i].db, ops[i].ref.gen, ops[i].queue_id,
+							   ops[i].passed);
+	}
+}
+
 /* ---- undo and apply ---- */
 
 static void
@@ -555,6 +654,7 @@ undo(JobqOp *op)
 			ops[op->own].claim_tid = op->claim_tid;
 			break;
 		case OP_OWN_CLAIM:
+			jobq_own_released(op->db, op->ref.gen, op->queue_id, op->probe);
 			own->state = OWN_READY;
 			memset(&own->l, 0, sizeof(own->l));
 			own_ready++;
@@ -571,6 +671,10 @@ undo(JobqOp *op)
 		case OP_HOLDS:
 			jobq_wake_keeper(op->db);
 			break;
+		case OP_ADMITTED:
+			undo_admission(op);
+			break;
+		case OP_VERDICT:
 		case OP_SPILL:
 		case OP_COUNT:
 		case OP_SHELVED:
@@ -676,6 +780,8 @@ apply_all(void)
 			jobq_close_claim(op->db, &op->ref);
 		else if (op->kind == OP_MARK)
 			apply_mark(op);
+		else if (op->kind == OP_OWN_CLAIM)
+			jobq_own_released(op->db, op->ref.gen, op->queue_id, op->probe);
 		else if (op->kind == OP_SPILL)
 			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
 							   op->aging, op->delta);
@@ -714,6 +820,8 @@ forget(void)
 	nown = 0;
 	own_size = 0;
 	own_ready = 0;
+	admissions = false;
+	verdicts = false;
 	jobq_lazy_claim_forget();
 	jobq_prepare_ended();
 }
@@ -735,12 +843,17 @@ xact_callback(XactEvent event, void *arg)
 			return;
 		case XACT_EVENT_COMMIT:
 			JOBQ_PAUSE("before-publish");
+			if (verdicts)
+				apply_verdicts();
 			apply_all();
+			if (admissions)
+				settle_admissions();
 			break;
 		case XACT_EVENT_ABORT:
 			undo_down_to(TopSubTransactionId);
 			break;
 		case XACT_EVENT_PREPARE:
+			settle_admissions();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:

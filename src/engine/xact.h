@@ -45,8 +45,25 @@ extern void jobq_xact_publish(const JobqSession *session,
 							  const JobqQueue *queue, const JobqTicket *t);
 extern void jobq_xact_claimed(const JobqSession *session,
 							  const JobqSlotRef *ref);
+
+/* slot: as it was marked; NULL = available, that is enough. */
 extern void jobq_xact_marked(const JobqSession *session,
-							 const JobqSlotRef *ref, TransactionId xid);
+							 const JobqSlotRef *ref, TransactionId xid,
+							 const JobqSlot *slot);
+
+/*
+ * How many running jobs of the queue are we ending? At commit their places are
+ * free; what we take now counts only from then on.
+ */
+extern int64 jobq_xact_ending(int32 queue_id);
+
+/* Jobs were let in; what was taken for them is given back if we abort. */
+extern void jobq_xact_admitted(const JobqSession *session, int32 queue_id,
+							   const JobqAdmission *admission);
+
+/* The attempt that was the breaker's probe has ended. */
+extern void jobq_xact_verdict(const JobqSession *session, int32 queue_id,
+							  bool passed);
 
 /* The slot marked last is of this queue and settled under its lease. */
 extern void jobq_xact_settles(int32 queue_id);
@@ -93,7 +110,8 @@ extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 extern int	jobq_own_first(const JobqQueue *queue);
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
-extern void jobq_own_claim(int own, const JobqLease *lease);
+extern void jobq_own_claim(const JobqSession *session, int own,
+						   const JobqLease *lease);
 extern void jobq_own_end(int own);
 extern void jobq_own_extend(int own, TimestampTz expires_at,
 							const ItemPointerData *claim_tid);

@@ -27,6 +27,9 @@ typedef enum JobqOpKind
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
 	OP_AGING,					/* the queue's option is `aging` */
+	OP_ADMITTED,				/* jobs were let into a queue with limits */
+	OP_VERDICT,					/* a circuit breaker's probe has passed, or
+								 * not */
 	OP_QUEUE_DROPPED
 } JobqOpKind;
 
@@ -47,7 +50,11 @@ typedef struct JobqOp
 	JobqOwnState own_state;
 	int32		queue_id;		/* OP_MARK: not 0 = settled under its lease */
 	JobqCounter counter;
-	int64		delta;
+	int64		delta;			/* OP_MARK: 1 = it runs, and commits or aborts
+								 * with us only */
+	const JobqAdmission *admission; /* OP_ADMITTED */
+	bool		probe;			/* OP_OWN_CLAIM */
+	bool		passed;			/* OP_VERDICT */
 	JobqKey		first;			/* OP_SPILL */
 	int64		aging;			/* OP_SPILL: that of first; OP_AGING */
 	uint64		since;			/* OP_PUBLISH, from before commit on */

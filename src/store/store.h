@@ -266,6 +266,8 @@ typedef enum JobqClaimAttr
 #define CLAIM_DEQUEUE			'd'
 #define CLAIM_EXTEND			'e'
 #define CLAIM_CARRY				'c'		/* as a dequeue, from an older epoch */
+#define CLAIM_PROBE				'p'		/* as a dequeue, let through by a
+										 * circuit breaker; also if carried */
 
 /* ---- belt.c: epochs' tables ---- */
 

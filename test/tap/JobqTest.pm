@@ -287,14 +287,14 @@ BEGIN
 		FROM outcome o LEFT JOIN job j USING (epoch, ticket)
 		WHERE j.ticket IS NULL OR j.queue_id <> o.queue_id;
 	RETURN QUERY SELECT format('ticket %s was dequeued %s times', ticket, count(*))
-		FROM claim WHERE flag IN ('d', 'c') GROUP BY ticket HAVING count(*) > 1;
+		FROM claim WHERE flag IN ('d', 'c', 'p') GROUP BY ticket HAVING count(*) > 1;
 	RETURN QUERY SELECT format('claim of ticket %s without its job row', c.ticket)
 		FROM claim c LEFT JOIN job j USING (epoch, ticket)
 		WHERE j.ticket IS NULL;
 	RETURN QUERY SELECT format('ticket %s ended under lease %s, but was claimed under %s',
 			ticket, o.lease, c.lease)
 		FROM outcome o JOIN claim c USING (epoch, ticket)
-		WHERE c.flag IN ('d', 'c') AND o.lease IS DISTINCT FROM c.lease;
+		WHERE c.flag IN ('d', 'c', 'p') AND o.lease IS DISTINCT FROM c.lease;
 
 	-- each job is at exactly one place
 	RETURN QUERY
@@ -496,7 +496,7 @@ BEGIN
 		SELECT format('job %s: tables say %s, memory says %s', id,
 			d.state, m.state)
 		FROM (SELECT j.id, CASE WHEN EXISTS (SELECT FROM claim c
-					WHERE c.ticket = j.ticket AND c.flag IN ('d', 'c'))
+					WHERE c.ticket = j.ticket AND c.flag IN ('d', 'c', 'p'))
 				THEN 'running' ELSE 'available' END AS state
 				FROM job j WHERE NOT EXISTS
 				(SELECT FROM outcome o WHERE o.ticket = j.ticket)) d
