@@ -239,7 +239,9 @@ jobq_schedule_enqueue(const JobqSession *session, const JobqSchedule *schedule,
 						   context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	require_queue(schedule, &queue);
+	jobq_refuse_draining(session, &queue);
 	fill_row(schedule, &queue, tick, now, &row);
+	jobq_admit(session, &queue, &row, 1);
 	id = jobq_enqueue_row(session, &queue, &row, now);
 	SetUserIdAndSecContext(role, context);
 	return id;
