@@ -59,14 +59,15 @@ suite_files() {
 	esac
 }
 
+# A test is called like the only file of the sources that it needs.
 suite_unit() {
-	local file status=0
+	local file name status=0
 	while read -r file; do
+		name=$(basename "$file" _test.c)
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
-			-Isrc/src -o "out/$(basename "$file" .c)" \
-			"$file" src/src/dispatch/tree.c
-		as_server "out/$(basename "$file" .c)" || status=1
+			-Isrc/src -o "out/${name}_test" "$file" src/src/*/"$name.c"
+		as_server "out/${name}_test" || status=1
 	done < <(suite_files unit)
 	return "$status"
 }

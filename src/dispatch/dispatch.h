@@ -430,6 +430,11 @@ extern void jobq_reserve_numbers(JobqDb *db);
 extern int64 jobq_try_take_lease(JobqDb *db, TimestampTz now);
 extern int64 jobq_lease_from_time(TimestampTz when);
 
+/* ---- windowpool.c ---- */
+
+/* Chunks of windows that are not in use, and how many there are. */
+extern int32 jobq_window_free_chunks(int32 *all);
+
 /* ---- part.c ---- */
 
 /*

@@ -33,6 +33,11 @@ jobq_bucket(int db, int64 id)
 /* Wake every keeper that has jobs to load from disk. */
 extern void jobq_wake_refillers(void);
 
+/* ---- windowpool.c ---- */
+
+extern Size jobq_window_pool_size(void);
+extern void jobq_window_pool_startup(void);
+
 /* ---- part.c ---- */
 
 /* The part of a queue; NULL when there is none, or db has been reset. */

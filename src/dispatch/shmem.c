@@ -73,6 +73,7 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(parts_size()));
 	size = add_size(size, MAXALIGN(slots_size()));
 	size = add_size(size, MAXALIGN(buckets_size()));
+	size = add_size(size, jobq_window_pool_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -179,6 +180,7 @@ shmem_startup(void)
 	jobq_slots = ShmemInitStruct("pg_jobq slots", slots_size(), &found);
 	if (!found)
 		init_slots();
+	jobq_window_pool_startup();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
