@@ -20,6 +20,7 @@ typedef enum Tree
 {
 	TREE_NONE,
 	TREE_READY,
+	TREE_KEPT,					/* ready, and it keeps a place in its group */
 	TREE_LEASE
 } Tree;
 
@@ -33,6 +34,7 @@ typedef struct Walk
 	int32	   *part_first;		/* by part: slots in the hash, chained ... */
 	int32	   *next;			/* ... through this */
 	int32	   *stack;
+	JobqGroupCheck groups;
 	char	   *why;
 	size_t		len;
 	bool		ok;
@@ -167,12 +169,19 @@ check_slot(Walk *walk, int32 at, const JobqPart *part)
 	bool		marked = TransactionIdIsValid(slot->mark);
 	Tree		tree = slot->state == SLOT_READY ? TREE_READY : TREE_LEASE;
 
-	if (slot->state == SLOT_LINKING || marked)
+	if (slot->state == SLOT_LINKING || slot->state == SLOT_SHELVED || marked)
 		tree = TREE_NONE;
+	if (slot->flags & SLOT_KEPT)
+	{
+		if (tree != TREE_READY)
+			wrong(walk, "slot keeps a place although it is not ready", at);
+		tree = TREE_KEPT;
+	}
 	if (((slot->flags & SLOT_LINKED) != 0) != (tree != TREE_NONE))
 		wrong(walk, "slot's linked flag is wrong", at);
 	if (walk->expiring[at] !=
-		(tree == TREE_READY && slot->t.expires_at != DT_NOEND))
+		((tree == TREE_READY || tree == TREE_KEPT) &&
+		 slot->t.expires_at != DT_NOEND))
 		wrong(walk, "slot is not in the expiry tree, or should not be", at);
 	if (slot->flags & SLOT_ASIDE)
 	{
@@ -196,11 +205,13 @@ static void
 check_part(Walk *walk, int index)
 {
 	const JobqPart *part = &jobq_parts[index];
-	int64		states[SLOT_GRACE + 1] = {0};
+	int64		states[SLOT_SHELVED + 1] = {0};
 	int64		start_wanted = 0;
+	const char *groups;
 
 	LWLockAcquire(part->lock, LW_SHARED);
 	walk_tree(walk, part->ready_root, TREE_READY, index);
+	walk_tree(walk, part->groups.kept, TREE_KEPT, index);
 	walk_tree(walk, part->lease_root, TREE_LEASE, index);
 	walk_expiry(walk, part->expiry_root, index);
 	for (int32 at = walk->part_first[index]; at != JOBQ_NIL;
@@ -212,6 +223,10 @@ check_part(Walk *walk, int index)
 			(jobq_slots[at].flags & SLOT_START_WANTED))
 			start_wanted++;
 	}
+	groups = jobq_groups_check(part, &walk->groups, walk->part_first[index],
+							   walk->next, walk->stack);
+	if (groups != NULL)
+		wrong(walk, groups, part->queue_id);
 	if (part->ready != states[SLOT_READY])
 		wrong(walk, "count of available slots is wrong", part->ready);
 	if (part->running != states[SLOT_RUNNING])
@@ -264,6 +279,8 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 	walk.next = palloc(sizeof(int32) * jobq_max_live_jobs);
 	walk.stack = palloc(sizeof(int32) * (jobq_max_live_jobs + 2));
 	walk.part_first = palloc(sizeof(int32) * jobq_max_queues);
+	walk.groups.expected = palloc(sizeof(JobqGroup) * jobq_group_count());
+	walk.groups.met = palloc(jobq_group_count());
 	for (int i = 0; i < jobq_max_queues; i++)
 		walk.part_first[i] = JOBQ_NIL;
 	walk.why = why;
@@ -274,6 +291,8 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 		LWLockAcquire(&jobq_hash_locks[i].lock, LW_SHARED);
 	check_hash(&walk);
 	check_free(&walk);
+	if (!jobq_groups_check_free(&walk.groups))
+		wrong(&walk, "group is not in exactly one of free list and part", 0);
 	for (int i = 0; i < jobq_max_queues; i++)
 		check_part(&walk, i);
 	for (int i = JOBQ_HASH_LOCKS - 1; i >= 0; i--)
@@ -287,6 +306,8 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 	pfree(walk.next);
 	pfree(walk.stack);
 	pfree(walk.part_first);
+	pfree(walk.groups.expected);
+	pfree(walk.groups.met);
 	return walk.ok;
 }
 

@@ -20,11 +20,26 @@ first_ready(const JobqPart *part)
 	return jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
 }
 
+/* key NULL: the first. */
 static int32
-ready_after(const JobqPart *part, const JobqSlot *key)
+available_in(int32 root, const JobqSlot *key)
 {
-	return jobq_tree_after(&jobq_ready_tree, jobq_slots, part->ready_root,
-						   key);
+	return key != NULL ?
+		jobq_tree_after(&jobq_ready_tree, jobq_slots, root, key) :
+		jobq_tree_first(&jobq_ready_tree, jobq_slots, root);
+}
+
+/* The next available one in order, also of those that keep a place. */
+static int32
+available_after(const JobqPart *part, const JobqSlot *key)
+{
+	int32		ready = available_in(part->ready_root, key);
+	int32		kept = available_in(part->groups.kept, key);
+
+	if (ready == JOBQ_NIL || kept == JOBQ_NIL)
+		return ready != JOBQ_NIL ? ready : kept;
+	return jobq_compare_tickets(&jobq_slots[ready].t,
+								&jobq_slots[kept].t) < 0 ? ready : kept;
 }
 
 static int32
@@ -42,8 +57,8 @@ lease_after(const JobqPart *part, const JobqSlot *key)
 
 /* ---- taking ---- */
 
-static bool
-is_before_frontier(const JobqPart *part, const JobqSlot *slot)
+bool
+jobq_is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 {
 	JobqKey		key = jobq_key_of(&slot->t);
 
@@ -54,8 +69,80 @@ is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 static void
 follow_rules(JobqPart *part, const JobqRules *rules)
 {
-	if (memcmp(&part->rules, rules, sizeof(JobqRules)) != 0)
-		part->rules = *rules;
+	JobqRules	old = part->rules;
+
+	if (memcmp(&part->rules, rules, sizeof(JobqRules)) == 0)
+		return;
+	part->rules = *rules;
+	jobq_group_rules_changed(part, &old);
+}
+
+static bool
+lacks_leases(JobqDb *db)
+{
+	bool		lacks;
+
+	SpinLockAcquire(&db->mutex);
+	lacks = db->lost_leases || db->loading_leases;
+	SpinLockRelease(&db->mutex);
+	return lacks;
+}
+
+/*
+ * Where groups count, all slots are in theirs before anything is taken. False
+ * when that, or what else must be known, is still to be loaded.
+ */
+bool
+jobq_follow_rules(JobqPart *part, uint32 gen, const JobqRules *rules)
+{
+	bool		mine = true;
+	bool		done = false;
+	bool		ready = true;
+	int			db = -1;
+
+	if (!part->groups.on && !jobq_rules_group(rules))
+		return true;
+	for (bool first = true; mine && !done; first = false)
+	{
+		JobqSlotRef strays[JOBQ_CHUNK];
+		int			nstrays = 0;
+
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		mine = jobq_part_is_mine(part, gen);
+		if (mine)
+		{
+			follow_rules(part, rules);
+			done = jobq_groups_catch_up(part, first, strays, &nstrays);
+			ready = jobq_groups_ready(part);
+			db = part->db;
+		}
+		LWLockRelease(part->lock);
+		for (int i = 0; i < nstrays; i++)
+			(void) jobq_push_out_slot(db, &strays[i]);
+	}
+	if (!mine)
+		return false;
+	if (ready && !lacks_leases(&jobq_dbs[db]))
+		return true;
+	jobq_wake_keeper(&jobq_dbs[db]);
+	return false;
+}
+
+/*
+ * The slot to be taken next, if there is one before the frontier; *skipped is
+ * how much else was looked at.
+ */
+static int32
+next_ready(JobqPart *part, TimestampTz now, int *skipped)
+{
+	int32		number;
+
+	if (part->groups.on)
+		return jobq_group_next(part, now, skipped);
+	number = first_ready(part);
+	return number != JOBQ_NIL &&
+		jobq_is_before_frontier(part, &jobq_slots[number]) ?
+		number : JOBQ_NIL;
 }
 
 /*
@@ -64,29 +151,30 @@ follow_rules(JobqPart *part, const JobqRules *rules)
  * more from disk, or to end jobs that have expired.
  */
 static int
-take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		  JobqTaken *taken, bool *more, int *db, bool *ask)
 {
 	int			n = 0;
 	int			naside = 0;
+	TimestampTz now = 0;
 
 	*more = false;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen))
 		follow_rules(part, take->rules);
+	if (part->groups.on)
+		now = GetCurrentTimestamp();
 	while (n < max && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
 		JobqSlot   *slot;
 
-		number = first_ready(part);
+		number = next_ready(part, now, &naside);
 		if (number == JOBQ_NIL)
 			break;
 		slot = &jobq_slots[number];
 		if (take->before != NULL &&
 			jobq_compare_tickets(&slot->t, take->before) >= 0)
-			break;
-		if (!is_before_frontier(part, slot))
 			break;
 		if (slot->t.expires_at <= take->lease->claimed_at)
 		{
@@ -101,6 +189,9 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		slot->flags |= SLOT_CLAIM_OPEN | take->flags;
 		slot->claim_proc = jobq_my_procno();
 		jobq_slot_link(slot);
+		if (part->groups.on)
+			jobq_group_taken(part, &jobq_groups[slot->group], slot->t.id,
+							 now);
 
 		part->counters[COUNT_AVAILABLE]--;
 		taken[n].t = slot->t;
@@ -109,6 +200,7 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		n++;
 	}
 	*more = n == max || naside == JOBQ_CHUNK;
+	take->retry_at = jobq_group_next_wake(part);
 	*db = part->db;
 	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
 	LWLockRelease(part->lock);
@@ -116,12 +208,13 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 }
 
 int
-jobq_take(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		  JobqTaken *taken)
 {
 	int			n = 0;
-	bool		more = true;
+	bool		more = jobq_follow_rules(part, gen, take->rules);
 
+	take->retry_at = JOBQ_NEVER;
 	while (more && n < max)
 	{
 		int			db;
@@ -160,18 +253,14 @@ jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 		if (jobq_part_is_mine(part, gen))
 		{
 			if (after != NULL)
-			{
 				key.t = *after;
-				at = ready_after(part, &key);
-			}
-			else
-				at = first_ready(part);
+			at = available_after(part, after != NULL ? &key : NULL);
 		}
 		while (at != JOBQ_NIL && n < stop &&
-			   is_before_frontier(part, &jobq_slots[at]))
+			   jobq_is_before_frontier(part, &jobq_slots[at]))
 		{
 			tickets[n++] = jobq_slots[at].t;
-			at = ready_after(part, &jobq_slots[at]);
+			at = available_after(part, &jobq_slots[at]);
 		}
 		LWLockRelease(part->lock);
 		more = at != JOBQ_NIL && n == stop;

@@ -66,7 +66,8 @@ is_hungry(const JobqPart *part)
 		return false;
 	if (part->ready < slots_share() / 2)
 		return true;
-	first = jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
+	first = part->groups.on ? jobq_group_first(part) :
+		jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
 	if (first == JOBQ_NIL)
 		return true;
 	key = jobq_key_of(&jobq_slots[first].t);
@@ -193,6 +194,12 @@ goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
 }
 
 bool
+jobq_push_out_slot(int db, const JobqSlotRef *ref)
+{
+	return jobq_slot_remove(db, ref, goes_out);
+}
+
+bool
 jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
 {
 	JobqSlotRef ref;
@@ -212,7 +219,7 @@ jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
 			last = JOBQ_NIL;
 	}
 	LWLockRelease(part->lock);
-	return last != JOBQ_NIL && jobq_slot_remove(db, &ref, goes_out);
+	return last != JOBQ_NIL && jobq_push_out_slot(db, &ref);
 }
 
 JobqEntered
@@ -244,6 +251,8 @@ could_go_on(const JobqPart *part)
 	if (part->asked || is_hungry(part))
 		return true;
 	last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
+	if (last == JOBQ_NIL)
+		return true;
 	key = jobq_key_of(&jobq_slots[last].t);
 	return !jobq_key_before(&key, &part->frontier);
 }
@@ -319,11 +328,12 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 	{
 		int32		number;
 		const JobqLease *lease = leases != NULL ? &leases[done] : NULL;
+		bool		must = (lease != NULL && lease->lease != 0) ||
+			jobq_is_kept(part, &tickets[done]);
 		JobqEntered entered;
 
 		entered = jobq_enter_or_push_out(part, db, gen, &tickets[done], lease,
-										 lease != NULL && lease->lease != 0,
-										 &number);
+										 must, &number);
 		fresh[done].slot = JOBQ_NIL;
 		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
 			break;
@@ -369,6 +379,7 @@ jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 		set_refilling(part, false);
 		part->frontier = jobq_key_before(&part->missed, reached) ?
 			part->missed : *reached;
+		jobq_group_frontier_moved(part);
 	}
 	LWLockRelease(part->lock);
 }

@@ -30,9 +30,20 @@ may_mark(const JobqSlot *slot, int64 lease)
 				MARK_GRACE : MARK_NOT_YOURS;
 		case SLOT_FREE:
 		case SLOT_LINKING:
+		case SLOT_SHELVED:
 			break;
 	}
 	return MARK_NO_SLOT;
+}
+
+static void
+set_mark(JobqSlot *slot, TransactionId xid)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+
+	slot->mark = xid;
+	if (part->groups.on)
+		jobq_group_sync(part, slot);
 }
 
 JobqMarkResult
@@ -53,7 +64,7 @@ jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease, TransactionId xid,
 	if (result == MARK_OK)
 	{
 		jobq_slot_unlink(slot);
-		slot->mark = xid;
+		set_mark(slot, xid);
 	}
 	*copy = *slot;
 	jobq_slot_fill_ref(slot, ref);
@@ -94,7 +105,7 @@ mark_entered(JobqPart *part, uint32 gen, const JobqTicket *t,
 	{
 		slot->flags |= SLOT_VERIFY;
 		jobq_slot_set_state(slot, SLOT_READY);
-		slot->mark = xid;
+		set_mark(slot, xid);
 	}
 	LWLockRelease(part->lock);
 	return open;

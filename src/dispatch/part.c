@@ -138,6 +138,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->asked = false;
 	part->holder = InvalidTransactionId;
 	memset(&part->rules, 0, sizeof(part->rules));
+	jobq_part_groups_reset(part);
 	pg_atomic_write_u64(&part->entries,
 						(pg_atomic_read_u64(&part->entries) + 2) &
 						~UINT64CONST(1));

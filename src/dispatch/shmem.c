@@ -74,6 +74,7 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(slots_size()));
 	size = add_size(size, MAXALIGN(buckets_size()));
 	size = add_size(size, jobq_window_pool_size());
+	size = add_size(size, jobq_group_pool_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -91,6 +92,13 @@ init_control(LWLockPadded *locks)
 	pg_atomic_init_u32(&jobq_control->preload_first, 0);
 	pg_atomic_init_u32(&jobq_control->test_paused, 0);
 	SpinLockInit(&jobq_control->free_mutex);
+	if (!pg_strong_random(jobq_control->group_seed,
+						  sizeof(jobq_control->group_seed)))
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random numbers"),
+				 errdetail("Group keys of jobs need them."),
+				 errhint("Start the server again.")));
 	jobq_control->free_head = 0;
 	jobq_control->free_count = jobq_max_live_jobs;
 	pg_atomic_init_u32(&jobq_control->share, (uint32) jobq_max_live_jobs);
@@ -126,6 +134,8 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
 		jobq_parts[i].expiry_root = JOBQ_NIL;
+		jobq_parts[i].groups.by_key = JOBQ_NIL;
+		jobq_part_groups_reset(&jobq_parts[i]);
 	}
 }
 
@@ -141,6 +151,7 @@ init_slots(void)
 		jobq_slots[i].node.right = JOBQ_NIL;
 		jobq_slots[i].hash_next = JOBQ_NIL;
 		jobq_slots[i].db = -1;
+		jobq_slots[i].group = JOBQ_NO_GROUP;
 	}
 	for (uint32 i = 0; i <= jobq_bucket_mask; i++)
 		jobq_buckets[i] = JOBQ_NIL;
@@ -181,6 +192,7 @@ shmem_startup(void)
 	if (!found)
 		init_slots();
 	jobq_window_pool_startup();
+	jobq_group_pool_startup();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -242,6 +254,7 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->dead_next = JOBQ_NEVER;
 	db->careful_until = 0;
 	db->lost_leases = false;
+	db->loading_leases = false;
 	db->lost_parts = false;
 	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
 	{

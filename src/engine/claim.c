@@ -79,22 +79,36 @@ read_body(JobqBelts *belts, JobqTicket *t, bool verify, JobqRow *row,
 	return false;
 }
 
-/* Our own uncommitted job, the next one in order. */
-static void
+/*
+ * Our own uncommitted job, the next one in order. False when there is no place
+ * in its group: then it is passed over in this call.
+ */
+static bool
 take_own(ClaimCall *call, int own, Taken *taken)
 {
 	JobqOwnJob *job = jobq_own(own);
 	JobqTicket	t = job->t;
 	JobqRow		row;
 	bool		missing;
+	JobqOwnPlace place;
 
-	jobq_own_claim(own, &call->lease);
+	jobq_xact_reserve(1);
+	place = jobq_group_take_own(call->part, call->session->gen, &t,
+								call->lease.claimed_at);
+	if (place == OWN_PLACE_REFUSED)
+	{
+		job->refused_for = call->lease.lease;
+		return false;
+	}
+	jobq_own_claim(own, &call->lease, call->session,
+				   place == OWN_PLACE_TAKEN);
 	if (!read_body(&call->belts, &t, false, &row, &missing))
 		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
 	deliver(call, &row);
 	taken->own = own;
 	taken->ticket = t.ticket;
 	taken->epoch = t.epoch;
+	return true;
 }
 
 /*
@@ -345,7 +359,7 @@ static bool
 may_have_jobs(const JobqPart *part, const JobqQueue *queue)
 {
 	return part->ready > 0 || part->frontier.priority != JOBQ_KEY_END ||
-		jobq_own_first(queue->queue_id) >= 0;
+		jobq_own_first(queue->queue_id, 0) >= 0;
 }
 
 /*
@@ -355,7 +369,8 @@ may_have_jobs(const JobqPart *part, const JobqQueue *queue)
 static bool
 await_refill(const JobqSession *session, JobqPart *part, TimestampTz *deadline)
 {
-	if (!jobq_refill_wanted(part, session->gen))
+	if (!jobq_refill_wanted(part, session->gen) &&
+		!jobq_groups_to_load(part, session->gen))
 		return false;
 	if (*deadline == 0)
 		*deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -364,6 +379,14 @@ await_refill(const JobqSession *session, JobqPart *part, TimestampTz *deadline)
 	if (!jobq_wait_a_moment(*deadline))
 		jobq_raise_not_ready();
 	return true;
+}
+
+/* Must no claim be lost in a crash, as it counts? */
+static bool
+is_limited(const JobqRules *rules)
+{
+	return rules->group_limit > 0 || rules->altered_groups ||
+		rules->group_rate_limit.limit > 0;
 }
 
 List *
@@ -393,7 +416,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 
 	while (ntaken < max)
 	{
-		int			own = jobq_own_first(queue->queue_id);
+		int			own = jobq_own_first(queue->queue_id, *lease);
 		JobqTicket	before;
 		int			want = (int) Min(max - ntaken, JOBQ_CHUNK);
 		int			seen;
@@ -409,7 +432,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		seen = take_shared(&call, want, own >= 0 ? &before : NULL, taken,
 						   &ntaken);
 		if (seen < want && own >= 0 && ntaken < max)
-			take_own(&call, own, &taken[ntaken++]);
+			ntaken += take_own(&call, own, &taken[ntaken]);
 		else if (seen == 0 &&
 				 (ntaken > 0 || !await_refill(session, call.part, &deadline)))
 			break;
@@ -423,7 +446,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		}
 		else
 			write_claims(&call, taken, ntaken);
-		jobq_lazy_claim_end(call.careful);
+		jobq_lazy_claim_end(call.careful || is_limited(&queue->rules));
 	}
 	jobq_belts_close(&call.belts);
 	return call.deliveries;

@@ -13,6 +13,9 @@ extern void jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch,
 extern void jobq_ticket_of_row(const JobqRow *row, int32 epoch,
 							   const ItemPointerData *tid, JobqTicket *t);
 
+/* What stands for the group key in memory. */
+extern JobqGroupKey jobq_group_of(Datum group_key);
+
 /* A job that leaves the shelf: its first ticket is its id, others are new. */
 extern void jobq_give_ticket(const JobqSession *session, JobqRow *row);
 
@@ -23,6 +26,9 @@ extern void jobq_place_on_belt(const JobqSession *session,
 
 /* Which counter a waiting row on the shelf is in. */
 extern JobqCounter jobq_shelf_counter(const JobqRow *row);
+
+/* One that was taken off the shelf does not go back there. */
+extern void jobq_left_shelf(const JobqSession *session, const JobqRow *row);
 
 extern void jobq_place_on_shelf(const JobqSession *session, JobqRow *row,
 								char state);

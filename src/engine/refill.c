@@ -300,15 +300,18 @@ load_lost_leases(const JobqSession *session)
 	bool		lost;
 
 	SpinLockAcquire(&db->mutex);
-	lost = db->lost_leases;
+	lost = db->lost_leases || db->loading_leases;
 	db->lost_leases = false;
+	db->loading_leases = lost;
 	SpinLockRelease(&db->mutex);
 	if (!lost)
 		return;
-	if (!jobq_keeper_begin(db->install) || !jobq_load_running(session))
+	/* jobs that keep their places may be among them */
+	jobq_groups_forget(db, session->gen);
+	if (jobq_keeper_begin(db->install) && jobq_load_running(session))
 	{
 		SpinLockAcquire(&db->mutex);
-		db->lost_leases = true;
+		db->loading_leases = false;
 		SpinLockRelease(&db->mutex);
 	}
 	if (IsTransactionState())
@@ -333,6 +336,9 @@ jobq_tend_refill(const JobqSession *session, TimestampTz now)
 	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
 		 i = jobq_parts_of(session->db, session->gen, i, &part))
 	{
+		if (jobq_groups_to_load(part, session->gen))
+			next = Min(next, jobq_load_groups(session, part) ? now :
+					   now + STUCK_RETRY);
 		if (!jobq_refill_wanted(part, session->gen))
 			continue;
 		if (!shared)

@@ -122,6 +122,7 @@ cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
 	int32		epoch;
 
 	jobq_xact_count(session, queue_id, jobq_shelf_counter(row), -1);
+	jobq_left_shelf(session, row);
 	if (!jobq_queue_by_id(queue_id, &queue))
 		return;
 	epoch = jobq_belts_current(session, &belts, queue.class_id);
@@ -200,6 +201,7 @@ reschedule_shelved(const JobqSession *session, JobqRow *row,
 		jobq_place_on_shelf(session, row, state);
 		return;
 	}
+	jobq_left_shelf(session, row);
 	jobq_give_ticket(session, row);
 	jobq_place_on_belt(session, &queue, row, 1);
 }

@@ -100,7 +100,7 @@ jobq_lacks_leases(JobqDb *db)
 	bool		lacks;
 
 	SpinLockAcquire(&db->mutex);
-	lacks = db->lost_leases;
+	lacks = db->lost_leases || db->loading_leases;
 	SpinLockRelease(&db->mutex);
 	return lacks;
 }

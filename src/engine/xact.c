@@ -106,7 +106,9 @@ jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
 {
 	JobqOp	   *op;
 
-	if (nown >= JOBQ_OWN_MAX)
+	/* one that keeps its place in a group is always in memory */
+	if (nown >= JOBQ_OWN_MAX &&
+		!(t->started && jobq_has_group(&t->group)))
 	{
 		JobqKey		key = jobq_key_of(t);
 
@@ -223,6 +225,28 @@ jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
 	mark->at_commit = AT_COMMIT_CARRY;
 	mark->carried = carried;
 	mark->claim_tid = *claim_tid;
+}
+
+void
+jobq_xact_keeps_place(const JobqSession *session, const JobqTicket *t)
+{
+	JobqTicket *shelved = MemoryContextAlloc(TopTransactionContext,
+											 sizeof(JobqTicket));
+	JobqOp	   *op = push(OP_KEEPS_PLACE, session->db);
+
+	*shelved = *t;
+	op->ref.gen = session->gen;
+	op->ref.id = t->id;
+	op->carried = shelved;
+}
+
+void
+jobq_xact_off_shelf(const JobqSession *session, int64 id)
+{
+	JobqOp	   *op = push(OP_OFF_SHELF, session->db);
+
+	op->ref.gen = session->gen;
+	op->ref.id = id;
 }
 
 void
@@ -371,7 +395,7 @@ comes_before(const JobqTicket *a, const JobqTicket *b)
 }
 
 int
-jobq_own_first(int32 queue_id)
+jobq_own_first(int32 queue_id, int64 lease)
 {
 	TimestampTz now;
 	int			first = -1;
@@ -384,6 +408,7 @@ jobq_own_first(int32 queue_id)
 		if (own_jobs[i].state == OWN_READY &&
 			own_jobs[i].t.queue_id == queue_id &&
 			own_jobs[i].t.expires_at > now &&
+			(lease == 0 || own_jobs[i].refused_for != lease) &&
 			(first < 0 || comes_before(&own_jobs[i].t, &own_jobs[first].t)))
 			first = i;
 	}
@@ -409,9 +434,16 @@ jobq_own(int own)
 }
 
 void
-jobq_own_claim(int own, const JobqLease *lease)
+jobq_own_claim(int own, const JobqLease *lease, const JobqSession *session,
+			   bool placed)
 {
-	push(OP_OWN_CLAIM, NULL)->own = own;
+	JobqOp	   *op = push(OP_OWN_CLAIM, session->db);
+
+	op->own = own;
+	op->ref.gen = session->gen;
+	op->queue_id = own_jobs[own].t.queue_id;
+	op->group = own_jobs[own].t.group;
+	op->placed = placed;
 	own_jobs[own].state = OWN_RUNNING;
 	own_jobs[own].l = *lease;
 	own_ready--;
@@ -487,6 +519,14 @@ unannounce(JobqOp *op)
 /* ---- undo and apply ---- */
 
 static void
+give_place_back(JobqOp *op)
+{
+	if (op->placed)
+		jobq_group_leave_own(op->db, op->ref.gen, op->queue_id, &op->group);
+	op->placed = false;
+}
+
+static void
 undo(JobqOp *op)
 {
 	JobqOwnJob *own = own_jobs + op->own;
@@ -514,6 +554,7 @@ undo(JobqOp *op)
 			own->state = OWN_READY;
 			memset(&own->l, 0, sizeof(own->l));
 			own_ready++;
+			give_place_back(op);
 			break;
 		case OP_OWN_END:
 			own->state = op->own_state;
@@ -530,6 +571,8 @@ undo(JobqOp *op)
 		case OP_SPILL:
 		case OP_COUNT:
 		case OP_SHELVED:
+		case OP_KEEPS_PLACE:
+		case OP_OFF_SHELF:
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_STEERED:
@@ -607,9 +650,15 @@ apply_publish(int from)
 	return i;
 }
 
-static void
-apply_all(void)
+/*
+ * First to where the jobs have gone on: their slots go there in one step,
+ * before the end of their former tickets would free them, and with them a place
+ * in a group. Returns how many have gone to the shelf.
+ */
+static int
+apply_new_places(void)
 {
+	int			shelved = 0;
 	int			i = 0;
 
 	while (i < nops)
@@ -621,31 +670,87 @@ apply_all(void)
 			i = apply_publish(i);
 			continue;
 		}
-		if (op->kind == OP_CLAIM)
-			jobq_close_claim(op->db, &op->ref);
-		else if (op->kind == OP_MARK)
-			apply_mark(op);
-		else if (op->kind == OP_SPILL)
-			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
-							   op->delta);
-		else if (op->kind == OP_COUNT)
-			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
-							op->delta);
-		else if (op->kind == OP_HOLDS)
-			jobq_wake_keeper(op->db);
-		else if (op->kind == OP_SHELVED)
-			jobq_db_shelf_due(op->db, op->when);
-		else if (op->kind == OP_DIED)
-			jobq_db_dead_due(op->db, op->when);
-		else if (op->kind == OP_QUEUE_DROPPED)
+		if (op->kind == OP_KEEPS_PLACE)
 		{
-			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
-			jobq_epoch_news(op->db);
+			jobq_shelve(op->db, op->ref.gen, op->carried);
+			shelved++;
 		}
-		else if (op->kind == OP_EPOCH_NEWS)
-			jobq_epoch_news(op->db);
 		i++;
 	}
+	return shelved;
+}
+
+/* It was taken off the shelf; has it been put back there since? */
+static void
+apply_off_shelf(const JobqOp *op, int shelved)
+{
+	for (const JobqOp *later = op + 1; shelved > 0 && later < ops + nops;
+		 later++)
+	{
+		if (later->kind == OP_KEEPS_PLACE && later->ref.id == op->ref.id)
+			return;
+	}
+	jobq_unshelve(op->db, op->ref.gen, op->ref.id);
+}
+
+static void
+apply(JobqOp *op, int shelved)
+{
+	switch (op->kind)
+	{
+		case OP_CLAIM:
+			jobq_close_claim(op->db, &op->ref);
+			break;
+		case OP_MARK:
+			apply_mark(op);
+			break;
+		case OP_SPILL:
+			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
+							   op->delta);
+			break;
+		case OP_COUNT:
+			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
+							op->delta);
+			break;
+		case OP_HOLDS:
+			jobq_wake_keeper(op->db);
+			break;
+		case OP_SHELVED:
+			jobq_db_shelf_due(op->db, op->when);
+			break;
+		case OP_OFF_SHELF:
+			apply_off_shelf(op, shelved);
+			break;
+		case OP_OWN_CLAIM:
+			give_place_back(op);
+			break;
+		case OP_DIED:
+			jobq_db_dead_due(op->db, op->when);
+			break;
+		case OP_QUEUE_DROPPED:
+			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
+			jobq_epoch_news(op->db);
+			break;
+		case OP_EPOCH_NEWS:
+			jobq_epoch_news(op->db);
+			break;
+		case OP_PUBLISH:
+		case OP_KEEPS_PLACE:
+		case OP_AMEND:
+		case OP_OWN_END:
+		case OP_OWN_EXTEND:
+		case OP_STEERED:
+			break;
+	}
+}
+
+static void
+apply_all(void)
+{
+	int			shelved = apply_new_places();
+
+	for (int i = 0; i < nops; i++)
+		apply(&ops[i], shelved);
 }
 
 static void

@@ -21,6 +21,8 @@ typedef enum JobqOpKind
 	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
 	OP_COUNT,
 	OP_SHELVED,
+	OP_KEEPS_PLACE,				/* `carried` was put on the shelf */
+	OP_OFF_SHELF,				/* the job of `ref` was taken off it */
 	OP_DIED,					/* a dead row may go at `when` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_HOLDS,					/* the keeper may refill again */
@@ -39,6 +41,8 @@ typedef struct JobqOp
 	TimestampTz when;
 	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
 	JobqTicket *carried;		/* of a mark: what it goes on with */
+	JobqGroupKey group;			/* OP_OWN_CLAIM: it has taken a place there */
+	bool		placed;
 	int			own;
 	JobqOwnState own_state;
 	int32		queue_id;
