@@ -30,6 +30,7 @@ SQL_PARTS = \
 	src/security/roles.sql \
 	src/store/role.sql \
 	src/store/queue.sql \
+	src/store/group.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/api/types.sql \
@@ -38,6 +39,7 @@ SQL_PARTS = \
 	src/api/consume.sql \
 	src/api/steer.sql \
 	src/api/look.sql \
+	src/api/group.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \
 	src/store/copy.sql \

@@ -22,6 +22,9 @@
 #define INTERVAL_WANTED \
 	"It must be an interval such as \"90 s\", or a number of seconds."
 
+#define TIME_WANTED \
+	"It must be a time such as \"2030-12-31 18:00+00\", or \"infinity\"."
+
 void
 jobq_bad_argument(const char *name, const char *detail)
 {
@@ -218,6 +221,49 @@ parse_interval(char *string, const char *name)
 		jobq_bad_argument(name, INTERVAL_WANTED);
 	}
 	PG_END_TRY();
+	return result;
+}
+
+/* The same for timestamptz_in(). */
+static TimestampTz
+parse_time(char *string, const char *name)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile TimestampTz result = 0;
+
+	PG_TRY();
+	{
+		result = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
+														 CStringGetDatum(string),
+														 ObjectIdGetDatum(InvalidOid),
+														 Int32GetDatum(-1)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		jobq_bad_argument(name, TIME_WANTED);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+TimestampTz
+jobq_jsonb_time(const JsonbValue *value, const char *name)
+{
+	TimestampTz result;
+
+	if (value->type != jbvString)
+		jobq_bad_argument(name, TIME_WANTED);
+	result = parse_time(pnstrdup(value->val.string.val,
+								 value->val.string.len), name);
+	if (result == DT_NOBEGIN)
+		jobq_bad_argument(name, TIME_WANTED);
 	return result;
 }
 

@@ -49,6 +49,8 @@ extern int	jobq_arg_ids(FunctionCallInfo fcinfo, int argno, const char *name,
 /* A jsonb object (for headers and the like). */
 extern void jobq_arg_object(Jsonb *value, const char *name);
 
+#define JOBQ_KEY_MAX		255 /* bytes of a kind or key */
+
 /* Free text of at most max bytes, valid for storing; cut is not our business. */
 extern char *jobq_arg_text(text *value, const char *name, int max_bytes);
 
@@ -58,6 +60,9 @@ extern char *jobq_arg_text(text *value, const char *name, int max_bytes);
  */
 extern int64 jobq_jsonb_interval(const JsonbValue *value, const char *name,
 								 int64 min_us, int64 max_us);
+
+/* Time inside jsonb: a string that timestamptz_in takes, also 'infinity'. */
+extern TimestampTz jobq_jsonb_time(const JsonbValue *value, const char *name);
 
 /* Numbers inside jsonb, in [min, max]; an integer must be whole, up to 2^53. */
 extern int64 jobq_jsonb_int(const JsonbValue *value, const char *name,

@@ -19,7 +19,6 @@
 #include "errors.h"
 #include "security/security.h"
 
-#define KEY_MAX			255		/* bytes */
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue);
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_many);
@@ -134,7 +133,7 @@ set_key(FunctionCallInfo fcinfo, int argno, const char *name, JobqRow *row,
 {
 	if (PG_ARGISNULL(argno))
 		return;
-	(void) jobq_arg_text(PG_GETARG_TEXT_PP(argno), name, KEY_MAX);
+	(void) jobq_arg_text(PG_GETARG_TEXT_PP(argno), name, JOBQ_KEY_MAX);
 	row->values[attr] = PG_GETARG_DATUM(argno);
 	row->nulls[attr] = false;
 }

@@ -498,6 +498,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	forget_dead_letter(pointing);
 	(void) jobq_execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
+	jobq_group_delete_all(queue->queue_id);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)

@@ -214,6 +214,7 @@ jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 	int			n = 0;
 	bool		more = jobq_follow_rules(part, gen, take->rules);
 
+	take->loading = !more;
 	take->retry_at = JOBQ_NEVER;
 	while (more && n < max)
 	{

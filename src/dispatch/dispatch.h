@@ -525,6 +525,8 @@ typedef struct JobqTake
 	const JobqLease *lease;
 	const JobqRules *rules;		/* the queue's, as the caller sees them */
 	uint8		flags;			/* SLOT_*, for the slots taken */
+	bool		loading;		/* out: nothing is delivered until the keeper
+								 * has loaded what groups are to know */
 	TimestampTz retry_at;		/* out: nothing can be taken before, unless
 								 * something happens; JOBQ_NEVER = no timer */
 } JobqTake;
@@ -802,6 +804,10 @@ typedef struct JobqGroupReason
 	TimestampTz paused_until;	/* 0 = not paused */
 	TimestampTz not_before;		/* paused, or too fast */
 } JobqGroupReason;
+
+/* Is a waiting job of this group blocked, because the group is full? */
+extern bool jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
+							  const JobqGroupKey *key, bool started);
 
 extern bool jobq_group_explain(JobqPart *part, uint32 gen,
 							   const JobqGroupKey *key, bool started,

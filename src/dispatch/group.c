@@ -649,3 +649,22 @@ jobq_group_explain(JobqPart *part, uint32 gen, const JobqGroupKey *key,
 	LWLockRelease(part->lock);
 	return group != NULL;
 }
+
+bool
+jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
+				  const JobqGroupKey *key, bool started)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	const JobqGroup *group = NULL;
+	bool		blocks = false;
+
+	if (part == NULL || !part->groups.on)
+		return false;
+	LWLockAcquire(part->lock, LW_SHARED);
+	if (jobq_part_is(part, gen, queue_id) && part->groups.on)
+		group = jobq_group_find(part, key);
+	if (group != NULL)
+		blocks = jobq_group_is_full(part, group, started);
+	LWLockRelease(part->lock);
+	return blocks;
+}

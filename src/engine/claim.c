@@ -28,6 +28,8 @@ typedef struct ClaimCall
 	JobqPart   *part;
 	JobqLease	lease;
 	bool		careful;		/* the keeper commits the claims */
+	bool		loading;		/* nothing can be taken before the keeper has
+								 * loaded something */
 	JobqBelts	belts;
 	List	   *deliveries;
 	int			delivered;
@@ -128,6 +130,7 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 	jobq_xact_reserve(JOBQ_CHUNK);
 	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), &take,
 				  slots);
+	call->loading = take.loading;
 	for (int i = 0; i < n; i++)
 		jobq_xact_claimed(call->session, &slots[i].ref);
 	for (int i = 0; i < n; i++)
@@ -367,10 +370,12 @@ may_have_jobs(const JobqPart *part, const JobqQueue *queue)
  * there is nothing to wait for.
  */
 static bool
-await_refill(const JobqSession *session, JobqPart *part, TimestampTz *deadline)
+await_refill(const ClaimCall *call, TimestampTz *deadline)
 {
-	if (!jobq_refill_wanted(part, session->gen) &&
-		!jobq_groups_to_load(part, session->gen))
+	const JobqSession *session = call->session;
+	JobqPart   *part = call->part;
+
+	if (!call->loading && !jobq_refill_wanted(part, session->gen))
 		return false;
 	if (*deadline == 0)
 		*deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -434,7 +439,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		if (seen < want && own >= 0 && ntaken < max)
 			ntaken += take_own(&call, own, &taken[ntaken]);
 		else if (seen == 0 &&
-				 (ntaken > 0 || !await_refill(session, call.part, &deadline)))
+				 (ntaken > 0 || !await_refill(&call, &deadline)))
 			break;
 	}
 	if (ntaken > 0)

@@ -73,6 +73,10 @@ extern void jobq_xact_died(const JobqSession *session, TimestampTz until);
 /* The keeper is to look at the epochs and their classes after the commit. */
 extern void jobq_xact_epoch_news(const JobqSession *session);
 
+/* alter_group() has set these rules. */
+extern void jobq_xact_group_altered(const JobqSession *session, int32 queue_id,
+									text *key, const JobqGroupRules *rules);
+
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
 									int32 queue_id);

@@ -1,10 +1,10 @@
 /*
  * group.c: the keeper loads what memory must know of a queue's groups before
- * anything of it is delivered: jobs that have been started and wait for
- * another attempt, on the shelf or the belt, and keep their places meanwhile.
- * Reads tables, writes shared memory only.
+ * anything of it is delivered: what alter_group() says, and jobs that have been
+ * started and keep their places while they wait for another attempt, on the
+ * shelf or the belt. Reads tables, writes shared memory only.
  *
- * Each is first entered and then looked up again: whoever takes it elsewhere
+ * Each such job is first entered and then looked up again: whoever takes it elsewhere
  * from then on finds it in memory.
  */
 #include "postgres.h"
@@ -28,6 +28,11 @@
 	" AND s.state IN ('s', 'r') AND s.attempts IS NOT NULL" \
 	" AND s.group_key IS NOT NULL"
 
+#define ALTERED \
+	"SELECT g.group_key, g.running_limit, g.weight, g.rate_limit," \
+	" g.rate_period, g.paused_until FROM jobq.queue_group g" \
+	" WHERE g.queue_id = $1"
+
 #define STARTED_ON_BELT \
 	"SELECT j.id, j.ticket FROM jobq.job_%1$d j WHERE j.queue_id = $1" \
 	" AND j.attempts IS NOT NULL AND j.group_key IS NOT NULL" \
@@ -42,6 +47,18 @@ typedef struct Load
 	JobqBelts	belts;			/* of the epoch that is read */
 	bool		again;			/* something has changed under our hands */
 } Load;
+
+static void
+take_altered(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	Load	   *load = state;
+	JobqGroupKey key = jobq_group_of(jobq_row_value(tuple, desc, 1, NULL));
+	JobqGroupRules rules;
+
+	jobq_group_of_tuple(tuple, desc, 2, &rules);
+	jobq_group_set_rules(load->session->db, load->session->gen, load->queue_id,
+						 &key, &rules, false);
+}
 
 /* ---- on the shelf ---- */
 
@@ -160,6 +177,7 @@ read_all(Load *load, uint64 claimers)
 	if (clear)
 	{
 		PushActiveSnapshot(snapshot);
+		jobq_keeper_query(ALTERED, 1, types, values, take_altered, load);
 		if (jobq_keeps_places(load->part))
 		{
 			jobq_keeper_query(STARTED_ON_SHELF, 1, types, values,

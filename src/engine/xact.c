@@ -250,6 +250,21 @@ jobq_xact_off_shelf(const JobqSession *session, int64 id)
 }
 
 void
+jobq_xact_group_altered(const JobqSession *session, int32 queue_id, text *key,
+						const JobqGroupRules *rules)
+{
+	JobqGroupRules *copy = MemoryContextAlloc(TopTransactionContext,
+											  sizeof(JobqGroupRules));
+	JobqOp	   *op = push(OP_GROUP_ALTERED, session->db);
+
+	*copy = *rules;
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->group = jobq_group_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	op->group_rules = copy;
+}
+
+void
 jobq_xact_epoch_news(const JobqSession *session)
 {
 	push(OP_EPOCH_NEWS, session->db);
@@ -573,6 +588,7 @@ undo(JobqOp *op)
 		case OP_SHELVED:
 		case OP_KEEPS_PLACE:
 		case OP_OFF_SHELF:
+		case OP_GROUP_ALTERED:
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_STEERED:
@@ -723,6 +739,10 @@ apply(JobqOp *op, int shelved)
 			break;
 		case OP_OWN_CLAIM:
 			give_place_back(op);
+			break;
+		case OP_GROUP_ALTERED:
+			jobq_group_set_rules(op->db, op->ref.gen, op->queue_id, &op->group,
+								 op->group_rules, true);
 			break;
 		case OP_DIED:
 			jobq_db_dead_due(op->db, op->when);

@@ -275,10 +275,10 @@ foreach my $case ([ 'p', 1, 'in order' ], [ 'n', 3, 'three at once' ])
 # ---- over a crash ----
 
 sql('DELETE FROM done; DELETE FROM running');
-sql(q{SELECT jobq.purge_queue('f')});
-enqueue('f', 3, 3);
+sql(q{SELECT jobq.create_queue('c', '{"group_limit": 1}')});
+enqueue('c', 3, 3);
 my @held = split(/\n/,
-	sql(q{SELECT id || ' ' || lease FROM jobq.dequeue('f', 10) ORDER BY id}));
+	sql(q{SELECT id || ' ' || lease FROM jobq.dequeue('c', 10) ORDER BY id}));
 is(scalar @held, 3, 'one of each key runs');
 my ($id1, $lease1) = split(/ /, $held[0]);
 my ($id2, $lease2) = split(/ /, $held[1]);
@@ -288,12 +288,12 @@ sql("SELECT jobq.release($id2, $lease2)");
 kill_server($node);
 $node->start;
 await_keeper($node);
-is(sql(q{SELECT string_agg(id::text, ' ') FROM jobq.dequeue('f', 10)}), $id2,
+is(sql(q{SELECT string_agg(id::text, ' ') FROM jobq.dequeue('c', 10)}), $id2,
 	'after a crash: the released one goes first, those that run or wait keep their places');
 sql("SELECT jobq.complete($id3, $lease3)");
-is(sql(q{SELECT count(*) FROM jobq.dequeue('f', 10)}), 1, 'the place of one that ran gets free');
+is(sql(q{SELECT count(*) FROM jobq.dequeue('c', 10)}), 1, 'the place of one that ran gets free');
 sql("SELECT jobq.cancel($id1)");
-is(sql(q{SELECT count(*) FROM jobq.dequeue('f', 10)}), 1, 'and of one that waited');
+is(sql(q{SELECT count(*) FROM jobq.dequeue('c', 10)}), 1, 'and of one that waited');
 audit_ok($node, 'after a crash');
 
 is(conflicts_logged($node), 0, 'the unique index had nothing to refuse');
