@@ -20,6 +20,7 @@
 #include "storage/spin.h"
 
 #include "dispatch/group.h"
+#include "dispatch/key.h"
 #include "dispatch/tree.h"
 #include "rules.h"
 
@@ -38,17 +39,6 @@ typedef enum JobqDbState
 	JOBQ_DB_RECOVERING,
 	JOBQ_DB_READY				/* dequeue and settle are open */
 } JobqDbState;
-
-/* A place in a queue's order; the priority may be JOBQ_KEY_START or _END. */
-typedef struct JobqKey
-{
-	int32		priority;
-	TimestampTz run_at;
-	int64		id;
-} JobqKey;
-
-#define JOBQ_KEY_START	PG_INT32_MIN	/* before all jobs */
-#define JOBQ_KEY_END	PG_INT32_MAX	/* after all jobs */
 
 /*
  * A prepared transaction that has enqueued: what is on disk only once it has
@@ -605,6 +595,13 @@ extern void jobq_extended(JobqDb *db, const JobqSlotRef *ref,
 extern void jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 					  TimestampTz until);
 
+/*
+ * Keeper: after a restart, a cancelled job keeps its place until the lease's
+ * end. False when there is no slot.
+ */
+extern bool jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
+							const JobqLease *l);
+
 /* Has the job a slot, perhaps one that is only about to be linked? */
 extern bool jobq_is_entered(JobqDb *db, uint32 gen, int64 id);
 
@@ -690,6 +687,12 @@ extern void jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached);
 
 /* Has the queue got what it may have? */
 extern bool jobq_refill_enough(JobqPart *part, uint32 gen);
+
+/*
+ * When slots are short: push out, from up to so many groups of the queue that
+ * have more than their share of its slots, what is beyond that.
+ */
+extern void jobq_group_trim(JobqPart *part, uint32 gen);
 
 /* A keeper that starts: refills that an earlier one began are over. */
 extern void jobq_refill_reset(JobqDb *db, uint32 gen);

@@ -62,6 +62,8 @@ is_hungry(const JobqPart *part)
 	int32		first;
 	JobqKey		key;
 
+	if (part->groups.hungry > 0)
+		return true;
 	if (!is_spilled(part))
 		return false;
 	if (part->ready < slots_share() / 2)
@@ -101,7 +103,8 @@ jobq_ask_refill(JobqPart *part, uint32 gen)
 	int			db = -1;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen) && is_spilled(part))
+	if (jobq_part_is_mine(part, gen) &&
+		(is_spilled(part) || part->groups.spilled > 0))
 	{
 		part->asked = true;
 		db = part->db;
@@ -146,7 +149,8 @@ jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t)
 		return true;
 	LWLockAcquire(part->lock, LW_SHARED);
 	if (jobq_part_is(part, gen, t->queue_id))
-		behind = !jobq_key_before(&key, &part->frontier);
+		behind = !jobq_key_before(&key, &part->frontier) ||
+			jobq_is_behind_group(part, t);
 	LWLockRelease(part->lock);
 	return behind;
 }
@@ -246,6 +250,8 @@ could_go_on(const JobqPart *part)
 	int32		last;
 	JobqKey		key;
 
+	if (part->groups.hungry > 0)
+		return true;
 	if (!is_spilled(part))
 		return false;
 	if (part->asked || is_hungry(part))
@@ -295,24 +301,41 @@ bool
 jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 {
 	TransactionId holder;
+	JobqKey		first;
+	bool		groups;
 	bool		begun = false;
 
 	if (jobq_is_held(part, InvalidTransactionId, &holder))
 		return false;
+	groups = part->groups.hungry > 0 &&
+		jobq_group_first_frontier(part, gen, &first);
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->holder == holder &&
-		is_spilled(part))
+		(groups || is_spilled(part)))
 	{
 		part->holder = InvalidTransactionId;
 		set_refilling(part, true);
 		*claimers = pg_atomic_read_u64(&part->claimers);
 		part->asked = false;
 		part->missed.priority = JOBQ_KEY_END;
-		*from = part->frontier;
+		part->groups.missed.priority = JOBQ_KEY_END;
+		part->groups.refilling = groups;
+		*from = groups ? first : part->frontier;
 		begun = true;
 	}
 	LWLockRelease(part->lock);
 	return begun;
+}
+
+static bool
+stays_out(JobqPart *part, uint32 gen, const JobqTicket *t)
+{
+	bool		out;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	out = jobq_part_is_mine(part, gen) && jobq_group_skips(part, t);
+	LWLockRelease(part->lock);
+	return out;
 }
 
 int
@@ -332,9 +355,13 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 			jobq_is_kept(part, &tickets[done]);
 		JobqEntered entered;
 
+		fresh[done].slot = JOBQ_NIL;
+		if (part->groups.on && !must &&
+			!jobq_is_entered(&jobq_dbs[db], gen, tickets[done].id) &&
+			stays_out(part, gen, &tickets[done]))
+			continue;
 		entered = jobq_enter_or_push_out(part, db, gen, &tickets[done], lease,
 										 must, &number);
-		fresh[done].slot = JOBQ_NIL;
 		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
 			break;
 		if (entered == ENTER_DONE)
@@ -373,8 +400,21 @@ jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 void
 jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 {
+	bool		groups;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	groups = part->groups.refilling;
+	LWLockRelease(part->lock);
+	if (groups)
+		jobq_group_refill_end(part, gen, reached);
+
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen) && part->refilling)
+	if (jobq_part_is_mine(part, gen) && part->refilling && groups)
+	{
+		set_refilling(part, false);
+		part->groups.refilling = false;
+	}
+	else if (jobq_part_is_mine(part, gen) && part->refilling)
 	{
 		set_refilling(part, false);
 		part->frontier = jobq_key_before(&part->missed, reached) ?
@@ -390,7 +430,9 @@ jobq_refill_enough(JobqPart *part, uint32 gen)
 	bool		enough;
 
 	LWLockAcquire(part->lock, LW_SHARED);
-	enough = !jobq_part_is_mine(part, gen) || part->ready >= slots_share();
+	enough = !jobq_part_is_mine(part, gen) ||
+		(part->groups.refilling ? part->groups.hungry == 0 :
+		 part->ready >= slots_share());
 	LWLockRelease(part->lock);
 	return enough;
 }
@@ -405,7 +447,10 @@ jobq_refill_reset(JobqDb *db, uint32 gen)
 	{
 		LWLockAcquire(part->lock, LW_EXCLUSIVE);
 		if (jobq_part_is_mine(part, gen))
+		{
 			set_refilling(part, false);
+			part->groups.refilling = false;
+		}
 		LWLockRelease(part->lock);
 	}
 }

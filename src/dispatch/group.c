@@ -152,9 +152,8 @@ jobq_group_find(const JobqPart *part, const JobqGroupKey *key)
 	return NULL;
 }
 
-/* Made when missing; NULL when there is no entry left. */
-static JobqGroup *
-get_group(JobqPart *part, const JobqGroupKey *key, bool must)
+JobqGroup *
+jobq_group_get(JobqPart *part, const JobqGroupKey *key, bool must)
 {
 	JobqGroup  *group = jobq_group_find(part, key);
 	int32		number;
@@ -167,6 +166,7 @@ get_group(JobqPart *part, const JobqGroupKey *key, bool must)
 	group->part = jobq_part_index(part);
 	group->first = JOBQ_NIL;
 	group->next = JOBQ_NIL;
+	group->frontier.priority = JOBQ_KEY_END;
 	for (int i = 0; i < GROUP_TREES; i++)
 		group->root[i] = JOBQ_NIL;
 	jobq_tree_insert(&key_tree, jobq_groups, &part->groups.by_key, number);
@@ -176,9 +176,11 @@ get_group(JobqPart *part, const JobqGroupKey *key, bool must)
 static void
 free_group(JobqPart *part, JobqGroup *group)
 {
+	static const JobqKey end = {.priority = JOBQ_KEY_END};
 	int32		number = (int32) (group - jobq_groups);
 
 	jobq_group_unlink_turn(part, group);
+	jobq_group_set_frontier(part, group, &end);
 	jobq_window_clear(&group->window);
 	jobq_tree_remove(&key_tree, jobq_groups, &part->groups.by_key, number);
 	group->part = -1;
@@ -196,6 +198,7 @@ void
 jobq_group_forget_unused(JobqPart *part, JobqGroup *group)
 {
 	if (group->slots == 0 && group->own == 0 && !is_altered(group) &&
+		group->frontier.priority == JOBQ_KEY_END &&
 		!jobq_group_outlives_jobs(part, group))
 		free_group(part, group);
 }
@@ -266,7 +269,7 @@ jobq_group_join(JobqPart *part, JobqSlot *slot)
 
 	if (slot->group >= 0)
 		return true;
-	group = get_group(part, &slot->t.group,
+	group = jobq_group_get(part, &slot->t.group,
 					  slot->state != SLOT_READY || slot->t.started);
 	if (group == NULL)
 		return false;
@@ -416,25 +419,33 @@ see_slots(JobqPart *part, JobqSlotRef *strays, int *nstrays)
 	}
 }
 
+JobqGroup *
+jobq_group_after(const JobqPart *part, const JobqGroup *after)
+{
+	int32		at = after == NULL ?
+		jobq_tree_first(&key_tree, jobq_groups, part->groups.by_key) :
+		jobq_tree_after(&key_tree, jobq_groups, part->groups.by_key, after);
+
+	return at != JOBQ_NIL ? &jobq_groups[at] : NULL;
+}
+
 static void
 recheck(JobqPart *part)
 {
 	JobqPartGroups *groups = &part->groups;
-	JobqGroup	key = {.key = groups->recheck_from};
-	int32		at;
+	JobqGroup	from = {.key = groups->recheck_from};
+	JobqGroup  *group;
 
-	at = groups->recheck == RECHECK_ALL ?
-		jobq_tree_first(&key_tree, jobq_groups, groups->by_key) :
-		jobq_tree_after(&key_tree, jobq_groups, groups->by_key, &key);
-	for (int i = 0; i < JOBQ_CHUNK && at != JOBQ_NIL; i++)
+	group = jobq_group_after(part, groups->recheck == RECHECK_ALL ? NULL :
+							 &from);
+	for (int i = 0; i < JOBQ_CHUNK && group != NULL; i++)
 	{
-		groups->recheck_from = jobq_groups[at].key;
+		groups->recheck_from = group->key;
 		groups->recheck = RECHECK_REST;
-		jobq_group_wake(part, &jobq_groups[at]);
-		at = jobq_tree_after(&key_tree, jobq_groups, groups->by_key,
-							 &jobq_groups[at]);
+		jobq_group_wake(part, group);
+		group = jobq_group_after(part, group);
 	}
-	if (at == JOBQ_NIL)
+	if (group == NULL)
 		groups->recheck = RECHECK_NONE;
 }
 
@@ -521,150 +532,4 @@ jobq_groups_forget(JobqDb *db, uint32 gen)
 			part->groups.known = GROUPS_UNKNOWN;
 		LWLockRelease(part->lock);
 	}
-}
-
-/* ---- one group, for others ---- */
-
-void
-jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,
-					 const JobqGroupKey *key, const JobqGroupRules *rules,
-					 bool altered)
-{
-	JobqPart   *part = jobq_part_find(db, gen, queue_id);
-	JobqGroup  *group;
-
-	if (part == NULL)
-		return;
-	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is(part, gen, queue_id) && part->groups.on)
-	{
-		group = get_group(part, key, true);
-		if (altered)
-			part->groups.alters++;
-		if (group == NULL)
-			part->groups.known = GROUPS_UNKNOWN;
-		else
-		{
-			group->rules = *rules;
-			jobq_group_wake(part, group);
-			jobq_group_forget_unused(part, group);
-		}
-	}
-	LWLockRelease(part->lock);
-}
-
-/* A group's next job goes first, and one of another transaction's hands. */
-static bool
-may_take_own(JobqPart *part, JobqGroup *group, const JobqTicket *t,
-			 TimestampTz now)
-{
-	if (jobq_group_is_full(part, group, false) ||
-		jobq_group_not_before(part, group, now) > now)
-		return false;
-	for (int i = 0; i < GROUP_TREES; i++)
-	{
-		int32		first = jobq_tree_first(&jobq_group_slots, jobq_slots,
-											group->root[i]);
-
-		if (first != JOBQ_NIL && jobq_group_limit(part, group) == 1 &&
-			jobq_compare_tickets(&jobq_slots[first].t, t) < 0)
-			return false;
-	}
-	return true;
-}
-
-JobqOwnPlace
-jobq_group_take_own(JobqPart *part, uint32 gen, const JobqTicket *t,
-					TimestampTz now)
-{
-	JobqOwnPlace place = OWN_PLACE_NONE;
-
-	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (!jobq_part_is_mine(part, gen))
-		place = OWN_PLACE_REFUSED;
-	else if (part->groups.on)
-	{
-		JobqGroup  *group = jobq_groups_ready(part) ?
-			get_group(part, &t->group, false) : NULL;
-
-		place = OWN_PLACE_REFUSED;
-		if (group != NULL && may_take_own(part, group, t, now))
-		{
-			place = OWN_PLACE_TAKEN;
-			group->own++;
-			group->active++;
-			jobq_group_taken(part, group, t->id, now);
-			jobq_group_settle(part, group);
-		}
-		else if (group != NULL)
-			jobq_group_forget_unused(part, group);
-	}
-	LWLockRelease(part->lock);
-	return place;
-}
-
-void
-jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
-					 const JobqGroupKey *key)
-{
-	JobqPart   *part = jobq_part_find(db, gen, queue_id);
-	JobqGroup  *group;
-
-	if (part == NULL)
-		return;
-	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is(part, gen, queue_id) &&
-		(group = jobq_group_find(part, key)) != NULL && group->own > 0)
-	{
-		group->own--;
-		group->active--;
-		jobq_group_settle(part, group);
-		jobq_group_forget_unused(part, group);
-	}
-	LWLockRelease(part->lock);
-}
-
-bool
-jobq_group_explain(JobqPart *part, uint32 gen, const JobqGroupKey *key,
-				   bool started, TimestampTz now, JobqGroupReason *reason)
-{
-	JobqGroup  *group = NULL;
-
-	memset(reason, 0, sizeof(*reason));
-	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen) && part->groups.on)
-		group = jobq_group_find(part, key);
-	if (group != NULL)
-	{
-		reason->limit = jobq_group_limit(part, group);
-		reason->active = group->active;
-		reason->kept = group->kept;
-		reason->taken_id = group->taken_id;
-		reason->taken_at = group->taken_at;
-		reason->full = jobq_group_is_full(part, group, started);
-		reason->paused_until = group->rules.paused_until > now ?
-			group->rules.paused_until : 0;
-		reason->not_before = jobq_group_not_before(part, group, now);
-	}
-	LWLockRelease(part->lock);
-	return group != NULL;
-}
-
-bool
-jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
-				  const JobqGroupKey *key, bool started)
-{
-	JobqPart   *part = jobq_part_find(db, gen, queue_id);
-	const JobqGroup *group = NULL;
-	bool		blocks = false;
-
-	if (part == NULL || !part->groups.on)
-		return false;
-	LWLockAcquire(part->lock, LW_SHARED);
-	if (jobq_part_is(part, gen, queue_id) && part->groups.on)
-		group = jobq_group_find(part, key);
-	if (group != NULL)
-		blocks = jobq_group_is_full(part, group, started);
-	LWLockRelease(part->lock);
-	return blocks;
 }

@@ -10,6 +10,7 @@
 #define JOBQ_GROUP_H
 
 #include "datatype/timestamp.h"
+#include "dispatch/key.h"
 #include "dispatch/tree.h"
 #include "dispatch/window.h"
 #include "rules.h"
@@ -74,6 +75,17 @@ typedef struct JobqGroup
 								 * the transaction that made them has taken */
 	int32		blocked;		/* its part of COUNT_BLOCKED */
 
+	/*
+	 * Its tickets from here on, before the part's frontier, are on disk only;
+	 * see groupspill.c. In a refill of groups: so many have come in, and it
+	 * has had enough, at `stop`.
+	 */
+	JobqKey		frontier;
+	JobqKey		stop;
+	int32		entered;
+	bool		stopped;
+	bool		hungry;			/* little is left in memory of it */
+
 	JobqGroupRules rules;
 	JobqWindow	window;			/* deliveries, for the rate limit */
 	int64		taken_id;		/* the job delivered last ... */
@@ -111,6 +123,10 @@ typedef struct JobqPartGroups
 	int32		kept;			/* tree of slots that keep a place */
 	int64		strays;			/* slots that found no entry */
 	uint32		alters;			/* how often alter_group() has come by */
+	int32		spilled;		/* groups that have a frontier */
+	int32		hungry;			/* and of these, those that are hungry */
+	bool		refilling;		/* the refill going on is one of groups */
+	JobqKey		missed;			/* while it is: smallest key left out */
 } JobqPartGroups;
 
 #endif							/* JOBQ_GROUP_H */

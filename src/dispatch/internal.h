@@ -220,6 +220,10 @@ extern void jobq_part_groups_reset(JobqPart *part);
 extern JobqGroup *jobq_group_find(const JobqPart *part,
 								  const JobqGroupKey *key);
 
+/* The same, made when missing; NULL when there is no entry left. */
+extern JobqGroup *jobq_group_get(JobqPart *part, const JobqGroupKey *key,
+								 bool must);
+
 /*
  * Bring a slot to where it belongs in its group, after its flags or mark, or,
  * in the second form, its state have changed. Only where groups are on.
@@ -254,6 +258,32 @@ extern bool jobq_groups_catch_up(JobqPart *part, bool strays_too,
 
 /* Is everything known that decides what may be delivered? */
 extern bool jobq_groups_ready(const JobqPart *part);
+
+/* Of all groups of a part, the next by key; NULL: the first. */
+extern JobqGroup *jobq_group_after(const JobqPart *part,
+								   const JobqGroup *after);
+
+/* ---- groupspill.c; under the part's lock, but for the last two ---- */
+
+extern void jobq_group_set_frontier(JobqPart *part, JobqGroup *group,
+									const JobqKey *key);
+extern void jobq_group_count_hungry(JobqPart *part, JobqGroup *group);
+extern bool jobq_is_before_group_frontier(const JobqGroup *group,
+										  const JobqSlot *slot);
+
+/* A publisher's ticket: is it behind its group's frontier, so that it stays
+ * on disk? And only the question. */
+extern bool jobq_group_leaves_out(JobqPart *part, const JobqTicket *t);
+extern bool jobq_is_behind_group(const JobqPart *part, const JobqTicket *t);
+
+/* A refill's: does it stay on disk? */
+extern bool jobq_group_skips(JobqPart *part, const JobqTicket *t);
+
+/* Where a refill of groups has to begin, and that it has come to its end. */
+extern bool jobq_group_first_frontier(JobqPart *part, uint32 gen,
+									  JobqKey *from);
+extern void jobq_group_refill_end(JobqPart *part, uint32 gen,
+								  const JobqKey *reached);
 
 #ifdef JOBQ_TEST_BUILD
 /* ---- checkgroup.c ---- */

@@ -201,6 +201,39 @@ jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 }
 
 bool
+jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
+				const JobqLease *l)
+{
+	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
+	JobqEntered entered;
+	int32		number;
+	bool		open;
+
+	if (part == NULL)
+		return false;
+	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, t, l, true,
+									 &number);
+	if (entered != ENTER_DONE)
+		return entered == ENTER_PRESENT;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	open = jobq_part_is(part, gen, t->queue_id);
+	if (open)
+	{
+		jobq_slot_set_state(&jobq_slots[number], SLOT_GRACE);
+		jobq_slot_link(&jobq_slots[number]);
+	}
+	LWLockRelease(part->lock);
+	if (!open)
+	{
+		JobqSlotRef ref;
+
+		jobq_slot_fill_ref(&jobq_slots[number], &ref);
+		(void) jobq_slot_remove(jobq_db_index(db), &ref, jobq_is_linking);
+	}
+	return open;
+}
+
+bool
 jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy)
 {
 	JobqSlot   *slot = jobq_slot_lock(db, gen, id);

@@ -53,7 +53,10 @@ sort_out(Publish *p)
 		if (lease_of(p, i) != NULL)
 			continue;
 		p->part->counters[COUNT_AVAILABLE]++;
-		if (jobq_key_before(&key, &p->part->frontier) || must_enter(p, i))
+		if (must_enter(p, i))
+			continue;
+		if (jobq_key_before(&key, &p->part->frontier) &&
+			!jobq_group_leaves_out(p->part, &p->tickets[i]))
 			continue;
 		p->keep[i] = false;
 		p->nspilled++;

@@ -557,7 +557,8 @@ jobq_wake_refillers(void)
 
 		/* looked at without a lock: a wake-up too many or, just as a queue
 		 * spills, one too few, which its own publisher makes good */
-		if (db >= 0 && part->frontier.priority != JOBQ_KEY_END)
+		if (db >= 0 && (part->frontier.priority != JOBQ_KEY_END ||
+						part->groups.spilled > 0))
 			jobq_wake_keeper(&jobq_dbs[db]);
 	}
 }

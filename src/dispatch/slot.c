@@ -534,7 +534,8 @@ is_held_back(JobqPart *part, const JobqSlot *slot)
 	JobqKey		key = jobq_key_of(&slot->t);
 
 	if (slot->l.lease != 0 || !TransactionIdIsValid(part->holder) ||
-		jobq_key_before(&key, &part->frontier))
+		(jobq_key_before(&key, &part->frontier) &&
+		 !jobq_is_behind_group(part, &slot->t)))
 		return false;
 	jobq_retreat(part, &key);
 	return true;

@@ -274,6 +274,7 @@ jobq_group_settle(JobqPart *part, JobqGroup *group)
 	JobqTurn	at = is_fair(part) ? TURN_RING : TURN_ORDER;
 
 	count_blocked(part, group);
+	jobq_group_count_hungry(part, group);
 	if (group->turn_at == TURN_ASLEEP &&
 		(group->asleep_until != JOBQ_NEVER || first == group->first))
 		at = TURN_ASLEEP;
@@ -365,8 +366,9 @@ jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
 			return JOBQ_NIL;
 		group = &jobq_groups[number];
 		until = jobq_group_not_before(part, group, now);
-		if (is_fair(part) &&
-			!jobq_is_before_frontier(part, &jobq_slots[group->first]))
+		if ((is_fair(part) &&
+			 !jobq_is_before_frontier(part, &jobq_slots[group->first])) ||
+			!jobq_is_before_group_frontier(group, &jobq_slots[group->next]))
 			until = JOBQ_NEVER;
 		if (until <= now)
 			return group->next;

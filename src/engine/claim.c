@@ -362,6 +362,7 @@ static bool
 may_have_jobs(const JobqPart *part, const JobqQueue *queue)
 {
 	return part->ready > 0 || part->frontier.priority != JOBQ_KEY_END ||
+		part->groups.spilled > 0 ||
 		jobq_own_first(queue->queue_id, 0) >= 0;
 }
 
@@ -436,7 +437,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 			before = jobq_own(own)->t;
 		seen = take_shared(&call, want, own >= 0 ? &before : NULL, taken,
 						   &ntaken);
-		if (seen < want && own >= 0 && ntaken < max)
+		if (seen < want && own >= 0 && ntaken < max && !call.loading)
 			ntaken += take_own(&call, own, &taken[ntaken]);
 		else if (seen == 0 &&
 				 (ntaken > 0 || !await_refill(&call, &deadline)))

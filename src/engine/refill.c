@@ -344,6 +344,7 @@ jobq_tend_refill(const JobqSession *session, TimestampTz now)
 		if (!shared)
 			jobq_share_slots();
 		shared = true;
+		jobq_group_trim(part, session->gen);
 		if (!jobq_keeper_begin(session->db->install))
 			return now + STUCK_RETRY;
 		next = Min(next, refill_part(session, part) ? now : now + STUCK_RETRY);

@@ -285,9 +285,17 @@ my ($id2, $lease2) = split(/ /, $held[1]);
 my ($id3, $lease3) = split(/ /, $held[2]);
 sql("SELECT jobq.fail($id1, $lease1, retry_in => '1 hour')");
 sql("SELECT jobq.release($id2, $lease2)");
+sql(q{SELECT jobq.create_queue('g', '{"group_limit": 1}')});
+enqueue('g', 1, 2);
+my ($grace, $lease4) = split(/ /, sql(q{SELECT id || ' ' || lease FROM jobq.dequeue('g', 10)}));
+sql("SELECT jobq.cancel($grace, grace => '1 hour')");
 kill_server($node);
 $node->start;
 await_keeper($node);
+is(sql(q{SELECT count(*) FROM jobq.dequeue('g', 10)}), 0, 'grace goes on after a crash');
+is(sqlstate($node, "SELECT jobq.complete($grace, $lease4)"), 'JQ014',
+	'its worker learns it');
+is(sql(q{SELECT count(*) FROM jobq.dequeue('g', 10)}), 1, 'and then the next one goes');
 is(sql(q{SELECT string_agg(id::text, ' ') FROM jobq.dequeue('c', 10)}), $id2,
 	'after a crash: the released one goes first, those that run or wait keep their places');
 sql("SELECT jobq.complete($id3, $lease3)");
