@@ -66,7 +66,7 @@ is_hungry(const JobqPart *part)
 		return true;
 	if (!is_spilled(part))
 		return false;
-	if (part->ready < slots_share() / 2)
+	if (part->ready < slots_share() / 2 || part->groups.fat > 0)
 		return true;
 	first = part->groups.on ? jobq_group_first(part) :
 		jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
@@ -227,15 +227,17 @@ jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key)
 }
 
 JobqEntered
-jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
-					   const JobqLease *l, bool must, int32 *number)
+jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen, JobqSource source,
+					   const JobqTicket *t, const JobqLease *l, bool must,
+					   int32 *number)
 {
 	JobqKey		key = jobq_key_of(t);
-	JobqEntered entered = jobq_slot_enter(part, db, gen, t, l, must, number);
+	JobqEntered entered = jobq_slot_enter(part, db, gen, source, t, l, must,
+										  number);
 
 	if (entered == ENTER_NO_SLOT &&
 		jobq_push_out(part, gen, must ? NULL : &key))
-		entered = jobq_slot_enter(part, db, gen, t, l, true, number);
+		entered = jobq_slot_enter(part, db, gen, source, t, l, true, number);
 	return entered;
 }
 
@@ -360,8 +362,9 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 			!jobq_is_entered(&jobq_dbs[db], gen, tickets[done].id) &&
 			stays_out(part, gen, &tickets[done]))
 			continue;
-		entered = jobq_enter_or_push_out(part, db, gen, &tickets[done], lease,
-										 must, &number);
+		entered = jobq_enter_or_push_out(part, db, gen, FROM_DISK,
+										 &tickets[done], lease, must,
+										 &number);
 		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
 			break;
 		if (entered == ENTER_DONE)

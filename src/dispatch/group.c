@@ -181,6 +181,7 @@ free_group(JobqPart *part, JobqGroup *group)
 
 	jobq_group_unlink_turn(part, group);
 	jobq_group_set_frontier(part, group, &end);
+	Assert(!group->hungry && !group->fat);
 	jobq_window_clear(&group->window);
 	jobq_tree_remove(&key_tree, jobq_groups, &part->groups.by_key, number);
 	group->part = -1;

@@ -85,6 +85,7 @@ typedef struct JobqGroup
 	int32		entered;
 	bool		stopped;
 	bool		hungry;			/* little is left in memory of it */
+	bool		fat;			/* it has more than its share there */
 
 	JobqGroupRules rules;
 	JobqWindow	window;			/* deliveries, for the rate limit */
@@ -125,6 +126,7 @@ typedef struct JobqPartGroups
 	uint32		alters;			/* how often alter_group() has come by */
 	int32		spilled;		/* groups that have a frontier */
 	int32		hungry;			/* and of these, those that are hungry */
+	int32		fat;			/* groups that are fat */
 	bool		refilling;		/* the refill going on is one of groups */
 	JobqKey		missed;			/* while it is: smallest key left out */
 } JobqPartGroups;

@@ -53,12 +53,16 @@ is_hungry(const JobqGroup *group)
 }
 
 void
-jobq_group_count_hungry(JobqPart *part, JobqGroup *group)
+jobq_group_weigh(JobqPart *part, JobqGroup *group)
 {
 	bool		hungry = is_hungry(group);
 
+	bool		fat = group->waiting[GROUP_TREE_FRESH] > room();
+
 	part->groups.hungry += hungry - group->hungry;
 	group->hungry = hungry;
+	part->groups.fat += fat - group->fat;
+	group->fat = fat;
 }
 
 void
@@ -67,7 +71,7 @@ jobq_group_set_frontier(JobqPart *part, JobqGroup *group, const JobqKey *key)
 	part->groups.spilled -= has_frontier(group);
 	group->frontier = *key;
 	part->groups.spilled += has_frontier(group);
-	jobq_group_count_hungry(part, group);
+	jobq_group_weigh(part, group);
 }
 
 bool

@@ -124,6 +124,12 @@ extern void jobq_slot_set_aside(JobqSlot *slot);
  * job has one, with an older ticket that is in somebody's hands. NO_SLOT: the
  * part may have no more, or, with any, there is none.
  */
+typedef enum JobqSource
+{
+	FROM_COMMIT,				/* its transaction says that the job is there */
+	FROM_DISK					/* found; the job may have gone on since */
+} JobqSource;
+
 typedef enum JobqEntered
 {
 	ENTER_DONE,
@@ -133,8 +139,9 @@ typedef enum JobqEntered
 } JobqEntered;
 
 extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
-								   const JobqTicket *t, const JobqLease *l,
-								   bool any, int32 *number);
+								   JobqSource source, const JobqTicket *t,
+								   const JobqLease *l, bool any,
+								   int32 *number);
 
 /*
  * Link what was entered, smallest expiry in *first_expiry; if the part has
@@ -192,6 +199,7 @@ extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqKey *key);
  * one that must have a slot in any case, else only if it comes after it.
  */
 extern JobqEntered jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen,
+										  JobqSource source,
 										  const JobqTicket *t,
 										  const JobqLease *l, bool must,
 										  int32 *number);
@@ -267,7 +275,9 @@ extern JobqGroup *jobq_group_after(const JobqPart *part,
 
 extern void jobq_group_set_frontier(JobqPart *part, JobqGroup *group,
 									const JobqKey *key);
-extern void jobq_group_count_hungry(JobqPart *part, JobqGroup *group);
+
+/* Note whether it has little in memory, or more than its share. */
+extern void jobq_group_weigh(JobqPart *part, JobqGroup *group);
 extern bool jobq_is_before_group_frontier(const JobqGroup *group,
 										  const JobqSlot *slot);
 

@@ -137,8 +137,8 @@ jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 		return false;
 	}
 	(void) pg_atomic_fetch_add_u64(&part->entries, 2);
-	if (jobq_enter_or_push_out(part, index, gen, t, NULL, true, &number) !=
-		ENTER_DONE)
+	if (jobq_enter_or_push_out(part, index, gen, FROM_DISK, t, NULL, true,
+							   &number) != ENTER_DONE)
 		return false;
 	jobq_slot_fill_ref(&jobq_slots[number], ref);
 	if (mark_entered(part, gen, t, xid, &jobq_slots[number]))
@@ -211,8 +211,8 @@ jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
 
 	if (part == NULL)
 		return false;
-	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, t, l, true,
-									 &number);
+	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, FROM_DISK,
+									 t, l, true, &number);
 	if (entered != ENTER_DONE)
 		return entered == ENTER_PRESENT;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);

@@ -118,7 +118,7 @@ publish_chunk(Publish *p)
 			continue;
 		}
 		entered = jobq_enter_or_push_out(p->part, jobq_db_index(p->db), p->gen,
-										 &p->tickets[i], lease_of(p, i),
+										 FROM_COMMIT, &p->tickets[i], lease_of(p, i),
 										 must_enter(p, i), &fresh[nfresh]);
 		if (entered == ENTER_DONE)
 			nfresh++;
@@ -225,8 +225,8 @@ jobq_shelve(JobqDb *db, uint32 gen, const JobqTicket *t)
 	LWLockRelease(part->lock);
 	if (!keeps)
 		return;
-	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, t, NULL,
-									 true, &number);
+	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, FROM_COMMIT,
+									 t, NULL, true, &number);
 	if (entered == ENTER_DONE)
 		jobq_slots_link(part, gen, t->queue_id, &number, 1, NULL, &never);
 	else if (entered != ENTER_PRESENT)

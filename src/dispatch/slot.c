@@ -422,17 +422,20 @@ start_slot(JobqSlot *slot)
 /*
  * Has the job gone on from the slot's ticket to this one? Not as long as the
  * old one is in somebody's hands, except ours: then it is we who have moved it.
+ * From the shelf it goes on when a transaction says so: what is found on disk
+ * may be the ticket it had before.
  */
 static bool
-goes_on(const JobqSlot *slot, const JobqTicket *ticket)
+goes_on(const JobqSlot *slot, JobqSource source, const JobqTicket *ticket)
 {
 	if (slot->t.queue_id != ticket->queue_id)
 		return false;
 	if (TransactionIdIsValid(slot->mark))
 		return (ticket->ticket == 0 || ticket->ticket > slot->t.ticket) &&
 			TransactionIdIsCurrentTransactionId(slot->mark);
-	return ticket->ticket > slot->t.ticket &&
-		(slot->state == SLOT_READY || slot->state == SLOT_SHELVED);
+	if (slot->state == SLOT_SHELVED)
+		return source == FROM_COMMIT && ticket->ticket > 0;
+	return ticket->ticket > slot->t.ticket && slot->state == SLOT_READY;
 }
 
 /* In one lock hold, so that no place in a group gets free in between. */
@@ -458,15 +461,15 @@ go_on(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
  * becomes theirs. *left is the epoch that the job has left, or 0.
  */
 static JobqEntered
-meet(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease,
-	 int32 *left)
+meet(JobqSlot *slot, JobqSource source, const JobqTicket *ticket,
+	 const JobqLease *lease, int32 *left)
 {
 	JobqPart   *part = jobq_slot_part(slot);
 	bool		held;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	held = slot->t.ticket < ticket->ticket;
-	if (goes_on(slot, ticket))
+	held = slot->t.ticket < ticket->ticket && slot->state != SLOT_SHELVED;
+	if (goes_on(slot, source, ticket))
 	{
 		*left = slot->t.epoch;
 		go_on(slot, ticket, lease);
@@ -486,8 +489,9 @@ meet(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease,
 }
 
 JobqEntered
-jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
-				const JobqLease *l, bool any, int32 *number)
+jobq_slot_enter(JobqPart *part, int db, uint32 gen, JobqSource source,
+				const JobqTicket *t, const JobqLease *l, bool any,
+				int32 *number)
 {
 	uint32		bucket = jobq_bucket(db, t->id);
 	LWLock	   *hash_lock = hash_lock_of(bucket);
@@ -498,7 +502,7 @@ jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
 	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
 	found = chain_find(bucket, db, gen, t->id);
 	if (found != JOBQ_NIL)
-		entered = meet(&jobq_slots[found], t, l, &left);
+		entered = meet(&jobq_slots[found], source, t, l, &left);
 	else if ((*number = pop_free(part, any)) == JOBQ_NIL)
 		entered = ENTER_NO_SLOT;
 	else

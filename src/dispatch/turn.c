@@ -274,7 +274,7 @@ jobq_group_settle(JobqPart *part, JobqGroup *group)
 	JobqTurn	at = is_fair(part) ? TURN_RING : TURN_ORDER;
 
 	count_blocked(part, group);
-	jobq_group_count_hungry(part, group);
+	jobq_group_weigh(part, group);
 	if (group->turn_at == TURN_ASLEEP &&
 		(group->asleep_until != JOBQ_NEVER || first == group->first))
 		at = TURN_ASLEEP;
