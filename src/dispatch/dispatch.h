@@ -786,9 +786,20 @@ extern void jobq_unshelve(JobqDb *db, uint32 gen, int64 id);
  */
 extern bool jobq_groups_to_load(JobqPart *part, uint32 gen);
 extern bool jobq_groups_load_begin(JobqPart *part, uint32 gen,
-								   uint32 *alters, uint64 *claimers);
+								   uint32 *alters, uint64 *claimers,
+								   bool *counting);
 extern bool jobq_groups_load_end(JobqPart *part, uint32 gen, uint32 alters);
 extern void jobq_groups_forget(JobqDb *db, uint32 gen);
+
+/* Deliveries of the time before, in the order of time. */
+typedef struct JobqGroupTaken
+{
+	JobqGroupKey group;
+	TimestampTz at;
+} JobqGroupTaken;
+
+extern bool jobq_groups_count(JobqPart *part, uint32 gen,
+							  const JobqGroupTaken *taken, int n);
 
 /* alter_group() has set these rules; altered: just now. */
 extern void jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,

@@ -350,13 +350,14 @@ jobq_part_groups_reset(JobqPart *part)
 }
 
 /*
- * Must all started jobs, and all altered groups, be in memory before anything
- * is delivered?
+ * Must all started jobs, all altered groups and the latest deliveries be known
+ * before anything is delivered?
  */
 static bool
 must_know(const JobqPart *part)
 {
-	return jobq_rules_keep_places(&part->rules) || part->rules.altered_groups;
+	return jobq_rules_keep_places(&part->rules) ||
+		part->rules.altered_groups || part->rules.group_rate_limit.limit > 0;
 }
 
 bool
@@ -383,6 +384,12 @@ jobq_group_rules_changed(JobqPart *part, const JobqRules *old)
 		groups->unseen = jobq_max_live_jobs;
 	if (!groups->on || (keeps && !jobq_rules_keep_places(old)))
 		groups->known = GROUPS_UNKNOWN;
+	if (memcmp(&part->rules.group_rate_limit, &old->group_rate_limit,
+			   sizeof(JobqRate)) != 0)
+	{
+		groups->known = GROUPS_UNKNOWN;
+		groups->counting = false;
+	}
 	groups->on = true;
 	groups->recheck = RECHECK_ALL;
 }
@@ -488,7 +495,7 @@ jobq_groups_to_load(JobqPart *part, uint32 gen)
 
 bool
 jobq_groups_load_begin(JobqPart *part, uint32 gen, uint32 *alters,
-					   uint64 *claimers)
+					   uint64 *claimers, bool *counting)
 {
 	bool		begun = false;
 
@@ -498,6 +505,7 @@ jobq_groups_load_begin(JobqPart *part, uint32 gen, uint32 *alters,
 		part->groups.known = GROUPS_LOADING;
 		*alters = part->groups.alters;
 		*claimers = pg_atomic_read_u64(&part->claimers);
+		*counting = part->groups.counting;
 		begun = true;
 	}
 	LWLockRelease(part->lock);

@@ -114,6 +114,7 @@ typedef struct JobqPartGroups
 {
 	bool		on;				/* the rules have asked for groups */
 	uint8		known;			/* JobqGroupsKnown */
+	bool		counting;		/* what was delivered before is counted */
 	uint8		recheck;		/* JobqRecheck */
 	JobqGroupKey recheck_from;
 	int32		unseen;			/* slots below may not be in groups yet */

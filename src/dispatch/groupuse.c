@@ -152,3 +152,42 @@ jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
 	LWLockRelease(part->lock);
 	return blocks;
 }
+
+/* ---- what was delivered before ---- */
+
+static void
+count_one(JobqPart *part, const JobqGroupTaken *taken)
+{
+	JobqGroup  *group = jobq_group_get(part, &taken->group, true);
+	JobqRate	rate;
+
+	if (group == NULL)
+		return;
+	rate = jobq_group_rate(part, group);
+	if (rate.limit > 0)
+		(void) jobq_window_add(&group->window, rate.limit, rate.period,
+							   taken->at, 1);
+	jobq_group_forget_unused(part, group);
+}
+
+bool
+jobq_groups_count(JobqPart *part, uint32 gen, const JobqGroupTaken *taken,
+				  int n)
+{
+	bool		mine = true;
+
+	for (int from = 0; from < n && mine; from += JOBQ_CHUNK)
+	{
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		mine = jobq_part_is_mine(part, gen) && !part->groups.counting;
+		for (int i = from; mine && i < Min(n, from + JOBQ_CHUNK); i++)
+			count_one(part, &taken[i]);
+		LWLockRelease(part->lock);
+	}
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	mine = mine && jobq_part_is_mine(part, gen);
+	if (mine)
+		part->groups.counting = true;
+	LWLockRelease(part->lock);
+	return mine;
+}

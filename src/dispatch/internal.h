@@ -338,6 +338,9 @@ extern int	jobq_group_compare_keys(const JobqGroupKey *a,
 /* How many of a group may run, 0 = any number. */
 extern int32 jobq_group_limit(const JobqPart *part, const JobqGroup *group);
 
+/* How fast, limit 0 = at any speed. */
+extern JobqRate jobq_group_rate(const JobqPart *part, const JobqGroup *group);
+
 /* No place for a job that has, or has not, been started before? */
 extern bool jobq_group_is_full(const JobqPart *part, const JobqGroup *group,
 							   bool started);

@@ -110,8 +110,8 @@ jobq_group_limit(const JobqPart *part, const JobqGroup *group)
 		part->rules.group_limit;
 }
 
-static JobqRate
-rate_limit(const JobqPart *part, const JobqGroup *group)
+JobqRate
+jobq_group_rate(const JobqPart *part, const JobqGroup *group)
 {
 	JobqRate	none = {0};
 
@@ -336,7 +336,7 @@ wake_due(JobqPart *part, TimestampTz now, int *skipped)
 TimestampTz
 jobq_group_not_before(const JobqPart *part, JobqGroup *group, TimestampTz now)
 {
-	JobqRate	rate = rate_limit(part, group);
+	JobqRate	rate = jobq_group_rate(part, group);
 
 	if (group->rules.paused_until > now)
 		return group->rules.paused_until;
@@ -398,7 +398,7 @@ jobq_group_frontier_moved(JobqPart *part)
 void
 jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id, TimestampTz now)
 {
-	JobqRate	rate = rate_limit(part, group);
+	JobqRate	rate = jobq_group_rate(part, group);
 
 	group->taken_id = id;
 	group->taken_at = now;
@@ -419,7 +419,7 @@ jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id, TimestampTz now)
 bool
 jobq_group_outlives_jobs(JobqPart *part, JobqGroup *group)
 {
-	JobqRate	rate = rate_limit(part, group);
+	JobqRate	rate = jobq_group_rate(part, group);
 
 	if (group->window.total == 0)
 		return false;

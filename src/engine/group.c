@@ -1,8 +1,9 @@
 /*
  * group.c: the keeper loads what memory must know of a queue's groups before
- * anything of it is delivered: what alter_group() says, and jobs that have been
+ * anything of it is delivered: what alter_group() says; jobs that have been
  * started and keep their places while they wait for another attempt, on the
- * shelf or the belt. Reads tables, writes shared memory only.
+ * shelf or the belt; deliveries that still count for a rate limit. Reads tables,
+ * writes shared memory only.
  *
  * Each such job is first entered and then looked up again: whoever takes it elsewhere
  * from then on finds it in memory.
@@ -39,11 +40,23 @@
 	" AND NOT EXISTS (SELECT FROM jobq.outcome_%1$d o" \
 	" WHERE o.ticket = j.ticket)"
 
+/* Only what has ended since then can have been delivered since then. */
+#define DELIVERED \
+	"SELECT j.group_key, o.claimed_at FROM jobq.outcome_%1$d o" \
+	" JOIN jobq.job_%1$d j ON j.ticket = o.ticket WHERE o.queue_id = $1" \
+	" AND o.finished_at >= $2 AND o.claimed_at >= $2" \
+	" AND o.attempt_outcome IS NOT NULL AND j.group_key IS NOT NULL"
+
 typedef struct Load
 {
 	const JobqSession *session;
 	JobqPart   *part;
 	int32		queue_id;
+	int64		period;			/* the longest of a rate limit */
+	JobqGroupTaken *taken;
+	int			ntaken;
+	int			taken_size;
+	MemoryContext context;		/* of taken */
 	JobqBelts	belts;			/* of the epoch that is read */
 	bool		again;			/* something has changed under our hands */
 } Load;
@@ -56,6 +69,7 @@ take_altered(HeapTuple tuple, TupleDesc desc, void *state)
 	JobqGroupRules rules;
 
 	jobq_group_of_tuple(tuple, desc, 2, &rules);
+	load->period = Max(load->period, rules.rate_limit.period);
 	jobq_group_set_rules(load->session->db, load->session->gen, load->queue_id,
 						 &key, &rules, false);
 }
@@ -158,14 +172,105 @@ read_belts(Load *load, Oid *types, Datum *values)
 	jobq_belts_close(&load->belts);
 }
 
-/* ---- both ---- */
+/* ---- deliveries, for the rate limits ---- */
+
+static void
+add_taken(Load *load, const JobqGroupKey *group, TimestampTz at)
+{
+	if (load->ntaken == load->taken_size)
+	{
+		load->taken_size = Max(64, load->taken_size * 2);
+		load->taken = load->taken == NULL ?
+			MemoryContextAllocHuge(load->context, sizeof(JobqGroupTaken) *
+								   load->taken_size) :
+			repalloc_huge(load->taken, sizeof(JobqGroupTaken) *
+						  load->taken_size);
+	}
+	load->taken[load->ntaken].group = *group;
+	load->taken[load->ntaken].at = at;
+	load->ntaken++;
+}
+
+static void
+take_delivered(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	JobqGroupKey group = jobq_group_of(jobq_row_value(tuple, desc, 1, NULL));
+
+	CHECK_FOR_INTERRUPTS();
+	add_taken(state, &group,
+			  DatumGetTimestampTz(jobq_row_value(tuple, desc, 2, NULL)));
+}
+
+static void
+take_running(Load *load, TimestampTz since)
+{
+	JobqPart	now;
+	JobqSlot   *slots;
+	TimestampTz next;
+	int			n;
+
+	if (!jobq_part_stats(load->session->db, load->session->gen,
+						 load->queue_id, &now) || now.running == 0)
+		return;
+	slots = palloc_extended(sizeof(JobqSlot) * now.running, MCXT_ALLOC_HUGE);
+	n = jobq_due_leases(load->part, load->session->gen, DT_NOEND - 1,
+						(int) now.running, slots, &next);
+	for (int i = 0; i < n; i++)
+	{
+		if (slots[i].l.claimed_at >= since && jobq_has_group(&slots[i].t.group))
+			add_taken(load, &slots[i].t.group, slots[i].l.claimed_at);
+	}
+	pfree(slots);
+}
+
+static int
+compare_taken(const void *a, const void *b)
+{
+	TimestampTz x = ((const JobqGroupTaken *) a)->at;
+	TimestampTz y = ((const JobqGroupTaken *) b)->at;
+
+	return (x > y) - (x < y);
+}
+
+static bool
+count_deliveries(Load *load)
+{
+	Oid			types[2] = {INT4OID, TIMESTAMPTZOID};
+	TimestampTz since = jobq_now() - load->period;
+	Datum		values[2] = {
+		Int32GetDatum(load->queue_id),
+		TimestampTzGetDatum(since)
+	};
+	JobqEpoch  *epochs;
+	int			n = jobq_epoch_read(&epochs);
+
+	for (int e = 0; e < n; e++)
+	{
+		if ((epochs[e].drained_at != 0 && epochs[e].last_finished_at < since) ||
+			jobq_belts_read(&load->belts, epochs[e].epoch, BELT_JOB) == NULL ||
+			jobq_belts_read(&load->belts, epochs[e].epoch,
+							BELT_OUTCOME) == NULL)
+			continue;
+		jobq_keeper_query(psprintf(DELIVERED, epochs[e].epoch), 2, types,
+						  values, take_delivered, load);
+	}
+	jobq_belts_close(&load->belts);
+	take_running(load, since);
+	if (load->ntaken > 0)
+		qsort(load->taken, load->ntaken, sizeof(JobqGroupTaken),
+			  compare_taken);
+	return jobq_groups_count(load->part, load->session->gen, load->taken,
+							 load->ntaken);
+}
+
+/* ---- all of it ---- */
 
 /*
  * With a snapshot that is not older than the moment from which on publishers
  * bring in what keeps a place.
  */
 static bool
-read_all(Load *load, uint64 claimers)
+read_all(Load *load, uint64 claimers, bool counting)
 {
 	Oid			types[1] = {INT4OID};
 	Datum		values[1] = {Int32GetDatum(load->queue_id)};
@@ -184,6 +289,8 @@ read_all(Load *load, uint64 claimers)
 							  take_shelved, load);
 			read_belts(load, types, values);
 		}
+		if (!load->again && !counting && load->period > 0)
+			clear = count_deliveries(load);
 		PopActiveSnapshot();
 	}
 	UnregisterSnapshot(snapshot);
@@ -194,15 +301,18 @@ bool
 jobq_load_groups(const JobqSession *session, JobqPart *part)
 {
 	Load		load = {.session = session,.part = part,
-	.queue_id = part->queue_id};
+	.queue_id = part->queue_id,.period = part->rules.group_rate_limit.period};
 	uint32		alters;
 	uint64		claimers;
+	bool		counting;
 	bool		done;
 
 	if (!jobq_keeper_begin(session->db->install))
 		return false;
-	done = jobq_groups_load_begin(part, session->gen, &alters, &claimers) &&
-		read_all(&load, claimers) &&
+	load.context = CurrentMemoryContext;
+	done = jobq_groups_load_begin(part, session->gen, &alters, &claimers,
+								  &counting) &&
+		read_all(&load, claimers, counting) &&
 		jobq_groups_load_end(part, session->gen, alters);
 	jobq_keeper_commit();
 	return done;

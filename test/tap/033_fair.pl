@@ -172,5 +172,16 @@ is( sql(q{SELECT count(*) FROM taken a WHERE (SELECT count(*) FROM taken b
 	0, 'never more than two');
 audit_ok($node, 'rates');
 
+sql(q{SELECT jobq.create_queue('rr', '{"group_rate_limit": {"limit": 2, "period": "1 h"}}')});
+enqueue('rr', 6, 'x');
+enqueue('rr', 6, 'y');
+sql(q{SELECT jobq.complete(id, lease) FROM jobq.dequeue('rr', 1)});
+is(sql(q{SELECT count(*) FROM jobq.dequeue('rr', 1)}), 1, 'one done, one runs');
+kill_server($node);
+$node->start;
+await_keeper($node);
+is(sql(q{SELECT string_agg(group_key, '') FROM jobq.dequeue('rr', 20)}), 'yy',
+	'both count after a crash');
+
 $node->stop;
 done_testing();
