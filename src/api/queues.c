@@ -528,7 +528,7 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 	if (force)
 		(void) jobq_purge(&session, &queue,
 						  JOBQ_PURGE_SCHEDULED | JOBQ_PURGE_AVAILABLE |
-						  JOBQ_PURGE_RETRYABLE | JOBQ_PURGE_RUNNING);
+						  JOBQ_PURGE_BLOCKED | JOBQ_PURGE_RETRYABLE | JOBQ_PURGE_RUNNING);
 	else
 		refuse_used(&session, &queue, pointing);
 	delete_queue(&queue, pointing);

@@ -55,6 +55,13 @@ is_spilled(const JobqPart *part)
 	return part->frontier.priority != JOBQ_KEY_END;
 }
 
+/* As far as groups are concerned, can more come in? */
+static bool
+has_room(const JobqPart *part)
+{
+	return !part->groups.on || jobq_groups_have_room();
+}
+
 /* Is the first job that could be handed out, or more than half, on disk? */
 static bool
 is_hungry(const JobqPart *part)
@@ -66,7 +73,8 @@ is_hungry(const JobqPart *part)
 		return true;
 	if (!is_spilled(part))
 		return false;
-	if (part->ready < slots_share() / 2 || part->groups.fat > 0)
+	if ((part->ready < slots_share() / 2 && has_room(part)) ||
+		part->groups.fat > 0)
 		return true;
 	first = part->groups.on ? jobq_group_first(part) :
 		jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
@@ -258,6 +266,8 @@ could_go_on(const JobqPart *part)
 		return false;
 	if (part->asked || is_hungry(part))
 		return true;
+	if (!has_room(part))
+		return false;
 	last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
 	if (last == JOBQ_NIL)
 		return true;
@@ -329,6 +339,18 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 	return begun;
 }
 
+/* Is the group of a ticket in memory? */
+static bool
+has_entry(JobqPart *part, uint32 gen, const JobqGroupKey *key)
+{
+	bool		has;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	has = jobq_part_is_mine(part, gen) && jobq_group_find(part, key) != NULL;
+	LWLockRelease(part->lock);
+	return has;
+}
+
 static bool
 stays_out(JobqPart *part, uint32 gen, const JobqTicket *t)
 {
@@ -360,9 +382,14 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 
 		fresh[done].slot = JOBQ_NIL;
 		if (part->groups.on && !must &&
-			!jobq_is_entered(&jobq_dbs[db], gen, tickets[done].id) &&
-			stays_out(part, gen, &tickets[done]))
-			continue;
+			!jobq_is_entered(&jobq_dbs[db], gen, tickets[done].id))
+		{
+			if (stays_out(part, gen, &tickets[done]))
+				continue;
+			if (!jobq_groups_have_room() &&
+				!has_entry(part, gen, &tickets[done].group))
+				break;
+		}
 		entered = jobq_enter_or_push_out(part, db, gen, FROM_DISK,
 										 &tickets[done], lease, must,
 										 &number);

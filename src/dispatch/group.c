@@ -71,12 +71,25 @@ jobq_group_pool_startup(void)
 
 /* The last few are for jobs that must have one. */
 static int32
+reserved(void)
+{
+	return jobq_group_count() / 16;
+}
+
+/* Without lock: it will be asked again. */
+bool
+jobq_groups_have_room(void)
+{
+	return pool->nfree > reserved();
+}
+
+static int32
 pop_free(bool must)
 {
 	int32		number = JOBQ_NIL;
 
 	SpinLockAcquire(&pool->mutex);
-	if (must || pool->nfree > jobq_group_count() / 16)
+	if (must || pool->nfree > reserved())
 		number = pool->free;
 	if (number != JOBQ_NIL)
 	{

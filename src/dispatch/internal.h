@@ -232,6 +232,9 @@ extern int32 jobq_group_count(void);
 extern Size jobq_group_pool_size(void);
 extern void jobq_group_pool_startup(void);
 
+/* Is there an entry for another group? */
+extern bool jobq_groups_have_room(void);
+
 /* Entries not in use, chained through by_key.left. */
 extern int32 jobq_group_free_entries(int32 *first);
 

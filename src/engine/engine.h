@@ -210,6 +210,7 @@ extern bool jobq_job_owner(const JobqSession *session, int64 id,
 /* States, for jobq_purge. */
 #define JOBQ_PURGE_SCHEDULED	1
 #define JOBQ_PURGE_AVAILABLE	2
+#define JOBQ_PURGE_BLOCKED		4
 #define JOBQ_PURGE_RETRYABLE	8
 #define JOBQ_PURGE_RUNNING		16
 

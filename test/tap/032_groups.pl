@@ -120,6 +120,16 @@ is( sql(q{BEGIN; SAVEPOINT s;
 	"1\n1", 'and gives the place back that was undone');
 audit_ok($node, 'step by step');
 
+# Purged by their states: two keys, of each one runs and two are blocked.
+sql(q{SELECT jobq.create_queue('s', '{"group_limit": 1}')});
+enqueue('s', 2, 3);
+sql(q{SELECT FROM jobq.dequeue('s', 10)});
+enqueue('s', 3, 1);
+is(sql(q{SELECT jobq.purge_queue('s', '{available}')}), 1, 'available ones are purged');
+is(sql(q{SELECT jobq.purge_queue('s', '{blocked}')}), 6, 'and blocked ones');
+is(sql(q{SELECT string_agg(state, ' ') FROM jobq.jobs WHERE queue = 's'}),
+	'running running', 'running ones stay');
+
 # ---- the limit changes, and what happens on retry ----
 
 sql(q{SELECT jobq.create_queue('l', '{"group_limit": 2, "backoff": {"base": "1 h"}}')});
