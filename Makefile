@@ -30,6 +30,7 @@ SQL_PARTS = \
 	src/security/roles.sql \
 	src/store/role.sql \
 	src/store/queue.sql \
+	src/store/group.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
@@ -41,6 +42,7 @@ SQL_PARTS = \
 	src/api/steer.sql \
 	src/api/schedule.sql \
 	src/api/look.sql \
+	src/api/group.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \
 	src/store/copy.sql \

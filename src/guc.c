@@ -131,7 +131,7 @@ jobq_define_preload_settings(void)
 {
 	DefineCustomIntVariable("jobq.max_live_jobs",
 							"Jobs held in memory, available or running, in all databases together.",
-							"Jobs beyond stay on disk until there is room; 300,000 take about 64 MB.",
+							"Jobs beyond stay on disk until there is room; 300,000 take about 100 MB.",
 							&jobq_max_live_jobs,
 							300000,
 							MIN_LIVE_JOBS,

@@ -5,6 +5,8 @@
 #ifndef JOBQ_RULES_H
 #define JOBQ_RULES_H
 
+#include "datatype/timestamp.h"
+
 /* At most limit in any time as long as period; limit 0 = no limit. */
 typedef struct JobqRate
 {
@@ -63,6 +65,7 @@ typedef struct JobqRules
 	JobqRate	rate_limit;
 	JobqRate	group_rate_limit;
 	JobqBreaker breaker;
+	bool		altered_groups; /* alter_group() has changed some */
 } JobqRules;
 
 /*
@@ -73,8 +76,40 @@ static inline bool
 jobq_rules_limit(const JobqRules *rules)
 {
 	return rules->max_active > 0 || rules->group_limit > 0 ||
+		rules->altered_groups ||
 		rules->rate_limit.limit > 0 || rules->group_rate_limit.limit > 0 ||
 		rules->breaker.failures > 0;
+}
+
+/*
+ * What alter_group() says of one group; 0 = as the queue says. All zeroes: the
+ * group is like the others.
+ */
+typedef struct JobqGroupRules
+{
+	int32		limit;			/* running at once */
+	int32		weight;			/* jobs a turn; 0 = 1 */
+	JobqRate	rate_limit;
+	TimestampTz paused_until;
+} JobqGroupRules;
+
+/* Do these rules look at the groups of jobs at all? */
+static inline bool
+jobq_rules_group(const JobqRules *rules)
+{
+	return rules->group_limit > 0 || rules->group_rate_limit.limit > 0 ||
+		rules->ordering == JOBQ_ORDER_FAIR || rules->altered_groups;
+}
+
+/* Can a job that waits for its next attempt hold its place in its group? */
+static inline bool
+jobq_rules_keep_places(const JobqRules *rules)
+{
+	if (rules->group_limit == 0 && !rules->altered_groups)
+		return false;
+	return rules->group_on_retry == JOBQ_ON_RETRY_BLOCK ||
+		(rules->group_on_retry == JOBQ_ON_RETRY_DEFAULT &&
+		 (rules->group_limit == 1 || rules->altered_groups));
 }
 
 #endif							/* JOBQ_RULES_H */

@@ -544,6 +544,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	(void) jobq_execute(DELETE_DEAD, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_KEYS, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
+	jobq_group_delete_all(queue->queue_id);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)
@@ -573,7 +574,7 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 	if (force)
 		(void) jobq_purge(&session, &queue,
 						  JOBQ_PURGE_SCHEDULED | JOBQ_PURGE_AVAILABLE |
-						  JOBQ_PURGE_RETRYABLE | JOBQ_PURGE_RUNNING);
+						  JOBQ_PURGE_BLOCKED | JOBQ_PURGE_RETRYABLE | JOBQ_PURGE_RUNNING);
 	else
 		refuse_used(&session, &queue, pointing);
 	if (jobq_schedule_delete_of_queue(queue.queue_id))

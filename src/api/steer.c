@@ -149,7 +149,7 @@ get_states(FunctionCallInfo fcinfo, int argno)
 	}			known[] = {
 		{"scheduled", JOBQ_PURGE_SCHEDULED},
 		{"available", JOBQ_PURGE_AVAILABLE},
-		{"blocked", 0},			/* nothing blocks a job yet */
+		{"blocked", JOBQ_PURGE_BLOCKED},
 		{"retryable", JOBQ_PURGE_RETRYABLE},
 	};
 	ArrayType  *array;
@@ -159,7 +159,8 @@ get_states(FunctionCallInfo fcinfo, int argno)
 	int			states = 0;
 
 	if (PG_ARGISNULL(argno))
-		return JOBQ_PURGE_SCHEDULED | JOBQ_PURGE_AVAILABLE | JOBQ_PURGE_RETRYABLE;
+		return JOBQ_PURGE_SCHEDULED | JOBQ_PURGE_AVAILABLE |
+			JOBQ_PURGE_BLOCKED | JOBQ_PURGE_RETRYABLE;
 	array = PG_GETARG_ARRAYTYPE_P(argno);
 	if (ARR_NDIM(array) > 1)
 		jobq_bad_argument("states", "It must be a one-dimensional array.");

@@ -20,7 +20,8 @@ typedef enum Tree
 {
 	TREE_READY = 1,
 	TREE_LEASE = 2,
-	TREE_EXPIRY = 4
+	TREE_EXPIRY = 4,
+	TREE_KEPT = 8				/* ready, and it keeps a place in its group */
 } Tree;
 
 /* What is found, by slot; allocated before the first lock is taken. */
@@ -32,6 +33,7 @@ typedef struct Walk
 	int32	   *part_first;		/* by part: slots in the hash, chained ... */
 	int32	   *next;			/* ... through this */
 	int32	   *stack;
+	JobqGroupCheck groups;
 	char	   *why;
 	size_t		len;
 	bool		ok;
@@ -142,14 +144,15 @@ trees_of(const JobqSlot *slot)
 {
 	int			trees = 0;
 
-	if (slot->state == SLOT_LINKING || TransactionIdIsValid(slot->mark))
+	if (slot->state == SLOT_LINKING || slot->state == SLOT_SHELVED ||
+		TransactionIdIsValid(slot->mark))
 		return 0;
 	if (slot->state != SLOT_READY)
 		return TREE_LEASE;
 	if (slot->t.expires_at != DT_NOEND)
 		trees |= TREE_EXPIRY;
 	if (!(slot->flags & SLOT_ASIDE))
-		trees |= TREE_READY;
+		trees |= slot->flags & SLOT_KEPT ? TREE_KEPT : TREE_READY;
 	return trees;
 }
 
@@ -165,6 +168,8 @@ check_slot(Walk *walk, int32 at, const JobqPart *part)
 		wrong(walk, "slot is aside although it does not expire", at);
 	if (walk->trees[at] != trees)
 		wrong(walk, "slot is not in the trees that its state asks for", at);
+	if ((slot->flags & SLOT_KEPT) && slot->state != SLOT_READY)
+		wrong(walk, "slot keeps a place although it is not ready", at);
 	if (slot->state == SLOT_LINKING)
 		return;
 	if (slot->db != part->db || slot->gen != part->gen ||
@@ -179,12 +184,14 @@ static void
 check_part(Walk *walk, int index)
 {
 	const JobqPart *part = &jobq_parts[index];
-	int64		states[SLOT_GRACE + 1] = {0};
+	int64		states[SLOT_SHELVED + 1] = {0};
 	int64		start_wanted = 0;
 	int64		probes = 0;
+	const char *groups;
 
 	LWLockAcquire(part->lock, LW_SHARED);
 	walk_tree(walk, &jobq_ready_tree, part->ready_root, TREE_READY, index);
+	walk_tree(walk, &jobq_ready_tree, part->groups.kept, TREE_KEPT, index);
 	walk_tree(walk, &jobq_lease_tree, part->lease_root, TREE_LEASE, index);
 	walk_tree(walk, &jobq_expiry_tree, part->expiry_root, TREE_EXPIRY, index);
 	for (int32 at = walk->part_first[index]; at != JOBQ_NIL;
@@ -198,6 +205,10 @@ check_part(Walk *walk, int index)
 			(jobq_slots[at].flags & SLOT_START_WANTED))
 			start_wanted++;
 	}
+	groups = jobq_groups_check(part, &walk->groups, walk->part_first[index],
+							   walk->next, walk->stack);
+	if (groups != NULL)
+		wrong(walk, groups, part->queue_id);
 	if (part->ready != states[SLOT_READY])
 		wrong(walk, "count of available slots is wrong", part->ready);
 	if (part->running != states[SLOT_RUNNING])
@@ -253,6 +264,8 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 	walk.next = palloc(sizeof(int32) * jobq_max_live_jobs);
 	walk.stack = palloc(sizeof(int32) * (jobq_max_live_jobs + 2));
 	walk.part_first = palloc(sizeof(int32) * jobq_max_queues);
+	walk.groups.expected = palloc(sizeof(JobqGroup) * jobq_group_count());
+	walk.groups.met = palloc(jobq_group_count());
 	for (int i = 0; i < jobq_max_queues; i++)
 		walk.part_first[i] = JOBQ_NIL;
 	walk.why = why;
@@ -263,6 +276,8 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 		LWLockAcquire(&jobq_hash_locks[i].lock, LW_SHARED);
 	check_hash(&walk);
 	check_free(&walk);
+	if (!jobq_groups_check_free(&walk.groups))
+		wrong(&walk, "group is not in exactly one of free list and part", 0);
 	for (int i = 0; i < jobq_max_queues; i++)
 		check_part(&walk, i);
 	for (int i = JOBQ_HASH_LOCKS - 1; i >= 0; i--)
@@ -275,6 +290,8 @@ jobq_dispatch_check(JobqDb *db, char *why, size_t len)
 	pfree(walk.next);
 	pfree(walk.stack);
 	pfree(walk.part_first);
+	pfree(walk.groups.expected);
+	pfree(walk.groups.met);
 	return walk.ok;
 }
 

@@ -20,11 +20,26 @@ first_ready(const JobqPart *part)
 	return jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
 }
 
+/* key NULL: the first. */
 static int32
-ready_after(const JobqPart *part, const JobqSlot *key)
+available_in(int32 root, const JobqSlot *key)
 {
-	return jobq_tree_after(&jobq_ready_tree, jobq_slots, part->ready_root,
-						   key);
+	return key != NULL ?
+		jobq_tree_after(&jobq_ready_tree, jobq_slots, root, key) :
+		jobq_tree_first(&jobq_ready_tree, jobq_slots, root);
+}
+
+/* The next available one in order, also of those that keep a place. */
+static int32
+available_after(const JobqPart *part, const JobqSlot *key)
+{
+	int32		ready = available_in(part->ready_root, key);
+	int32		kept = available_in(part->groups.kept, key);
+
+	if (ready == JOBQ_NIL || kept == JOBQ_NIL)
+		return ready != JOBQ_NIL ? ready : kept;
+	return jobq_compare_ready(&jobq_slots[ready], &jobq_slots[kept]) < 0 ?
+		ready : kept;
 }
 
 static int32
@@ -42,21 +57,12 @@ lease_after(const JobqPart *part, const JobqSlot *key)
 
 /* ---- taking ---- */
 
-static bool
-is_before_frontier(const JobqPart *part, const JobqSlot *slot)
+bool
+jobq_is_before_frontier(const JobqPart *part, const JobqSlot *slot)
 {
 	JobqKey		key = jobq_slot_key(slot);
 
 	return jobq_key_before(&key, &part->frontier);
-}
-
-static bool
-comes_before(const JobqPart *part, const JobqSlot *slot, const JobqTicket *t)
-{
-	JobqKey		key = jobq_slot_key(slot);
-	JobqKey		other = jobq_key_of(t, part->aging);
-
-	return jobq_key_before(&key, &other);
 }
 
 /*
@@ -72,6 +78,74 @@ begin_take(JobqPart *part, JobqTake *take, int max)
 	return part->limits.on ? jobq_limits_room(part, take, max) : max;
 }
 
+static bool
+lacks_leases(JobqDb *db)
+{
+	bool		lacks;
+
+	SpinLockAcquire(&db->mutex);
+	lacks = jobq_db_lacks_leases(db);
+	SpinLockRelease(&db->mutex);
+	return lacks;
+}
+
+/*
+ * Where groups count, all slots are in theirs before anything is taken. False
+ * when that, or what else must be known, is still to be loaded.
+ */
+bool
+jobq_follow_rules(JobqPart *part, uint32 gen, const JobqRules *rules)
+{
+	bool		mine = true;
+	bool		done = false;
+	bool		ready = true;
+	int			db = -1;
+
+	if (!part->groups.on && !jobq_rules_group(rules))
+		return true;
+	for (bool first = true; mine && !done; first = false)
+	{
+		JobqSlotRef strays[JOBQ_CHUNK];
+		int			nstrays = 0;
+
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		mine = jobq_part_is_mine(part, gen);
+		if (mine)
+		{
+			jobq_part_follow(part, rules);
+			done = jobq_groups_catch_up(part, first, strays, &nstrays);
+			ready = jobq_groups_ready(part);
+			db = part->db;
+		}
+		LWLockRelease(part->lock);
+		for (int i = 0; i < nstrays; i++)
+			(void) jobq_push_out_slot(db, &strays[i]);
+	}
+	if (!mine)
+		return false;
+	if (ready && !lacks_leases(&jobq_dbs[db]))
+		return true;
+	jobq_wake_keeper(&jobq_dbs[db]);
+	return false;
+}
+
+/*
+ * The slot to be taken next, if there is one before the frontier; *skipped is
+ * how much else was looked at.
+ */
+static int32
+next_ready(JobqPart *part, TimestampTz now, int *skipped)
+{
+	int32		number;
+
+	if (part->groups.on)
+		return jobq_group_next(part, now, skipped);
+	number = first_ready(part);
+	return number != JOBQ_NIL &&
+		jobq_is_before_frontier(part, &jobq_slots[number]) ?
+		number : JOBQ_NIL;
+}
+
 /*
  * One lock hold. Says in *more whether there may be more to take, in *db whose
  * the jobs were if there were any, and in *ask whether the keeper is to load
@@ -84,22 +158,23 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 	int			n = 0;
 	int			naside = 0;
 	int			room = 0;
+	TimestampTz now = 0;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen))
 		room = begin_take(part, take, max);
+	if (part->groups.on)
+		now = GetCurrentTimestamp();
 	while (n < room && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
 		JobqSlot   *slot;
 
-		number = first_ready(part);
+		number = next_ready(part, now, &naside);
 		if (number == JOBQ_NIL)
 			break;
 		slot = &jobq_slots[number];
-		if (take->before != NULL && !comes_before(part, slot, take->before))
-			break;
-		if (!is_before_frontier(part, slot))
+		if (take->before != NULL && !jobq_comes_before(part, slot, take->before))
 			break;
 		if (slot->t.expires_at <= take->lease->claimed_at)
 		{
@@ -114,6 +189,9 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		slot->flags |= SLOT_CLAIM_OPEN | take->flags;
 		slot->claim_proc = jobq_my_procno();
 		jobq_slot_link(slot);
+		if (part->groups.on)
+			jobq_group_taken(part, &jobq_groups[slot->group], slot->t.id,
+							 now);
 
 		part->counters[COUNT_AVAILABLE]--;
 		taken[n].t = slot->t;
@@ -127,6 +205,7 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		take->fresh = false;
 	take->limited = take->limited && n == room;
 	*more = n == max || naside == JOBQ_CHUNK;
+	take->retry_at = Min(take->retry_at, jobq_group_next_wake(part));
 	*db = part->db;
 	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
 	LWLockRelease(part->lock);
@@ -138,8 +217,10 @@ jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		  JobqTaken *taken)
 {
 	int			n = 0;
-	bool		more = true;
+	bool		more = jobq_follow_rules(part, gen, take->rules);
 
+	take->loading = !more;
+	take->retry_at = JOBQ_NEVER;
 	while (more && n < max)
 	{
 		int			db;
@@ -202,16 +283,14 @@ jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 			{
 				key.part = jobq_part_index(part);
 				key.t = *after;
-				at = ready_after(part, &key);
 			}
-			else
-				at = first_ready(part);
+			at = available_after(part, after != NULL ? &key : NULL);
 		}
 		while (at != JOBQ_NIL && n < stop &&
-			   is_before_frontier(part, &jobq_slots[at]))
+			   jobq_is_before_frontier(part, &jobq_slots[at]))
 		{
 			tickets[n++] = jobq_slots[at].t;
-			at = ready_after(part, &jobq_slots[at]);
+			at = available_after(part, &jobq_slots[at]);
 		}
 		LWLockRelease(part->lock);
 		more = at != JOBQ_NIL && n == stop;

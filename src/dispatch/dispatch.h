@@ -19,6 +19,8 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
+#include "dispatch/group.h"
+#include "dispatch/key.h"
 #include "dispatch/limit.h"
 #include "dispatch/tree.h"
 #include "rules.h"
@@ -38,20 +40,6 @@ typedef enum JobqDbState
 	JOBQ_DB_RECOVERING,
 	JOBQ_DB_READY				/* dequeue and settle are open */
 } JobqDbState;
-
-/*
- * A place in a queue's order; the priority may be JOBQ_KEY_START or _END. In
- * an aging queue the priority of all others is 0, its worth part of run_at.
- */
-typedef struct JobqKey
-{
-	int32		priority;
-	TimestampTz run_at;
-	int64		id;
-} JobqKey;
-
-#define JOBQ_KEY_START	PG_INT32_MIN	/* before all jobs */
-#define JOBQ_KEY_END	PG_INT32_MAX	/* after all jobs */
 
 /*
  * A prepared transaction that has enqueued: what is on disk only once it has
@@ -107,7 +95,7 @@ typedef struct JobqDb
 	TimestampTz careful_until;	/* until then claims go through the keeper */
 	bool		lost_leases;	/* a running ticket found no slot: keeper, load
 								 * the running ones again */
-	bool		loading_leases; /* the keeper is about it */
+	bool		loading_leases; /* it is at it, or has failed */
 	bool		lost_parts;		/* a queue found no part: what a new part knows
 								 * of its queue begins on disk */
 	JobqPrepared prepared[JOBQ_MAX_PREPARED];
@@ -169,7 +157,9 @@ typedef enum JobqSlotState
 	SLOT_READY,
 	SLOT_RUNNING,
 	SLOT_ROLLED_BACK,			/* its claim was undone; the keeper moves it */
-	SLOT_GRACE					/* cancelled, its worker may still learn it */
+	SLOT_GRACE,					/* cancelled, its worker may still learn it */
+	SLOT_SHELVED				/* on the shelf until its next attempt, and its
+								 * place in its group is kept */
 } JobqSlotState;
 
 #define SLOT_VERIFY				0x01	/* it may have ended before it got here:
@@ -180,9 +170,15 @@ typedef enum JobqSlotState
 #define SLOT_LINKED				0x10	/* in the ready or the lease tree */
 #define SLOT_ASIDE				0x20	/* linked, but as it has expired not in
 										 * the ready tree any more */
+#define SLOT_KEPT				0x40	/* linked, not in the ready tree but in
+										 * the one of those that keep a place
+										 * in their group */
 #define SLOT_PROBE				0x80	/* counted in limits.probes */
 
-/* What makes a ticket dispatchable. */
+/*
+ * What makes a ticket dispatchable. One of a job that is on the shelf has
+ * ticket 0.
+ */
 typedef struct JobqTicket
 {
 	int64		id;
@@ -196,6 +192,8 @@ typedef struct JobqTicket
 	ItemPointerData tid;		/* hint, in job_<epoch> */
 	TimestampTz expires_at;		/* not delivered from then on; DT_NOEND =
 								 * always */
+	JobqGroupKey group;
+	bool		started;		/* there was an attempt, counted or not */
 } JobqTicket;
 
 /* What a delivery adds. */
@@ -230,6 +228,9 @@ typedef struct JobqSlot
 	JobqTicket	t;
 	JobqLease	l;
 	JobqTreeNode expiry;		/* expiry tree: available ones that expire */
+	JobqTreeNode in_group;		/* one of its group's trees */
+	int32		group;			/* its group's entry, or JOBQ_NO_GROUP ... */
+	uint8		group_tree;		/* JobqGroupTree */
 } JobqSlot;
 
 /* ---- queues in memory ---- */
@@ -240,6 +241,7 @@ typedef enum JobqCounter
 	COUNT_AVAILABLE,			/* on the belt, in memory or not */
 	COUNT_SCHEDULED,
 	COUNT_RETRYABLE,			/* on the shelf; rolled-back slots come on top */
+	COUNT_BLOCKED,				/* of the available ones: their group is full */
 	COUNT_COMPLETED,
 	COUNT_FAILED,				/* attempts: failed, lease expired, rolled back */
 	COUNT_DEAD,
@@ -296,6 +298,8 @@ typedef struct JobqPart
 	int64		aging;
 	int64		aging_wanted;
 
+	JobqPartGroups groups;
+
 	/*
 	 * Without lock. entries: grows whenever others than publishers may have
 	 * entered tickets that are not published yet; odd while a refill is going
@@ -340,6 +344,7 @@ typedef struct JobqControl
 	int32		free_head;
 	int32		free_count;
 	pg_atomic_uint32 share;		/* slots a queue may fill when there are few */
+	uint64		group_seed[2];	/* of this start of the server */
 	char		test_pause[64]; /* test builds: point to stop at */
 	pg_atomic_uint32 test_paused;	/* test builds: how many are stopped */
 } JobqControl;
@@ -561,6 +566,8 @@ typedef struct JobqTake
 	uint8		flags;			/* SLOT_*, for the slots taken */
 	/* out */
 	bool		limited;		/* a limit was reached */
+	bool		loading;		/* nothing is delivered until the keeper has
+								 * loaded what groups are to know */
 	TimestampTz retry_at;		/* when it may be over by itself; JOBQ_NEVER =
 								 * when something happens */
 } JobqTake;
@@ -651,6 +658,13 @@ extern void jobq_extended(JobqDb *db, const JobqSlotRef *ref,
 						  TransactionId xid, TimestampTz expires_at);
 extern void jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 					  TimestampTz until);
+
+/*
+ * Keeper: after a restart, a cancelled job keeps its place until the lease's
+ * end. False when there is no slot.
+ */
+extern bool jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
+							const JobqLease *l);
 
 /* Has the job a slot, perhaps one that is only about to be linked? */
 extern bool jobq_is_entered(JobqDb *db, uint32 gen, int64 id);
@@ -780,6 +794,12 @@ extern void jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached);
 /* Has the queue got what it may have? */
 extern bool jobq_refill_enough(JobqPart *part, uint32 gen);
 
+/*
+ * When slots are short: push out, from up to so many groups of the queue that
+ * have more than their share of its slots, what is beyond that.
+ */
+extern void jobq_group_trim(JobqPart *part, uint32 gen);
+
 /* A keeper that starts: refills that an earlier one began are over. */
 extern void jobq_refill_reset(JobqDb *db, uint32 gen);
 
@@ -838,6 +858,93 @@ extern int	jobq_slots_of_epoch(JobqDb *db, uint32 gen, int32 epoch,
 extern void jobq_carried(JobqDb *db, const JobqSlotRef *ref,
 						 TransactionId xid, const JobqTicket *to,
 						 const ItemPointerData *claim_tid);
+
+/* ---- group.c ---- */
+
+/*
+ * Have the part follow a queue's rules. False when nothing may be delivered
+ * yet, as the keeper has something to load for it.
+ */
+extern bool jobq_follow_rules(JobqPart *part, uint32 gen,
+							  const JobqRules *rules);
+
+/* What stands for a group key; what other databases use tells nothing of it. */
+extern JobqGroupKey jobq_group_key(const char *key, int length);
+
+/* May the queue's waiting jobs keep places? */
+extern bool jobq_keeps_places(const JobqPart *part);
+
+/*
+ * An own uncommitted job is taken: does it need a place in its group, is there
+ * one? And: it is no place any more.
+ */
+typedef enum JobqOwnPlace
+{
+	OWN_PLACE_NONE,				/* none is needed */
+	OWN_PLACE_TAKEN,
+	OWN_PLACE_REFUSED
+} JobqOwnPlace;
+
+extern JobqOwnPlace jobq_group_take_own(JobqPart *part, uint32 gen,
+										const JobqTicket *t, TimestampTz now);
+extern void jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
+								 const JobqGroupKey *key);
+
+/*
+ * The job has gone to the shelf, where it keeps its place if the queue's rules
+ * say so. And: it has left the shelf for good.
+ */
+extern void jobq_shelve(JobqDb *db, uint32 gen, const JobqTicket *t);
+extern void jobq_unshelve(JobqDb *db, uint32 gen, int64 id);
+
+/*
+ * The keeper loads what a queue's groups are to know before anything is
+ * delivered: is that wanted? It begins; what is found is entered like running
+ * tickets; it ends, and was right unless somebody has altered a group
+ * meanwhile. And: it is to be done again, for all queues.
+ */
+extern bool jobq_groups_to_load(JobqPart *part, uint32 gen);
+extern bool jobq_groups_load_begin(JobqPart *part, uint32 gen,
+								   uint32 *alters, uint64 *claimers,
+								   bool *counting);
+extern bool jobq_groups_load_end(JobqPart *part, uint32 gen, uint32 alters);
+extern void jobq_groups_forget(JobqDb *db, uint32 gen);
+
+/* Deliveries of the time before, in the order of time. */
+typedef struct JobqGroupTaken
+{
+	JobqGroupKey group;
+	TimestampTz at;
+} JobqGroupTaken;
+
+extern bool jobq_groups_count(JobqPart *part, uint32 gen,
+							  const JobqGroupTaken *taken, int n);
+
+/* alter_group() has set these rules; altered: just now. */
+extern void jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,
+								 const JobqGroupKey *key,
+								 const JobqGroupRules *rules, bool altered);
+
+/* Why a job of this group may not run; false: it is not the group. */
+typedef struct JobqGroupReason
+{
+	bool		full;			/* `limit` jobs run or keep their places */
+	int32		limit;			/* 0 = none */
+	int32		active;
+	int32		kept;
+	int64		taken_id;		/* the job delivered last, 0 = none */
+	TimestampTz taken_at;
+	TimestampTz paused_until;	/* 0 = not paused */
+	TimestampTz not_before;		/* paused, or too fast */
+} JobqGroupReason;
+
+/* Is a waiting job of this group blocked, because the group is full? */
+extern bool jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
+							  const JobqGroupKey *key, bool started);
+
+extern bool jobq_group_explain(JobqPart *part, uint32 gen,
+							   const JobqGroupKey *key, bool started,
+							   TimestampTz now, JobqGroupReason *reason);
 
 #ifdef JOBQ_TEST_BUILD
 /* ---- check.c ---- */

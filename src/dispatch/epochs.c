@@ -92,7 +92,7 @@ static bool
 is_live(const JobqSlot *slot, int db, uint32 gen)
 {
 	return slot->db == db && slot->gen == gen && slot->state != SLOT_FREE &&
-		slot->state != SLOT_GRACE;
+		slot->state != SLOT_GRACE && slot->state != SLOT_SHELVED;
 }
 
 static int

@@ -35,6 +35,13 @@ is_spilled(const JobqPart *part)
 	return part->frontier.priority != JOBQ_KEY_END;
 }
 
+/* As far as groups are concerned, can more come in? */
+static bool
+has_room(const JobqPart *part)
+{
+	return !part->groups.on || jobq_groups_have_room();
+}
+
 /* Is the first job that could be handed out, or more than half, on disk? */
 static bool
 is_hungry(const JobqPart *part)
@@ -42,11 +49,15 @@ is_hungry(const JobqPart *part)
 	int32		first;
 	JobqKey		key;
 
+	if (part->groups.hungry > 0)
+		return true;
 	if (!is_spilled(part))
 		return false;
-	if (part->ready < slots_share() / 2)
+	if ((part->ready < slots_share() / 2 && has_room(part)) ||
+		part->groups.fat > 0)
 		return true;
-	first = jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
+	first = part->groups.on ? jobq_group_first(part) :
+		jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
 	if (first == JOBQ_NIL)
 		return true;
 	key = jobq_slot_key(&jobq_slots[first]);
@@ -80,7 +91,8 @@ jobq_ask_refill(JobqPart *part, uint32 gen)
 	int			db = -1;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen) && is_spilled(part))
+	if (jobq_part_is_mine(part, gen) &&
+		(is_spilled(part) || part->groups.spilled > 0))
 	{
 		part->asked = true;
 		db = part->db;
@@ -130,7 +142,8 @@ jobq_is_behind(JobqDb *db, uint32 gen, const JobqTicket *t)
 	{
 		JobqKey		key = jobq_key_of(t, part->aging);
 
-		behind = !jobq_key_before(&key, &part->frontier);
+		behind = !jobq_key_before(&key, &part->frontier) ||
+			jobq_is_behind_group(part, t);
 	}
 	LWLockRelease(part->lock);
 	return behind;
@@ -178,6 +191,12 @@ goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
 	return true;
 }
 
+bool
+jobq_push_out_slot(int db, const JobqSlotRef *ref)
+{
+	return jobq_slot_remove(db, ref, goes_out);
+}
+
 /* Out with the last one; if there is a `t`, only if it comes after that. */
 bool
 jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t)
@@ -204,18 +223,20 @@ jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t)
 		}
 	}
 	LWLockRelease(part->lock);
-	return last != JOBQ_NIL && jobq_slot_remove(db, &ref, goes_out);
+	return last != JOBQ_NIL && jobq_push_out_slot(db, &ref);
 }
 
 JobqEntered
-jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
-					   const JobqLease *l, bool must, int32 *number)
+jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen, JobqSource source,
+					   const JobqTicket *t, const JobqLease *l, bool must,
+					   int32 *number)
 {
-	JobqEntered entered = jobq_slot_enter(part, db, gen, t, l, must, number);
+	JobqEntered entered = jobq_slot_enter(part, db, gen, source, t, l, must,
+										  number);
 
 	if (entered == ENTER_NO_SLOT &&
 		jobq_push_out(part, gen, must ? NULL : t))
-		entered = jobq_slot_enter(part, db, gen, t, l, true, number);
+		entered = jobq_slot_enter(part, db, gen, source, t, l, true, number);
 	return entered;
 }
 
@@ -230,11 +251,17 @@ could_go_on(const JobqPart *part)
 	int32		last;
 	JobqKey		key;
 
+	if (part->groups.hungry > 0)
+		return true;
 	if (!is_spilled(part))
 		return false;
 	if (part->asked || is_hungry(part))
 		return true;
+	if (!has_room(part))
+		return false;
 	last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
+	if (last == JOBQ_NIL)
+		return true;
 	key = jobq_slot_key(&jobq_slots[last]);
 	return !jobq_key_before(&key, &part->frontier);
 }
@@ -290,6 +317,29 @@ jobq_refill_clear(JobqPart *part, uint32 gen)
 	return n > 0;
 }
 
+/* Those that keep a place stay in memory, and are put in order anew. */
+static void
+set_aging(JobqPart *part, int64 aging)
+{
+	int32		list = JOBQ_NIL;
+	int32		at;
+
+	while ((at = jobq_tree_first(&jobq_ready_tree, jobq_slots,
+								 part->groups.kept)) != JOBQ_NIL)
+	{
+		jobq_slot_unlink(&jobq_slots[at]);
+		jobq_slots[at].node.left = list;
+		list = at;
+	}
+	part->aging = aging;
+	while (list != JOBQ_NIL)
+	{
+		at = list;
+		list = jobq_slots[at].node.left;
+		jobq_slot_link(&jobq_slots[at]);
+	}
+}
+
 /*
  * Under the part's lock: from now on by the order that is wanted, if nothing
  * stands in the old one any more.
@@ -301,7 +351,7 @@ follow_order(JobqPart *part)
 		return true;
 	if (part->ready_root != JOBQ_NIL)
 		return false;
-	part->aging = part->aging_wanted;
+	set_aging(part, part->aging_wanted);
 	part->frontier.priority = JOBQ_KEY_START;
 	return true;
 }
@@ -320,7 +370,7 @@ jobq_part_set_aging(JobqDb *db, uint32 gen, int32 queue_id, int64 aging)
 		part->aging_wanted = aging;
 		if (!is_spilled(part) && !part->refilling &&
 			part->ready_root == JOBQ_NIL)
-			part->aging = aging;
+			set_aging(part, aging);
 		else if (is_outdated(part))
 		{
 			/* also for a refill that is going on: it ends before all */
@@ -359,24 +409,53 @@ bool
 jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 {
 	TransactionId holder;
+	JobqKey		first;
+	bool		groups;
 	bool		begun = false;
 
 	if (jobq_is_held(part, InvalidTransactionId, &holder))
 		return false;
+	groups = part->groups.hungry > 0 &&
+		jobq_group_first_frontier(part, gen, &first);
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->holder == holder &&
-		is_spilled(part) && follow_order(part))
+		(groups || is_spilled(part)) && follow_order(part))
 	{
 		part->holder = InvalidTransactionId;
 		set_refilling(part, true);
 		*claimers = pg_atomic_read_u64(&part->claimers);
 		part->asked = false;
 		part->missed.priority = JOBQ_KEY_END;
-		*from = part->frontier;
+		part->groups.missed.priority = JOBQ_KEY_END;
+		part->groups.refilling = groups;
+		*from = groups ? first : part->frontier;
 		begun = true;
 	}
 	LWLockRelease(part->lock);
 	return begun;
+}
+
+/* Is the group of a ticket in memory? */
+static bool
+has_entry(JobqPart *part, uint32 gen, const JobqGroupKey *key)
+{
+	bool		has;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	has = jobq_part_is_mine(part, gen) && jobq_group_find(part, key) != NULL;
+	LWLockRelease(part->lock);
+	return has;
+}
+
+static bool
+stays_out(JobqPart *part, uint32 gen, const JobqTicket *t)
+{
+	bool		out;
+
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	out = jobq_part_is_mine(part, gen) && jobq_group_skips(part, t);
+	LWLockRelease(part->lock);
+	return out;
 }
 
 int
@@ -393,12 +472,23 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 	{
 		int32		number;
 		const JobqLease *lease = leases != NULL ? &leases[done] : NULL;
+		bool		must = (lease != NULL && lease->lease != 0) ||
+			jobq_is_kept(part, &tickets[done]);
 		JobqEntered entered;
 
-		entered = jobq_enter_or_push_out(part, db, gen, &tickets[done], lease,
-										 lease != NULL && lease->lease != 0,
-										 &number);
 		fresh[done].slot = JOBQ_NIL;
+		if (part->groups.on && !must &&
+			!jobq_is_entered(&jobq_dbs[db], gen, tickets[done].id))
+		{
+			if (stays_out(part, gen, &tickets[done]))
+				continue;
+			if (!jobq_groups_have_room() &&
+				!has_entry(part, gen, &tickets[done].group))
+				break;
+		}
+		entered = jobq_enter_or_push_out(part, db, gen, FROM_DISK,
+										 &tickets[done], lease, must,
+										 &number);
 		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
 			break;
 		if (entered == ENTER_DONE)
@@ -437,12 +527,26 @@ jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 void
 jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 {
+	bool		groups;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	groups = part->groups.refilling;
+	LWLockRelease(part->lock);
+	if (groups)
+		jobq_group_refill_end(part, gen, reached);
+
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen) && part->refilling)
+	if (jobq_part_is_mine(part, gen) && part->refilling && groups)
+	{
+		set_refilling(part, false);
+		part->groups.refilling = false;
+	}
+	else if (jobq_part_is_mine(part, gen) && part->refilling)
 	{
 		set_refilling(part, false);
 		part->frontier = jobq_key_before(&part->missed, reached) ?
 			part->missed : *reached;
+		jobq_group_frontier_moved(part);
 	}
 	LWLockRelease(part->lock);
 }
@@ -453,7 +557,9 @@ jobq_refill_enough(JobqPart *part, uint32 gen)
 	bool		enough;
 
 	LWLockAcquire(part->lock, LW_SHARED);
-	enough = !jobq_part_is_mine(part, gen) || part->ready >= slots_share();
+	enough = !jobq_part_is_mine(part, gen) ||
+		(part->groups.refilling ? part->groups.hungry == 0 :
+		 part->ready >= slots_share());
 	LWLockRelease(part->lock);
 	return enough;
 }
@@ -468,7 +574,10 @@ jobq_refill_reset(JobqDb *db, uint32 gen)
 	{
 		LWLockAcquire(part->lock, LW_EXCLUSIVE);
 		if (jobq_part_is_mine(part, gen))
+		{
 			set_refilling(part, false);
+			part->groups.refilling = false;
+		}
 		LWLockRelease(part->lock);
 	}
 }

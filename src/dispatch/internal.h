@@ -125,6 +125,18 @@ jobq_prefetch(const void *address, size_t bytes)
 #endif
 }
 
+/* Does the slot go before the ticket, in the part's order? */
+static inline bool
+jobq_comes_before(const JobqPart *part, const JobqSlot *slot,
+				  const JobqTicket *t)
+{
+	JobqKey		key = jobq_slot_key(slot);
+	JobqKey		other = jobq_key_of(t, part->aging);
+
+	return jobq_key_before(&key, &other);
+}
+
+extern int	jobq_compare_ready(const void *a, const void *b);
 extern const JobqTreeType jobq_ready_tree;	/* jobq_slot_key() */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
 extern const JobqTreeType jobq_expiry_tree; /* the ticket's expires_at, id */
@@ -146,6 +158,12 @@ extern void jobq_slot_set_aside(JobqSlot *slot);
  * job has one, with an older ticket that is in somebody's hands. NO_SLOT: the
  * part may have no more, or, with any, there is none.
  */
+typedef enum JobqSource
+{
+	FROM_COMMIT,				/* its transaction says that the job is there */
+	FROM_DISK					/* found; the job may have gone on since */
+} JobqSource;
+
 typedef enum JobqEntered
 {
 	ENTER_DONE,
@@ -156,8 +174,9 @@ typedef enum JobqEntered
 
 extern void jobq_slots_expect(int db, const JobqTicket *tickets, int n);
 extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
-								   const JobqTicket *t, const JobqLease *l,
-								   bool any, int32 *number);
+								   JobqSource source, const JobqTicket *t,
+								   const JobqLease *l, bool any,
+								   int32 *number);
 
 /*
  * Link what was entered, smallest expiry in *first_expiry; if the part has
@@ -215,11 +234,169 @@ extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t);
  * one that must have a slot in any case, else only if it comes after it.
  */
 extern JobqEntered jobq_enter_or_push_out(JobqPart *part, int db, uint32 gen,
+										  JobqSource source,
 										  const JobqTicket *t,
 										  const JobqLease *l, bool must,
 										  int32 *number);
 
 /* Drop all slots of closing parts of a database. */
 extern void jobq_slot_drop_closing(int db);
+
+/* Under the part's lock: may this available slot be handed out? */
+extern bool jobq_is_before_frontier(const JobqPart *part,
+									const JobqSlot *slot);
+
+/* Push this one out, if it is still there. */
+extern bool jobq_push_out_slot(int db, const JobqSlotRef *ref);
+
+/* ---- group.c; all but the pool under the part's lock ---- */
+
+extern JobqGroup *jobq_groups;
+extern int32 jobq_group_count(void);
+extern Size jobq_group_pool_size(void);
+extern void jobq_group_pool_startup(void);
+
+/* Is there an entry for another group? */
+extern bool jobq_groups_have_room(void);
+
+/* Entries not in use, chained through by_key.left. */
+extern int32 jobq_group_free_entries(int32 *first);
+
+extern void jobq_part_groups_reset(JobqPart *part);
+extern JobqGroup *jobq_group_find(const JobqPart *part,
+								  const JobqGroupKey *key);
+
+/* The same, made when missing; NULL when there is no entry left. */
+extern JobqGroup *jobq_group_get(JobqPart *part, const JobqGroupKey *key,
+								 bool must);
+
+/*
+ * Bring a slot to where it belongs in its group, after its flags or mark, or,
+ * in the second form, its state have changed. Only where groups are on.
+ */
+extern void jobq_group_sync(JobqPart *part, JobqSlot *slot);
+extern void jobq_group_new_state(JobqPart *part, JobqSlot *slot,
+								 JobqSlotState old);
+
+/* In which of its group's trees does it belong? */
+extern JobqGroupTree jobq_group_tree_for(const JobqSlot *slot);
+
+/* A slot gets an entry (false: there is none), and leaves it. */
+extern bool jobq_group_join(JobqPart *part, JobqSlot *slot);
+extern void jobq_group_leave(JobqPart *part, JobqSlot *slot);
+
+/* A started job that keeps its place: it is always in memory. */
+extern bool jobq_is_kept(const JobqPart *part, const JobqTicket *t);
+
+/* A group that nothing refers to goes. */
+extern void jobq_group_forget_unused(JobqPart *part, JobqGroup *group);
+
+/* The part's rules are others than before. */
+extern void jobq_group_rules_changed(JobqPart *part, const JobqRules *old);
+
+/*
+ * One step of what a change of rules needs; true when all is done. Up to
+ * JOBQ_CHUNK slots that find no entry come back, to be pushed out; with
+ * strays_too all are looked at again if there are any.
+ */
+extern bool jobq_groups_catch_up(JobqPart *part, bool strays_too,
+								 JobqSlotRef *strays, int *nstrays);
+
+/* Is everything known that decides what may be delivered? */
+extern bool jobq_groups_ready(const JobqPart *part);
+
+/* Of all groups of a part, the next by key; NULL: the first. */
+extern JobqGroup *jobq_group_after(const JobqPart *part,
+								   const JobqGroup *after);
+
+/* ---- groupspill.c; under the part's lock, but for the last two ---- */
+
+extern void jobq_group_set_frontier(JobqPart *part, JobqGroup *group,
+									const JobqKey *key);
+
+/* Note whether it has little in memory, or more than its share. */
+extern void jobq_group_weigh(JobqPart *part, JobqGroup *group);
+extern bool jobq_is_before_group_frontier(const JobqGroup *group,
+										  const JobqSlot *slot);
+
+/* A publisher's ticket: is it behind its group's frontier, so that it stays
+ * on disk? And only the question. */
+extern bool jobq_group_leaves_out(JobqPart *part, const JobqTicket *t);
+extern bool jobq_is_behind_group(const JobqPart *part, const JobqTicket *t);
+
+/* A refill's: does it stay on disk? */
+extern bool jobq_group_skips(JobqPart *part, const JobqTicket *t);
+
+/* Where a refill of groups has to begin, and that it has come to its end. */
+extern bool jobq_group_first_frontier(JobqPart *part, uint32 gen,
+									  JobqKey *from);
+extern void jobq_group_refill_end(JobqPart *part, uint32 gen,
+								  const JobqKey *reached);
+
+#ifdef JOBQ_TEST_BUILD
+/* ---- checkgroup.c ---- */
+
+/* Memory for it, one element for each group. */
+typedef struct JobqGroupCheck
+{
+	JobqGroup  *expected;
+	bool	   *met;
+} JobqGroupCheck;
+
+/*
+ * What is wrong with a part's groups, under its lock, or NULL. Its slots are
+ * chained through next[]; the stack has room for all slots.
+ */
+extern const char *jobq_groups_check(const JobqPart *part,
+									 JobqGroupCheck *check, int32 first_slot,
+									 const int32 *next, int32 *stack);
+extern bool jobq_groups_check_free(JobqGroupCheck *check);
+#endif
+
+/* ---- turn.c; under the part's lock ---- */
+
+/* The slot that goes next, or JOBQ_NIL. */
+extern int32 jobq_group_choose(const JobqPart *part, const JobqGroup *group);
+
+extern const JobqTreeType jobq_group_slots; /* the trees of a group */
+extern int	jobq_group_compare_keys(const JobqGroupKey *a,
+									const JobqGroupKey *b);
+
+/* How many of a group may run, 0 = any number. */
+extern int32 jobq_group_limit(const JobqPart *part, const JobqGroup *group);
+
+/* How fast, limit 0 = at any speed. */
+extern JobqRate jobq_group_rate(const JobqPart *part, const JobqGroup *group);
+
+/* No place for a job that has, or has not, been started before? */
+extern bool jobq_group_is_full(const JobqPart *part, const JobqGroup *group,
+							   bool started);
+
+/* Not before that time, for a pause or a rate limit; now = at once. */
+extern TimestampTz jobq_group_not_before(const JobqPart *part,
+										 JobqGroup *group, TimestampTz now);
+
+/* After a change of its jobs; the second also if it was asleep. */
+extern void jobq_group_settle(JobqPart *part, JobqGroup *group);
+extern void jobq_group_wake(JobqPart *part, JobqGroup *group);
+extern void jobq_group_unlink_turn(JobqPart *part, JobqGroup *group);
+extern TimestampTz jobq_group_next_wake(const JobqPart *part);
+
+/*
+ * The slot that goes next, or JOBQ_NIL; *skipped counts what was looked at
+ * besides, and when it reaches JOBQ_CHUNK there may be more.
+ */
+extern int32 jobq_group_next(JobqPart *part, TimestampTz now, int *skipped);
+
+/* The slot whose place in the order is the first of all that may go. */
+extern int32 jobq_group_first(const JobqPart *part);
+
+/* More of the queue is before the frontier than was. */
+extern void jobq_group_frontier_moved(JobqPart *part);
+extern void jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id,
+							 TimestampTz now);
+
+/* Does it stay without jobs, as what it has delivered still counts? */
+extern bool jobq_group_outlives_jobs(JobqPart *part, JobqGroup *group);
 
 #endif							/* JOBQ_DISPATCH_INTERNAL_H */

@@ -30,9 +30,20 @@ may_mark(const JobqSlot *slot, int64 lease)
 				MARK_GRACE : MARK_NOT_YOURS;
 		case SLOT_FREE:
 		case SLOT_LINKING:
+		case SLOT_SHELVED:
 			break;
 	}
 	return MARK_NO_SLOT;
+}
+
+static void
+set_mark(JobqSlot *slot, TransactionId xid)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+
+	slot->mark = xid;
+	if (part->groups.on)
+		jobq_group_sync(part, slot);
 }
 
 JobqMarkResult
@@ -53,7 +64,7 @@ jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease, TransactionId xid,
 	if (result == MARK_OK)
 	{
 		jobq_slot_unlink(slot);
-		slot->mark = xid;
+		set_mark(slot, xid);
 	}
 	*copy = *slot;
 	jobq_slot_fill_ref(slot, ref);
@@ -94,7 +105,7 @@ mark_entered(JobqPart *part, uint32 gen, const JobqTicket *t,
 	{
 		slot->flags |= SLOT_VERIFY;
 		jobq_slot_set_state(slot, SLOT_READY);
-		slot->mark = xid;
+		set_mark(slot, xid);
 	}
 	LWLockRelease(part->lock);
 	return open;
@@ -126,8 +137,8 @@ jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 		return false;
 	}
 	(void) pg_atomic_fetch_add_u64(&part->entries, 2);
-	if (jobq_enter_or_push_out(part, index, gen, t, NULL, true, &number) !=
-		ENTER_DONE)
+	if (jobq_enter_or_push_out(part, index, gen, FROM_DISK, t, NULL, true,
+							   &number) != ENTER_DONE)
 		return false;
 	jobq_slot_fill_ref(&jobq_slots[number], ref);
 	if (mark_entered(part, gen, t, xid, &jobq_slots[number]))
@@ -204,6 +215,39 @@ jobq_set_grace(JobqDb *db, const JobqSlotRef *ref, TimestampTz until)
 		jobq_slot_link(slot);
 	}
 	jobq_slot_unlock(slot);
+}
+
+bool
+jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
+				const JobqLease *l)
+{
+	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
+	JobqEntered entered;
+	int32		number;
+	bool		open;
+
+	if (part == NULL)
+		return false;
+	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, FROM_DISK,
+									 t, l, true, &number);
+	if (entered != ENTER_DONE)
+		return entered == ENTER_PRESENT;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	open = jobq_part_is(part, gen, t->queue_id);
+	if (open)
+	{
+		jobq_slot_set_state(&jobq_slots[number], SLOT_GRACE);
+		jobq_slot_link(&jobq_slots[number]);
+	}
+	LWLockRelease(part->lock);
+	if (!open)
+	{
+		JobqSlotRef ref;
+
+		jobq_slot_fill_ref(&jobq_slots[number], &ref);
+		(void) jobq_slot_remove(jobq_db_index(db), &ref, jobq_is_linking);
+	}
+	return open;
 }
 
 bool

@@ -142,6 +142,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->aging = 0;
 	part->aging_wanted = -1;
 	jobq_limits_reset(part);
+	jobq_part_groups_reset(part);
 	pg_atomic_write_u64(&part->entries,
 						(pg_atomic_read_u64(&part->entries) + 2) &
 						~UINT64CONST(1));
@@ -182,10 +183,13 @@ jobq_part_lock(JobqDb *db, uint32 gen, int32 queue_id)
 void
 jobq_part_follow(JobqPart *part, const JobqRules *rules)
 {
+	JobqRules	old = part->rules;
+
 	if (memcmp(&part->rules, rules, sizeof(JobqRules)) == 0)
 		return;
 	part->rules = *rules;
 	jobq_limits_follow(part);
+	jobq_group_rules_changed(part, &old);
 }
 
 /*

@@ -31,6 +31,12 @@ lease_of(const Publish *p, int i)
 	return p->leases != NULL && p->leases[i].lease != 0 ? &p->leases[i] : NULL;
 }
 
+static bool
+must_enter(const Publish *p, int i)
+{
+	return lease_of(p, i) != NULL || jobq_is_kept(p->part, &p->tickets[i]);
+}
+
 /* Count them, and leave those behind the frontier on disk. */
 static bool
 sort_out(Publish *p)
@@ -47,7 +53,10 @@ sort_out(Publish *p)
 		if (lease_of(p, i) != NULL)
 			continue;
 		p->part->counters[COUNT_AVAILABLE]++;
-		if (jobq_key_before(&key, &p->part->frontier))
+		if (must_enter(p, i))
+			continue;
+		if (jobq_key_before(&key, &p->part->frontier) &&
+			!jobq_group_leaves_out(p->part, &p->tickets[i]))
 			continue;
 		p->keep[i] = false;
 		p->nspilled++;
@@ -60,6 +69,14 @@ sort_out(Publish *p)
 	return open;
 }
 
+static void
+lose_lease(JobqDb *db)
+{
+	SpinLockAcquire(&db->mutex);
+	db->lost_leases = true;
+	SpinLockRelease(&db->mutex);
+}
+
 /* No slot for it, or its job's slot is still in somebody's hands. */
 static void
 leave(Publish *p, int i)
@@ -67,11 +84,9 @@ leave(Publish *p, int i)
 	JobqKey		key;
 
 	p->wake_keeper = true;
-	if (lease_of(p, i) != NULL)
+	if (must_enter(p, i))
 	{
-		SpinLockAcquire(&p->db->mutex);
-		p->db->lost_leases = true;
-		SpinLockRelease(&p->db->mutex);
+		lose_lease(p->db);
 		return;
 	}
 	p->nspilled++;
@@ -98,11 +113,14 @@ publish_chunk(Publish *p)
 		JobqEntered entered;
 
 		if (!p->keep[i])
+		{
+			if (p->tickets[i].started)
+				jobq_unshelve(p->db, p->gen, p->tickets[i].id);
 			continue;
+		}
 		entered = jobq_enter_or_push_out(p->part, jobq_db_index(p->db), p->gen,
-										 &p->tickets[i], lease_of(p, i),
-										 lease_of(p, i) != NULL,
-										 &fresh[nfresh]);
+										 FROM_COMMIT, &p->tickets[i], lease_of(p, i),
+										 must_enter(p, i), &fresh[nfresh]);
 		if (entered == ENTER_DONE)
 			nfresh++;
 		else if (entered != ENTER_PRESENT)
@@ -196,4 +214,48 @@ jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 		if (p.first_expiry != JOBQ_NEVER)
 			jobq_wake_keeper_by(db, p.first_expiry);
 	}
+}
+
+/* ---- on the shelf ---- */
+
+void
+jobq_shelve(JobqDb *db, uint32 gen, const JobqTicket *t)
+{
+	JobqPart   *part = jobq_part_find(db, gen, t->queue_id);
+	TimestampTz never = JOBQ_NEVER;
+	JobqEntered entered;
+	int32		number;
+	bool		keeps;
+
+	/* whoever makes the part, or its rules, loads what is there then */
+	if (part == NULL)
+		return;
+	LWLockAcquire(part->lock, LW_SHARED);
+	keeps = jobq_part_is(part, gen, t->queue_id) && jobq_is_kept(part, t);
+	LWLockRelease(part->lock);
+	if (!keeps)
+		return;
+	entered = jobq_enter_or_push_out(part, jobq_db_index(db), gen, FROM_COMMIT,
+									 t, NULL, true, &number);
+	if (entered == ENTER_DONE)
+		jobq_slots_link(part, gen, t->queue_id, &number, 1, NULL, &never);
+	else if (entered != ENTER_PRESENT)
+	{
+		lose_lease(db);
+		jobq_wake_keeper(db);
+	}
+}
+
+static bool
+is_shelved(const JobqSlot *slot, const JobqSlotRef *ref)
+{
+	return slot->state == SLOT_SHELVED;
+}
+
+void
+jobq_unshelve(JobqDb *db, uint32 gen, int64 id)
+{
+	JobqSlotRef ref = {.slot = JOBQ_NIL,.gen = gen,.id = id};
+
+	(void) jobq_slot_remove(jobq_db_index(db), &ref, is_shelved);
 }

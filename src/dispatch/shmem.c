@@ -75,6 +75,7 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(buckets_size()));
 	size = add_size(size, jobq_window_pool_size());
 	size = add_size(size, jobq_admit_shmem_size());
+	size = add_size(size, jobq_group_pool_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -92,6 +93,13 @@ init_control(LWLockPadded *locks)
 	pg_atomic_init_u32(&jobq_control->preload_first, 0);
 	pg_atomic_init_u32(&jobq_control->test_paused, 0);
 	SpinLockInit(&jobq_control->free_mutex);
+	if (!pg_strong_random(jobq_control->group_seed,
+						  sizeof(jobq_control->group_seed)))
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random numbers"),
+				 errdetail("Group keys of jobs need them."),
+				 errhint("Start the server again.")));
 	jobq_control->free_head = 0;
 	jobq_control->free_count = jobq_max_live_jobs;
 	pg_atomic_init_u32(&jobq_control->share, (uint32) jobq_max_live_jobs);
@@ -130,6 +138,8 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].limits.keys_root = JOBQ_NIL;
 		jobq_parts[i].limits.keys_oldest = JOBQ_NIL;
 		jobq_parts[i].limits.keys_newest = JOBQ_NIL;
+		jobq_parts[i].groups.by_key = JOBQ_NIL;
+		jobq_part_groups_reset(&jobq_parts[i]);
 	}
 }
 
@@ -145,6 +155,7 @@ init_slots(void)
 		jobq_slots[i].node.right = JOBQ_NIL;
 		jobq_slots[i].hash_next = JOBQ_NIL;
 		jobq_slots[i].db = -1;
+		jobq_slots[i].group = JOBQ_NO_GROUP;
 	}
 	for (uint32 i = 0; i <= jobq_bucket_mask; i++)
 		jobq_buckets[i] = JOBQ_NIL;
@@ -186,6 +197,7 @@ shmem_startup(void)
 		init_slots();
 	jobq_window_pool_startup();
 	jobq_admit_shmem_startup();
+	jobq_group_pool_startup();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -552,7 +564,8 @@ jobq_wake_refillers(void)
 
 		/* looked at without a lock: a wake-up too many or, just as a queue
 		 * spills, one too few, which its own publisher makes good */
-		if (db >= 0 && part->frontier.priority != JOBQ_KEY_END)
+		if (db >= 0 && (part->frontier.priority != JOBQ_KEY_END ||
+						part->groups.spilled > 0))
 			jobq_wake_keeper(&jobq_dbs[db]);
 	}
 }

@@ -9,14 +9,15 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "access/xact.h"
 
 #include "compat.h"
 #include "dispatch/internal.h"
 
 /* ---- order ---- */
 
-static int
-compare_ready(const void *a, const void *b)
+int
+jobq_compare_ready(const void *a, const void *b)
 {
 	JobqKey		x = jobq_slot_key(a);
 	JobqKey		y = jobq_slot_key(b);
@@ -53,7 +54,7 @@ compare_expiry(const void *a, const void *b)
 }
 
 const JobqTreeType jobq_ready_tree = {
-	sizeof(JobqSlot), offsetof(JobqSlot, node), compare_ready
+	sizeof(JobqSlot), offsetof(JobqSlot, node), jobq_compare_ready
 };
 
 const JobqTreeType jobq_lease_tree = {
@@ -66,10 +67,19 @@ const JobqTreeType jobq_expiry_tree = {
 
 /* ---- trees and counters; under the part's lock ---- */
 
+/* The tree of those that may be pushed out, or of those that keep a place. */
+static int32 *
+ready_root(JobqPart *part, const JobqSlot *slot)
+{
+	return slot->flags & SLOT_KEPT ? &part->groups.kept : &part->ready_root;
+}
+
 static void
 link_ready(JobqPart *part, JobqSlot *slot)
 {
-	jobq_tree_insert(&jobq_ready_tree, jobq_slots, &part->ready_root,
+	if (part->groups.on && jobq_is_kept(part, &slot->t))
+		slot->flags |= SLOT_KEPT;
+	jobq_tree_insert(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 					 jobq_slot_number(slot));
 	if (slot->t.expires_at != DT_NOEND)
 		jobq_tree_insert(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
@@ -80,9 +90,9 @@ static void
 unlink_ready(JobqPart *part, JobqSlot *slot)
 {
 	if (!(slot->flags & SLOT_ASIDE))
-		jobq_tree_remove(&jobq_ready_tree, jobq_slots, &part->ready_root,
+		jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 						 jobq_slot_number(slot));
-	slot->flags &= ~SLOT_ASIDE;
+	slot->flags &= ~(SLOT_ASIDE | SLOT_KEPT);
 	if (slot->t.expires_at != DT_NOEND)
 		jobq_tree_remove(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
 						 jobq_slot_number(slot));
@@ -91,12 +101,15 @@ unlink_ready(JobqPart *part, JobqSlot *slot)
 void
 jobq_slot_set_aside(JobqSlot *slot)
 {
+	JobqPart   *part = jobq_slot_part(slot);
+
 	Assert(slot->state == SLOT_READY && (slot->flags & SLOT_LINKED) &&
 		   !(slot->flags & SLOT_ASIDE));
-	jobq_tree_remove(&jobq_ready_tree, jobq_slots,
-					 &jobq_slot_part(slot)->ready_root,
+	jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 					 jobq_slot_number(slot));
 	slot->flags |= SLOT_ASIDE;
+	if (part->groups.on)
+		jobq_group_sync(part, slot);
 }
 
 void
@@ -112,6 +125,8 @@ jobq_slot_link(JobqSlot *slot)
 	slot->flags |= SLOT_LINKED;
 	if (slot->flags & SLOT_START_WANTED)
 		part->start_wanted++;
+	if (part->groups.on)
+		jobq_group_sync(part, slot);
 }
 
 /* No-op for a marked slot, which is in no tree. */
@@ -130,6 +145,8 @@ jobq_slot_unlink(JobqSlot *slot)
 	slot->flags &= ~SLOT_LINKED;
 	if (slot->flags & SLOT_START_WANTED)
 		part->start_wanted--;
+	if (part->groups.on)
+		jobq_group_sync(part, slot);
 }
 
 static void
@@ -151,6 +168,7 @@ count_state(JobqPart *part, JobqSlotState state, int delta)
 			break;
 		case SLOT_FREE:
 		case SLOT_LINKING:
+		case SLOT_SHELVED:
 			break;
 	}
 }
@@ -180,13 +198,16 @@ void
 jobq_slot_set_state(JobqSlot *slot, JobqSlotState state)
 {
 	JobqPart   *part = jobq_slot_part(slot);
+	JobqSlotState old = slot->state;
 
 	Assert(!(slot->flags & SLOT_LINKED));
 	if (slot->l.probe || (slot->flags & SLOT_PROBE))
 		count_probe(part, slot, slot->l.probe && is_delivered(state));
-	count_state(part, slot->state, -1);
+	count_state(part, old, -1);
 	slot->state = state;
 	count_state(part, state, 1);
+	if (part->groups.on)
+		jobq_group_new_state(part, slot, old);
 }
 
 /* ---- free slots ---- */
@@ -411,34 +432,73 @@ fill_slot(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
 	}
 }
 
+/* One that is on the shelf is in no tree. */
 static void
 start_slot(JobqSlot *slot)
 {
+	if (slot->t.ticket == 0)
+	{
+		jobq_slot_set_state(slot, SLOT_SHELVED);
+		return;
+	}
 	jobq_slot_set_state(slot, slot->l.lease != 0 ? SLOT_RUNNING : SLOT_READY);
 	jobq_slot_link(slot);
 }
 
 /*
+ * Has the job gone on from the slot's ticket to this one? Not as long as the
+ * old one is in somebody's hands, except ours: then it is we who have moved it.
+ * From the shelf it goes on when a transaction says so: what is found on disk
+ * may be the ticket it had before.
+ */
+static bool
+goes_on(const JobqSlot *slot, JobqSource source, const JobqTicket *ticket)
+{
+	if (slot->t.queue_id != ticket->queue_id)
+		return false;
+	if (TransactionIdIsValid(slot->mark))
+		return (ticket->ticket == 0 || ticket->ticket > slot->t.ticket) &&
+			TransactionIdIsCurrentTransactionId(slot->mark);
+	if (slot->state == SLOT_SHELVED)
+		return source == FROM_COMMIT && ticket->ticket > 0;
+	return ticket->ticket > slot->t.ticket && slot->state == SLOT_READY;
+}
+
+/* In one lock hold, so that no place in a group gets free in between. */
+static void
+go_on(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
+{
+	JobqPart   *part = jobq_slot_part(slot);
+
+	/* the end of a marked ticket, which will not find it any more */
+	if (slot->state == SLOT_READY && TransactionIdIsValid(slot->mark))
+		part->counters[COUNT_AVAILABLE]--;
+	jobq_slot_unlink(slot);
+	if (part->groups.on)
+		jobq_group_leave(part, slot);
+	fill_slot(slot, ticket, lease);
+	start_slot(slot);
+}
+
+/*
  * The job is in memory already, its hash lock is held. A newer ticket takes
- * the place of an older one that nobody has claimed or marked; HELD when the
- * older one is still in somebody's hands. Where steering has entered a ticket
- * before those who have claimed it could, it becomes theirs.
+ * the place of an older one; HELD when that is still in somebody's hands. Where
+ * steering has entered a ticket before those who have claimed it could, it
+ * becomes theirs. *left is the epoch that the job has left, or 0.
  */
 static JobqEntered
-meet(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
+meet(JobqSlot *slot, JobqSource source, const JobqTicket *ticket,
+	 const JobqLease *lease, int32 *left)
 {
 	JobqPart   *part = jobq_slot_part(slot);
 	bool		held;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	held = slot->t.ticket < ticket->ticket;
-	if (held && slot->state == SLOT_READY &&
-		slot->t.queue_id == ticket->queue_id &&
-		!TransactionIdIsValid(slot->mark))
+	held = slot->t.ticket < ticket->ticket && slot->state != SLOT_SHELVED;
+	if (goes_on(slot, source, ticket))
 	{
-		jobq_slot_unlink(slot);
-		fill_slot(slot, ticket, lease);
-		start_slot(slot);
+		*left = slot->t.epoch;
+		go_on(slot, ticket, lease);
 		held = false;
 	}
 	else if (slot->t.ticket == ticket->ticket && slot->state == SLOT_READY &&
@@ -472,18 +532,20 @@ jobq_slots_expect(int db, const JobqTicket *tickets, int n)
 }
 
 JobqEntered
-jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
-				const JobqLease *l, bool any, int32 *number)
+jobq_slot_enter(JobqPart *part, int db, uint32 gen, JobqSource source,
+				const JobqTicket *t, const JobqLease *l, bool any,
+				int32 *number)
 {
 	uint32		bucket = jobq_bucket(db, t->id);
 	LWLock	   *hash_lock = hash_lock_of(bucket);
 	JobqEntered entered = ENTER_DONE;
 	int32		found;
+	int32		left = 0;
 
 	LWLockAcquire(hash_lock, LW_EXCLUSIVE);
 	found = chain_find(bucket, db, gen, t->id);
 	if (found != JOBQ_NIL)
-		entered = meet(&jobq_slots[found], t, l);
+		entered = meet(&jobq_slots[found], source, t, l, &left);
 	else if ((*number = pop_free(part, any)) == JOBQ_NIL)
 		entered = ENTER_NO_SLOT;
 	else
@@ -501,6 +563,11 @@ jobq_slot_enter(JobqPart *part, int db, uint32 gen, const JobqTicket *t,
 		jobq_buckets[bucket] = *number;
 	}
 	LWLockRelease(hash_lock);
+	if (left != 0)
+	{
+		jobq_slot_gone(&jobq_dbs[db], left);
+		jobq_wake_keeper_by(&jobq_dbs[db], t->expires_at);
+	}
 	return entered;
 }
 
@@ -514,7 +581,25 @@ is_held_back(JobqPart *part, const JobqSlot *slot)
 	JobqKey		key = jobq_slot_key(slot);
 
 	if (slot->l.lease != 0 || !TransactionIdIsValid(part->holder) ||
-		jobq_key_before(&key, &part->frontier))
+		(jobq_key_before(&key, &part->frontier) &&
+		 !jobq_is_behind_group(part, &slot->t)))
+		return false;
+	jobq_retreat(part, &key);
+	return true;
+}
+
+/*
+ * There is no entry for its group, so it goes out as if there was no slot; one
+ * that must stay does.
+ */
+static bool
+lacks_group(JobqPart *part, JobqSlot *slot)
+{
+	JobqKey		key = jobq_slot_key(slot);
+
+	if (!part->groups.on || jobq_group_join(part, slot) ||
+		slot->l.lease != 0 || slot->t.ticket == 0 ||
+		jobq_is_kept(part, &slot->t))
 		return false;
 	jobq_retreat(part, &key);
 	return true;
@@ -538,7 +623,8 @@ jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
 	{
 		JobqSlot   *slot = &jobq_slots[numbers[i]];
 
-		if (!open || (since != NULL && is_held_back(part, slot)))
+		if (!open || (since != NULL && is_held_back(part, slot)) ||
+			lacks_group(part, slot))
 		{
 			out[nout++] = numbers[i];
 			continue;

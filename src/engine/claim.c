@@ -30,6 +30,8 @@ typedef struct ClaimCall
 	bool		taken;			/* something, under this lease */
 	bool		limited;		/* a limit of the queue was reached */
 	bool		careful;		/* the keeper commits the claims */
+	bool		loading;		/* nothing can be taken before the keeper has
+								 * loaded something */
 	JobqBelts	belts;
 	List	   *deliveries;
 	int			delivered;
@@ -100,7 +102,10 @@ end_take(ClaimCall *call, const JobqTake *take)
 	call->limited = take->limited;
 }
 
-/* Our own uncommitted job, the next one in order; false if a limit says no. */
+/*
+ * Our own uncommitted job, the next one in order. False when there is no place
+ * in its group, then it is passed over in this call, or a limit says no.
+ */
 static bool
 take_own(ClaimCall *call, int own, Taken *taken)
 {
@@ -109,14 +114,28 @@ take_own(ClaimCall *call, int own, Taken *taken)
 	JobqTicket	t = job->t;
 	JobqRow		row;
 	bool		missing;
+	JobqOwnPlace place;
 	bool		may;
 
 	jobq_xact_reserve(1);
+	place = jobq_group_take_own(call->part, call->session->gen, &t,
+								call->lease.claimed_at);
+	if (place == OWN_PLACE_REFUSED)
+	{
+		job->refused_for = call->lease.lease;
+		return false;
+	}
 	may = jobq_take_own(call->part, call->session->gen, &take);
 	end_take(call, &take);
 	if (!may)
+	{
+		if (place == OWN_PLACE_TAKEN)
+			jobq_group_leave_own(call->session->db, call->session->gen,
+								 t.queue_id, &t.group);
 		return false;
-	jobq_own_claim(call->session, own, &call->lease);
+	}
+	jobq_own_claim(call->session, own, &call->lease,
+				   place == OWN_PLACE_TAKEN);
 	if (!read_body(&call->belts, &t, false, &row, &missing))
 		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
 	deliver(call, &row);
@@ -143,6 +162,7 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), &take,
 				  slots);
 	end_take(call, &take);
+	call->loading = take.loading;
 	for (int i = 0; i < n; i++)
 		jobq_xact_claimed(call->session, &slots[i].ref);
 	for (int i = 0; i < n; i++)
@@ -375,7 +395,7 @@ static bool
 may_have_jobs(const JobqPart *part, const JobqQueue *queue)
 {
 	return part->ready > 0 || part->frontier.priority != JOBQ_KEY_END ||
-		jobq_own_first(queue) >= 0;
+		part->groups.spilled > 0 || jobq_own_first(queue, 0) >= 0;
 }
 
 /*
@@ -383,9 +403,12 @@ may_have_jobs(const JobqPart *part, const JobqQueue *queue)
  * there is nothing to wait for.
  */
 static bool
-await_refill(const JobqSession *session, JobqPart *part, TimestampTz *deadline)
+await_refill(const ClaimCall *call, TimestampTz *deadline)
 {
-	if (!jobq_refill_wanted(part, session->gen))
+	const JobqSession *session = call->session;
+	JobqPart   *part = call->part;
+
+	if (!call->loading && !jobq_refill_wanted(part, session->gen))
 		return false;
 	if (*deadline == 0)
 		*deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -423,7 +446,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 
 	while (ntaken < max)
 	{
-		int			own = jobq_own_first(queue);
+		int			own = jobq_own_first(queue, *lease);
 		JobqTicket	before;
 		int			want = (int) Min(max - ntaken, JOBQ_CHUNK);
 		int			seen;
@@ -440,14 +463,14 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 						   &ntaken);
 		if (call.limited)
 			break;
-		if (seen < want && own >= 0 && ntaken < max)
+		if (seen < want && own >= 0 && ntaken < max && !call.loading)
 		{
-			if (!take_own(&call, own, &taken[ntaken]))
+			ntaken += take_own(&call, own, &taken[ntaken]);
+			if (call.limited)
 				break;
-			ntaken++;
 		}
 		else if (seen == 0 &&
-				 (ntaken > 0 || !await_refill(session, call.part, &deadline)))
+				 (ntaken > 0 || !await_refill(&call, &deadline)))
 			break;
 	}
 	if (ntaken > 0)

@@ -86,6 +86,9 @@ extern void jobq_xact_aging(const JobqSession *session, int32 queue_id,
 							int64 aging);
 /* The keeper is to read the schedules again after the commit. */
 extern void jobq_xact_cron_news(const JobqSession *session);
+/* alter_group() has set these rules. */
+extern void jobq_xact_group_altered(const JobqSession *session, int32 queue_id,
+									text *key, const JobqGroupRules *rules);
 
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
@@ -314,6 +317,7 @@ extern bool jobq_job_owner(const JobqSession *session, int64 id,
 /* States, for jobq_purge. */
 #define JOBQ_PURGE_SCHEDULED	1
 #define JOBQ_PURGE_AVAILABLE	2
+#define JOBQ_PURGE_BLOCKED		4
 #define JOBQ_PURGE_RETRYABLE	8
 #define JOBQ_PURGE_RUNNING		16
 

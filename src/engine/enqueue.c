@@ -16,14 +16,26 @@
 
 #define ENQUEUE_CHUNK	1000
 
-/* The dispatcher's view of a row that was written at tid. */
+JobqGroupKey
+jobq_group_of(Datum group_key)
+{
+	text	   *key = DatumGetTextPP(group_key);
+
+	return jobq_group_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+}
+
+/*
+ * The dispatcher's view of a row that was written at tid, or is on the shelf,
+ * without a ticket.
+ */
 void
 jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
 				   JobqTicket *t)
 {
 	memset(t, 0, sizeof(*t));
 	t->id = DatumGetInt64(row->values[JOB_ID]);
-	t->ticket = DatumGetInt64(row->values[JOB_TICKET]);
+	t->ticket = row->nulls[JOB_TICKET] ? 0 :
+		DatumGetInt64(row->values[JOB_TICKET]);
 	t->run_at = DatumGetTimestampTz(row->values[JOB_RUN_AT]);
 	t->queue_id = DatumGetInt32(row->values[JOB_QUEUE_ID]);
 	t->epoch = epoch;
@@ -33,17 +45,19 @@ jobq_ticket_of_row(const JobqRow *row, int32 epoch, const ItemPointerData *tid,
 	t->tid = *tid;
 	t->expires_at = row->nulls[JOB_EXPIRES_AT] ? DT_NOEND :
 		DatumGetTimestampTz(row->values[JOB_EXPIRES_AT]);
+	t->started = !row->nulls[JOB_ATTEMPTS];
+	if (!row->nulls[JOB_GROUP_KEY])
+		t->group = jobq_group_of(row->values[JOB_GROUP_KEY]);
 }
 
-/* All its columns up to the priority are fixed in length and never null. */
 void
 jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch, JobqTicket *t)
 {
 	JobqRow		row;
 
-	slot_getsomeattrs(slot, JOB_EXPIRES_AT + 1);
-	memcpy(row.values, slot->tts_values, sizeof(Datum) * (JOB_EXPIRES_AT + 1));
-	memcpy(row.nulls, slot->tts_isnull, sizeof(bool) * (JOB_EXPIRES_AT + 1));
+	slot_getsomeattrs(slot, JOB_ATTEMPTS + 1);
+	memcpy(row.values, slot->tts_values, sizeof(Datum) * (JOB_ATTEMPTS + 1));
+	memcpy(row.nulls, slot->tts_isnull, sizeof(bool) * (JOB_ATTEMPTS + 1));
 	jobq_ticket_of_row(&row, epoch, &slot->tts_tid, t);
 }
 
@@ -102,6 +116,19 @@ jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row)
 	row->values[JOB_EXPIRES_AT] = TimestampTzGetDatum(expires_at);
 }
 
+static bool
+may_keep_place(const JobqRow *row)
+{
+	return !row->nulls[JOB_ATTEMPTS] && !row->nulls[JOB_GROUP_KEY];
+}
+
+void
+jobq_left_shelf(const JobqSession *session, const JobqRow *row)
+{
+	if (may_keep_place(row))
+		jobq_xact_off_shelf(session, DatumGetInt64(row->values[JOB_ID]));
+}
+
 /* One that expires before its time comes is due then, to be ended. */
 void
 jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
@@ -124,6 +151,16 @@ jobq_place_on_shelf(const JobqSession *session, JobqRow *row, char state)
 	jobq_shelf_insert(row);
 	if (state == SHELF_DEAD)
 		return;
+	if (may_keep_place(row))
+	{
+		ItemPointerData none;
+		JobqTicket	t;
+
+		ItemPointerSetInvalid(&none);
+		jobq_ticket_of_row(row, 0, &none, &t);
+		t.ticket = 0;
+		jobq_xact_keeps_place(session, &t);
+	}
 	jobq_xact_count(session, queue_id, jobq_shelf_counter(row), 1);
 	jobq_xact_shelved(session, DatumGetTimestampTz(row->values[JOB_RUN_AT]));
 }

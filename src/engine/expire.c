@@ -73,6 +73,7 @@ jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 	if (queue->expired_to == JOBQ_EXPIRED_DEAD_LETTER)
 		copy = copy_expired(session, queue, row);
 	epoch = jobq_belts_current(session, &belts, queue->class_id);
+	jobq_left_shelf(session, row);
 	jobq_give_ticket(session, row);
 	jobq_insert(belts.rel[BELT_JOB], row->values, row->nulls, &tid);
 	jobq_count_tickets(session->db, queue->class_id, 1);

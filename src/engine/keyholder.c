@@ -79,6 +79,7 @@ look_at_slot(const JobqSlot *slot, Seen *seen)
 			return LOOK_ENDED;
 		case SLOT_FREE:
 		case SLOT_LINKING:
+		case SLOT_SHELVED:
 			break;
 	}
 	return LOOK_ELSEWHERE;

@@ -52,6 +52,8 @@ typedef struct Running
 	JobqTicket	t;				/* id 0: its row has not been found yet */
 	JobqLease	l;
 	TimestampTz extended_at;	/* claimed_at of the row expires_at is from */
+	TimestampTz held_until;		/* cancelled, its worker may learn it until
+								 * then; 0 = it runs */
 } Running;
 
 typedef struct Load
@@ -86,14 +88,28 @@ read_lease(TupleTableSlot *slot, JobqLease *lease)
 	lease->claim_tid = slot->tts_tid;
 }
 
+/* Of the outcome that has just been found: when grace is over, 0 = none. */
+static TimestampTz
+grace_of(TupleTableSlot *outcome)
+{
+	bool		null;
+	Datum		until = slot_getattr(outcome, OUT_HELD_UNTIL + 1, &null);
+
+	return null || DatumGetTimestampTz(until) <= jobq_now() ? 0 :
+		DatumGetTimestampTz(until);
+}
+
 static void
 take_claim(Load *load, TupleTableSlot *slot, int64 ticket)
 {
 	Running    *running;
+	TimestampTz held_until = 0;
 
-	if (jobq_probe_ended(&load->probe, ticket))
+	if (jobq_probe_ended(&load->probe, ticket) &&
+		(held_until = grace_of(load->probe.slot)) == 0)
 		return;
 	running = hash_search(load->running, &ticket, HASH_ENTER, NULL);
+	running->held_until = held_until;
 	memset(&running->t, 0, sizeof(running->t));
 	read_lease(slot, &running->l);
 	running->extended_at = running->l.claimed_at;
@@ -207,13 +223,19 @@ find_later_tickets(Load *load)
 
 /* Into the hash, then a last look whether it has ended meanwhile. */
 static bool
-place(Load *load, const Running *running)
+place(Load *load, Running *running)
 {
 	JobqPart   *part = jobq_part_get(load->session->db, load->session->gen,
 									 running->t.queue_id);
 	JobqSlotRef fresh;
 	bool		ended;
 
+	if (running->held_until != 0)
+	{
+		running->l.expires_at = running->held_until;
+		return jobq_load_grace(load->session->db, load->session->gen,
+							   &running->t, &running->l);
+	}
 	if (part == NULL ||
 		jobq_refill_put(part, load->session->gen, &running->t, &running->l, 1,
 						&fresh) == 0)

@@ -13,13 +13,14 @@
 #include "utils/memutils.h"
 
 #include "engine/look.h"
+#include "engine/place.h"
 
 #define LOOK_FETCH		1000	/* rows handled at a time */
 
 /*
  * Columns of jobq.job_info. The queries below give the same columns in the
  * same order, with queue and role as numbers and the state as one letter, and
- * one more, the ticket.
+ * two more: the ticket, and whether the job was ever started.
  */
 typedef enum InfoAttr
 {
@@ -49,7 +50,9 @@ typedef enum InfoAttr
 	INFO_HEADERS,
 	INFO_NATTS,
 	INFO_TICKET = INFO_NATTS,
-	INFO_NQUERY
+	INFO_STARTED,
+	INFO_QUEUE_ID,				/* not of the queries: copied from INFO_QUEUE */
+	INFO_NQUERY = INFO_QUEUE_ID
 } InfoAttr;
 
 /* INFO_STATE as the queries give it; final ones are the letters of "ended" */
@@ -70,7 +73,7 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
-	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket" \
+	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
 	" FROM %2$s j WHERE NOT EXISTS" \
 	" (SELECT FROM jobq.outcome_%1$d o WHERE o.ticket = j.ticket)"
 
@@ -85,8 +88,7 @@ typedef enum InfoAttr
 	" CASE WHEN o.ended = 'x' THEN coalesce(o.reason, o.error, j.last_error)" \
 	" ELSE coalesce(o.error, o.reason, j.last_error) END," \
 	" coalesce(c.progress, j.progress), j.retry_of, o.moved_to, o.result," \
-	" j.payload, j.headers," \
-	" j.ticket" \
+	" j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
 	" FROM %2$s j JOIN jobq.outcome_%1$d o ON o.ticket = j.ticket" \
 	" LEFT JOIN jobq.claim_%1$d c ON c.ctid = o.claim_tid" \
 	" AND c.lease = o.lease" \
@@ -97,7 +99,7 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
-	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket" \
+	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
 	" FROM jobq.shelf j WHERE j.state <> 'd'::\"char\""
 
 #define SQL_SHELF_DEAD \
@@ -105,7 +107,7 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, NULL::timestamptz, j.attempt," \
 	" j.max_attempts, j.enqueued_at, j.enqueued_by, j.expires_at," \
 	" NULL::text, NULL::timestamptz, j.died_at, j.last_error, j.progress," \
-	" j.retry_of, j.moved_to, NULL::jsonb, j.payload, j.headers, j.ticket" \
+	" j.retry_of, j.moved_to, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
 	" FROM jobq.shelf j WHERE j.state = 'd'::\"char\""
 
 #define SQL_NOT_RERUN	" AND j.rerun_as IS NULL"
@@ -165,6 +167,22 @@ was_rolled_back(const JobqOutcomeRow *outcome)
 		ATTEMPT_ROLLED_BACK;
 }
 
+/* A job that is available, but for its group, is blocked. */
+static void
+look_at_group(JobqLook *look, Datum *values, bool *nulls)
+{
+	JobqGroupKey group;
+
+	if (nulls[INFO_GROUP_KEY])
+		return;
+	group = jobq_group_of(values[INFO_GROUP_KEY]);
+	if (jobq_group_blocks(look->session.db, look->session.gen,
+						  DatumGetInt32(values[INFO_QUEUE_ID]), &group,
+						  DatumGetBool(values[INFO_STARTED])))
+		jobq_look_set(values, nulls, INFO_STATE,
+					  CStringGetTextDatum("blocked"));
+}
+
 /*
  * A ticket without an outcome is available, unless shared memory knows it
  * as running, or as claimed and rolled back. When it is not in memory it may
@@ -180,6 +198,7 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 	switch (jobq_look_holder(look, id, ticket, &holder))
 	{
 		case HOLDER_NONE:
+			look_at_group(look, values, nulls);
 			return;
 		case HOLDER_WORKER:
 			if (holder.rolled_back)
@@ -190,8 +209,12 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 			break;
 		case HOLDER_UNKNOWN:
 			if (!jobq_belt_read_outcome(belts->rel[BELT_OUTCOME], ticket,
-										&outcome) ||
-				outcome.nulls[OUT_LEASE])
+										&outcome))
+			{
+				look_at_group(look, values, nulls);
+				return;
+			}
+			if (outcome.nulls[OUT_LEASE])
 				return;
 			jobq_look_set(values, nulls, INFO_STATE,
 					  CStringGetTextDatum(was_rolled_back(&outcome) ?
@@ -206,8 +229,8 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 static void
 look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		values[INFO_NQUERY];
-	bool		nulls[INFO_NQUERY];
+	Datum		values[INFO_NQUERY + 1];
+	bool		nulls[INFO_NQUERY + 1];
 	JobqLookQueue *queue;
 	JobqLookRole *role;
 	char		state;
@@ -219,6 +242,7 @@ look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 		return;
 
 	state = DatumGetChar(values[INFO_STATE]);
+	values[INFO_QUEUE_ID] = values[INFO_QUEUE];
 	values[INFO_QUEUE] = queue->name;
 	values[INFO_ENQUEUED_BY] = role->name;
 	values[INFO_STATE] = CStringGetTextDatum(state_word(state));

@@ -13,6 +13,9 @@ extern void jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch,
 extern void jobq_ticket_of_row(const JobqRow *row, int32 epoch,
 							   const ItemPointerData *tid, JobqTicket *t);
 
+/* What stands for the group key in memory. */
+extern JobqGroupKey jobq_group_of(Datum group_key);
+
 /* A job that leaves the shelf: its first ticket is its id, others are new. */
 extern void jobq_give_ticket(const JobqSession *session, JobqRow *row);
 
@@ -31,6 +34,8 @@ extern JobqCounter jobq_shelf_counter(const JobqRow *row);
 extern void jobq_lock_queue(const JobqQueue *queue);
 extern void jobq_place_new(const JobqSession *session, const JobqQueue *queue,
 						   JobqRow *row, int64 id, TimestampTz now);
+/* One that was taken off the shelf does not go back there. */
+extern void jobq_left_shelf(const JobqSession *session, const JobqRow *row);
 
 extern void jobq_place_on_shelf(const JobqSession *session, JobqRow *row,
 								char state);

@@ -15,6 +15,7 @@
 #include "engine/copy.h"
 #include "engine/keeperxact.h"
 #include "engine/limit.h"
+#include "engine/refill.h"
 #include "guc.h"
 
 #define CAREFUL_FOR		(60 * USECS_PER_SEC)
@@ -146,6 +147,39 @@ begin_or_fail(JobqDb *db)
 				 errmsg("pg_jobq is locked or being dropped")));
 }
 
+/* So that the first who dequeues need not wait for it. */
+static void
+follow_rules(const JobqSession *session)
+{
+	JobqQueue  *queues;
+	int			nqueues = jobq_queue_list(&queues);
+
+	for (int i = 0; i < nqueues; i++)
+	{
+		JobqPart   *part;
+
+		if (!jobq_rules_group(&queues[i].rules))
+			continue;
+		part = jobq_part_get(session->db, session->gen, queues[i].queue_id);
+		if (part != NULL)
+			(void) jobq_follow_rules(part, session->gen, &queues[i].rules);
+	}
+}
+
+static void
+load_groups(const JobqSession *session)
+{
+	JobqPart   *part;
+
+	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(session->db, session->gen, i, &part))
+	{
+		if (jobq_groups_to_load(part, session->gen))
+			(void) jobq_load_groups(session, part);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 void
 jobq_recover(JobqDb *db, uint32 gen)
 {
@@ -173,6 +207,8 @@ jobq_recover(JobqDb *db, uint32 gen)
 	jobq_load_shelf(&session);
 	load_orders(&session);
 	jobq_load_limits(&session);
+	follow_rules(&session);
 	jobq_keeper_commit();
+	load_groups(&session);
 	set_state(db, gen, JOBQ_DB_READY);
 }

@@ -431,20 +431,22 @@ load_lost_leases(const JobqSession *session)
 {
 	JobqDb	   *db = session->db;
 	bool		lost;
-	bool		loaded;
 
 	SpinLockAcquire(&db->mutex);
 	lost = db->lost_leases || db->loading_leases;
-	db->loading_leases = lost;
 	db->lost_leases = false;
+	db->loading_leases = lost;
 	SpinLockRelease(&db->mutex);
 	if (!lost)
 		return;
-	loaded = jobq_keeper_begin(db->install) && jobq_load_running(session);
-	SpinLockAcquire(&db->mutex);
-	db->lost_leases = db->lost_leases || !loaded;
-	db->loading_leases = false;
-	SpinLockRelease(&db->mutex);
+	/* jobs that keep their places may be among them */
+	jobq_groups_forget(db, session->gen);
+	if (jobq_keeper_begin(db->install) && jobq_load_running(session))
+	{
+		SpinLockAcquire(&db->mutex);
+		db->loading_leases = false;
+		SpinLockRelease(&db->mutex);
+	}
 	if (IsTransactionState())
 		jobq_keeper_commit();
 }
@@ -460,11 +462,15 @@ refill_parts(const JobqSession *session, TimestampTz now, TimestampTz *next)
 	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
 		 i = jobq_parts_of(session->db, session->gen, i, &part))
 	{
+		if (jobq_groups_to_load(part, session->gen) &&
+			!jobq_load_groups(session, part))
+			*next = Min(*next, now + STUCK_RETRY);
 		if (!jobq_refill_wanted(part, session->gen))
 			continue;
 		if (!wanted)
 			jobq_share_slots();
 		wanted = true;
+		jobq_group_trim(part, session->gen);
 		if (!jobq_keeper_begin(session->db->install))
 		{
 			*next = now + STUCK_RETRY;

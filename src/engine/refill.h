@@ -14,4 +14,11 @@
 extern TimestampTz jobq_tend_refill(const JobqSession *session,
 									TimestampTz now);
 
+/*
+ * group.c: load what a queue's groups must know before anything is delivered:
+ * the altered ones, and the jobs that keep their places. In a transaction of
+ * its own; false when it is to be tried again.
+ */
+extern bool jobq_load_groups(const JobqSession *session, JobqPart *part);
+
 #endif							/* JOBQ_REFILL_H */

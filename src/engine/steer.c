@@ -129,6 +129,7 @@ cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
 	int32		epoch;
 
 	jobq_xact_count(session, queue_id, jobq_shelf_counter(row), -1);
+	jobq_left_shelf(session, row);
 	if (!jobq_queue_by_id(queue_id, &queue))
 		return;
 	epoch = jobq_belts_current(session, &belts, queue.class_id);
@@ -207,6 +208,7 @@ reschedule_shelved(const JobqSession *session, JobqRow *row,
 		jobq_place_on_shelf(session, row, state);
 		return;
 	}
+	jobq_left_shelf(session, row);
 	jobq_give_ticket(session, row);
 	jobq_place_on_belt(session, &queue, row, 1);
 }
@@ -339,10 +341,52 @@ cancel_ids(const JobqSession *session, const int64 *ids, int n, int64 grace)
 	return count;
 }
 
+/* Does it wait on the belt, and does its group keep it from running? */
+static bool
+waits_on_belt(const JobqSession *session, int64 id, bool *blocked)
+{
+	JobqSlot	slot;
+	JobqWhere	where;
+	const JobqTicket *t = &slot.t;
+
+	if (jobq_find(session->db, session->gen, id, &slot))
+	{
+		if (slot.state != SLOT_READY)
+			return false;
+	}
+	else if (jobq_newest(id, &where) && !where.on_shelf && !where.has_outcome)
+		t = &where.t;
+	else
+		return false;
+	*blocked = jobq_has_group(&t->group) &&
+		jobq_group_blocks(session->db, session->gen, t->queue_id, &t->group,
+						  t->started);
+	return true;
+}
+
+/* Of those that wait on the belt, only the blocked ones, or only the others. */
+static void
+choose_blocked(const JobqSession *session, bool wanted, JobqIdList *list)
+{
+	int			n = 0;
+
+	for (int i = 0; i < list->n; i++)
+	{
+		bool		blocked;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!waits_on_belt(session, list->ids[i], &blocked) ||
+			blocked == wanted)
+			list->ids[n++] = list->ids[i];
+	}
+	list->n = n;
+}
+
 int64
 jobq_purge(const JobqSession *session, const JobqQueue *queue, int states)
 {
 	JobqIdList	list = {0};
+	int			waiting = states & (JOBQ_PURGE_AVAILABLE | JOBQ_PURGE_BLOCKED);
 	int64		count;
 
 	jobq_xact_steered(session);
@@ -351,9 +395,10 @@ jobq_purge(const JobqSession *session, const JobqQueue *queue, int states)
 	if (states & JOBQ_PURGE_RETRYABLE)
 		jobq_list_shelved(queue->queue_id, SHELF_RETRYABLE, &list);
 	jobq_list_belt(session, queue->queue_id,
-				   (states & JOBQ_PURGE_AVAILABLE) != 0,
-				   (states & JOBQ_PURGE_RUNNING) != 0,
+				   waiting != 0, (states & JOBQ_PURGE_RUNNING) != 0,
 				   (states & JOBQ_PURGE_RETRYABLE) != 0, &list);
+	if (waiting == JOBQ_PURGE_AVAILABLE || waiting == JOBQ_PURGE_BLOCKED)
+		choose_blocked(session, waiting == JOBQ_PURGE_BLOCKED, &list);
 	count = cancel_ids(session, list.ids, list.n,
 					   (states & JOBQ_PURGE_RUNNING) ? 0 : JOBQ_ONLY_WAITING);
 	return count;

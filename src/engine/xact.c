@@ -120,7 +120,9 @@ jobq_xact_publish(const JobqSession *session, const JobqQueue *queue,
 {
 	JobqOp	   *op;
 
-	if (nown >= JOBQ_OWN_MAX)
+	/* one that keeps its place in a group is always in memory */
+	if (nown >= JOBQ_OWN_MAX &&
+		!(t->started && jobq_has_group(&t->group)))
 	{
 		JobqKey		key = jobq_key_of(t, queue->rules.aging);
 
@@ -312,6 +314,43 @@ jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
 }
 
 void
+jobq_xact_keeps_place(const JobqSession *session, const JobqTicket *t)
+{
+	JobqTicket *shelved = MemoryContextAlloc(TopTransactionContext,
+											 sizeof(JobqTicket));
+	JobqOp	   *op = push(OP_KEEPS_PLACE, session->db);
+
+	*shelved = *t;
+	op->ref.gen = session->gen;
+	op->ref.id = t->id;
+	op->carried = shelved;
+}
+
+void
+jobq_xact_off_shelf(const JobqSession *session, int64 id)
+{
+	JobqOp	   *op = push(OP_OFF_SHELF, session->db);
+
+	op->ref.gen = session->gen;
+	op->ref.id = id;
+}
+
+void
+jobq_xact_group_altered(const JobqSession *session, int32 queue_id, text *key,
+						const JobqGroupRules *rules)
+{
+	JobqGroupRules *copy = MemoryContextAlloc(TopTransactionContext,
+											  sizeof(JobqGroupRules));
+	JobqOp	   *op = push(OP_GROUP_ALTERED, session->db);
+
+	*copy = *rules;
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+	op->group = jobq_group_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	op->group_rules = copy;
+}
+
+void
 jobq_xact_epoch_news(const JobqSession *session)
 {
 	push(OP_EPOCH_NEWS, session->db);
@@ -460,7 +499,7 @@ jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 /* ---- our own uncommitted jobs ---- */
 
 int
-jobq_own_first(const JobqQueue *queue)
+jobq_own_first(const JobqQueue *queue, int64 lease)
 {
 	TimestampTz now;
 	JobqKey		first_key = {.priority = JOBQ_KEY_END};
@@ -476,6 +515,7 @@ jobq_own_first(const JobqQueue *queue)
 		if (own_jobs[i].state == OWN_READY &&
 			own_jobs[i].t.queue_id == queue->queue_id &&
 			own_jobs[i].t.expires_at > now &&
+			(lease == 0 || own_jobs[i].refused_for != lease) &&
 			jobq_key_before(&key, &first_key))
 		{
 			first = i;
@@ -504,7 +544,8 @@ jobq_own(int own)
 }
 
 void
-jobq_own_claim(const JobqSession *session, int own, const JobqLease *lease)
+jobq_own_claim(const JobqSession *session, int own, const JobqLease *lease,
+			   bool placed)
 {
 	JobqOp	   *op = push(OP_OWN_CLAIM, session->db);
 
@@ -512,6 +553,8 @@ jobq_own_claim(const JobqSession *session, int own, const JobqLease *lease)
 	op->queue_id = own_jobs[own].t.queue_id;
 	op->own = own;
 	op->probe = lease->probe;
+	op->group = own_jobs[own].t.group;
+	op->placed = placed;
 	own_jobs[own].state = OWN_RUNNING;
 	own_jobs[own].l = *lease;
 	own_ready--;
@@ -630,6 +673,14 @@ apply_verdicts(void)
 /* ---- undo and apply ---- */
 
 static void
+give_place_back(JobqOp *op)
+{
+	if (op->placed)
+		jobq_group_leave_own(op->db, op->ref.gen, op->queue_id, &op->group);
+	op->placed = false;
+}
+
+static void
 undo(JobqOp *op)
 {
 	JobqOwnJob *own = own_jobs + op->own;
@@ -658,6 +709,7 @@ undo(JobqOp *op)
 			own->state = OWN_READY;
 			memset(&own->l, 0, sizeof(own->l));
 			own_ready++;
+			give_place_back(op);
 			break;
 		case OP_OWN_END:
 			own->state = op->own_state;
@@ -678,6 +730,9 @@ undo(JobqOp *op)
 		case OP_SPILL:
 		case OP_COUNT:
 		case OP_SHELVED:
+		case OP_KEEPS_PLACE:
+		case OP_OFF_SHELF:
+		case OP_GROUP_ALTERED:
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_CRON_NEWS:
@@ -762,9 +817,15 @@ apply_publish(int from)
 	return i;
 }
 
-static void
-apply_all(void)
+/*
+ * First to where the jobs have gone on: their slots go there in one step,
+ * before the end of their former tickets would free them, and with them a place
+ * in a group. Returns how many have gone to the shelf.
+ */
+static int
+apply_new_places(void)
 {
+	int			shelved = 0;
 	int			i = 0;
 
 	while (i < nops)
@@ -776,37 +837,100 @@ apply_all(void)
 			i = apply_publish(i);
 			continue;
 		}
-		if (op->kind == OP_CLAIM)
-			jobq_close_claim(op->db, &op->ref);
-		else if (op->kind == OP_MARK)
-			apply_mark(op);
-		else if (op->kind == OP_OWN_CLAIM)
-			jobq_own_released(op->db, op->ref.gen, op->queue_id, op->probe);
-		else if (op->kind == OP_SPILL)
-			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
-							   op->aging, op->delta);
-		else if (op->kind == OP_COUNT)
-			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
-							op->delta);
-		else if (op->kind == OP_HOLDS)
-			jobq_wake_keeper(op->db);
-		else if (op->kind == OP_SHELVED)
-			jobq_db_shelf_due(op->db, op->when);
-		else if (op->kind == OP_DIED)
-			jobq_db_dead_due(op->db, op->when);
-		else if (op->kind == OP_AGING)
-			jobq_part_set_aging(op->db, op->ref.gen, op->queue_id, op->aging);
-		else if (op->kind == OP_QUEUE_DROPPED)
+		if (op->kind == OP_KEEPS_PLACE)
 		{
-			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
-			jobq_epoch_news(op->db);
+			jobq_shelve(op->db, op->ref.gen, op->carried);
+			shelved++;
 		}
-		else if (op->kind == OP_EPOCH_NEWS)
-			jobq_epoch_news(op->db);
-		else if (op->kind == OP_CRON_NEWS)
-			jobq_cron_news(op->db);
 		i++;
 	}
+	return shelved;
+}
+
+/* It was taken off the shelf; has it been put back there since? */
+static void
+apply_off_shelf(const JobqOp *op, int shelved)
+{
+	for (const JobqOp *later = op + 1; shelved > 0 && later < ops + nops;
+		 later++)
+	{
+		if (later->kind == OP_KEEPS_PLACE && later->ref.id == op->ref.id)
+			return;
+	}
+	jobq_unshelve(op->db, op->ref.gen, op->ref.id);
+}
+
+static void
+apply(JobqOp *op, int shelved)
+{
+	switch (op->kind)
+	{
+		case OP_CLAIM:
+			jobq_close_claim(op->db, &op->ref);
+			break;
+		case OP_MARK:
+			apply_mark(op);
+			break;
+		case OP_SPILL:
+			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
+							   op->aging, op->delta);
+			break;
+		case OP_COUNT:
+			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
+							op->delta);
+			break;
+		case OP_HOLDS:
+			jobq_wake_keeper(op->db);
+			break;
+		case OP_SHELVED:
+			jobq_db_shelf_due(op->db, op->when);
+			break;
+		case OP_OFF_SHELF:
+			apply_off_shelf(op, shelved);
+			break;
+		case OP_OWN_CLAIM:
+			jobq_own_released(op->db, op->ref.gen, op->queue_id, op->probe);
+			give_place_back(op);
+			break;
+		case OP_AGING:
+			jobq_part_set_aging(op->db, op->ref.gen, op->queue_id, op->aging);
+			break;
+		case OP_CRON_NEWS:
+			jobq_cron_news(op->db);
+			break;
+		case OP_GROUP_ALTERED:
+			jobq_group_set_rules(op->db, op->ref.gen, op->queue_id, &op->group,
+								 op->group_rules, true);
+			break;
+		case OP_DIED:
+			jobq_db_dead_due(op->db, op->when);
+			break;
+		case OP_QUEUE_DROPPED:
+			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
+			jobq_epoch_news(op->db);
+			break;
+		case OP_EPOCH_NEWS:
+			jobq_epoch_news(op->db);
+			break;
+		case OP_PUBLISH:
+		case OP_KEEPS_PLACE:
+		case OP_AMEND:
+		case OP_OWN_END:
+		case OP_OWN_EXTEND:
+		case OP_STEERED:
+		case OP_ADMITTED:
+		case OP_VERDICT:
+			break;
+	}
+}
+
+static void
+apply_all(void)
+{
+	int			shelved = apply_new_places();
+
+	for (int i = 0; i < nops; i++)
+		apply(&ops[i], shelved);
 }
 
 static void

@@ -23,6 +23,7 @@ typedef struct JobqOwnJob
 	JobqOwnState state;
 	JobqTicket	t;
 	JobqLease	l;				/* when running */
+	int64		refused_for;	/* lease for which its group had no place */
 } JobqOwnJob;
 
 /* What becomes of a marked slot at commit. */
@@ -105,13 +106,26 @@ extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
+/*
+ * A started job of a group was put on the shelf, where it may keep its place;
+ * and: one was taken off it, and ends or goes on the belt.
+ */
+extern void jobq_xact_keeps_place(const JobqSession *session,
+								  const JobqTicket *t);
+extern void jobq_xact_off_shelf(const JobqSession *session, int64 id);
+
 /* Our own uncommitted jobs. */
-/* The next in the queue's order that has not expired, or -1. */
-extern int	jobq_own_first(const JobqQueue *queue);
+/*
+ * The next in the queue's order that has not expired, nor was refused to that
+ * lease, or -1.
+ */
+extern int	jobq_own_first(const JobqQueue *queue, int64 lease);
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
+
+/* placed: it has taken a place in its group. */
 extern void jobq_own_claim(const JobqSession *session, int own,
-						   const JobqLease *lease);
+						   const JobqLease *lease, bool placed);
 extern void jobq_own_end(int own);
 extern void jobq_own_extend(int own, TimestampTz expires_at,
 							const ItemPointerData *claim_tid);

@@ -21,7 +21,10 @@ typedef enum JobqOpKind
 	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
 	OP_COUNT,
 	OP_SHELVED,
+	OP_KEEPS_PLACE,				/* `carried` was put on the shelf */
+	OP_OFF_SHELF,				/* the job of `ref` was taken off it */
 	OP_DIED,					/* a dead row may go at `when` */
+	OP_GROUP_ALTERED,			/* `group` has got `group_rules` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_CRON_NEWS,				/* the keeper is to read the schedules */
 	OP_HOLDS,					/* the keeper may refill again */
@@ -46,6 +49,10 @@ typedef struct JobqOp
 	TimestampTz when;
 	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
 	JobqTicket *carried;		/* of a mark: what it goes on with */
+	JobqGroupKey group;			/* OP_OWN_CLAIM: it has taken a place there, if
+								 * `placed` */
+	bool		placed;
+	JobqGroupRules *group_rules;
 	int			own;
 	JobqOwnState own_state;
 	int32		queue_id;		/* OP_MARK: not 0 = settled under its lease */

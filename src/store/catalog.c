@@ -35,6 +35,7 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_CLASS] = "class",
 	[JOBQ_TABLE_RESTORED] = "restored",
 	[JOBQ_TABLE_UKEY] = "ukey",
+	[JOBQ_TABLE_QUEUE_GROUP] = "queue_group",
 };
 
 /* InvalidOid = look it up. Emptied by the callback, never anything else. */

@@ -22,6 +22,7 @@
 #define MIN_PERIOD			1000
 #define MAX_FAILURES		10000
 #define MIN_AGING			1000
+#define MAX_WEIGHT			10000
 
 #define RATE_EXAMPLE	"{\"limit\": 100, \"period\": \"60 s\"}"
 
@@ -32,6 +33,7 @@ typedef enum OptionType
 	OPTION_NUMBER,				/* double */
 	OPTION_QUEUE,				/* name of a queue, or nothing */
 	OPTION_BOOL,				/* bool */
+	OPTION_TIME,				/* TimestampTz, 0 = none */
 	OPTION_WORD,				/* int8, place in words, from 0 on */
 	OPTION_OBJECT				/* struct of its own, see set */
 } OptionType;
@@ -178,6 +180,22 @@ static const OptionSet queue_set = {
 	queue_options, lengthof(queue_options), "queue option", "", NULL
 };
 
+/* ---- groups ---- */
+
+static const Option group_options[] = {
+	{"limit", OPTION_INT, offsetof(JobqGroupRules, limit),
+	.min = 1,.max = PG_INT32_MAX},
+	{"weight", OPTION_INT, offsetof(JobqGroupRules, weight),
+	.min = 1,.max = MAX_WEIGHT},
+	{"rate_limit", OPTION_OBJECT, offsetof(JobqGroupRules, rate_limit),
+	.set = &rate_set},
+	{"paused_until", OPTION_TIME, offsetof(JobqGroupRules, paused_until),
+	.min = 0},
+};
+static const OptionSet group_set = {
+	group_options, lengthof(group_options), "group option", "", NULL
+};
+
 static void set_default(const Option *option, char *target);
 static void apply(const OptionSet *set, JsonbContainer *object, char *target);
 
@@ -204,6 +222,9 @@ set_default(const Option *option, char *target)
 			break;
 		case OPTION_QUEUE:
 			*target = '\0';
+			break;
+		case OPTION_TIME:
+			*(TimestampTz *) target = 0;
 			break;
 		case OPTION_BOOL:
 			*(bool *) target = option->initial != 0;
@@ -336,6 +357,9 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 		case OPTION_QUEUE:
 			set_queue_name(value, name, target);
 			break;
+		case OPTION_TIME:
+			*(TimestampTz *) target = jobq_jsonb_until(value, name);
+			break;
 		case OPTION_BOOL:
 			if (value->type != jbvBool)
 				raise_invalid(name, "It must be true or false.");
@@ -415,6 +439,13 @@ jobq_options_apply(Jsonb *options, JobqQueue *queue)
 {
 	jobq_arg_object(options, "options");
 	apply(&queue_set, &options->root, (char *) queue);
+}
+
+void
+jobq_group_options_apply(Jsonb *options, JobqGroupRules *rules)
+{
+	jobq_arg_object(options, "options");
+	apply(&group_set, &options->root, (char *) rules);
 }
 
 void

@@ -34,6 +34,11 @@ enum
 
 enum
 {
+	GROUP_QUEUE_ID = 1
+};
+
+enum
+{
 	ACL_QUEUE_ID = 1,
 	ACL_GRANTEE,
 	ACL_PRIVILEGES
@@ -201,6 +206,20 @@ read_grants(CachedQueue *cached, Snapshot snapshot)
 	table_close(rel, AccessShareLock);
 }
 
+/* Has alter_group() anything to say of its groups? */
+static void
+read_groups(JobqQueue *queue, Snapshot snapshot)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE_GROUP),
+								 AccessShareLock);
+	SysScanDesc scan = begin_lookup(rel, GROUP_QUEUE_ID, F_INT4EQ,
+									Int32GetDatum(queue->queue_id), snapshot);
+
+	queue->rules.altered_groups = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
 /*
  * Read one queue with a snapshot of now, which also shows our own changes up
  * to the last command. NULL when there is none: that is not remembered.
@@ -220,6 +239,7 @@ read_one(AttrNumber attno, RegProcedure equal, Datum value)
 		cached = palloc0(sizeof(CachedQueue));
 		read_queue(tuple, RelationGetDescr(rel), &cached->queue);
 		read_grants(cached, snapshot);
+		read_groups(&cached->queue, snapshot);
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -347,6 +367,7 @@ jobq_queue_list(JobqQueue **queues)
 		}
 		read_queue(tuple, desc, &cached.queue);
 		read_grants(&cached, snapshot);
+		read_groups(&cached.queue, snapshot);
 		hand_out(&cached, GetUserId(), &(*queues)[n]);
 		pfree(cached.grantees);
 		pfree(cached.privileges);

@@ -6,6 +6,7 @@
 #ifndef JOBQ_STORE_H
 #define JOBQ_STORE_H
 
+#include "access/htup.h"
 #include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
@@ -30,6 +31,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_CLASS,
 	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_UKEY,
+	JOBQ_TABLE_QUEUE_GROUP,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -163,6 +165,23 @@ extern void jobq_options_apply(Jsonb *options, JobqQueue *queue);
 
 /* JQ007 for options that contradict each other. */
 extern void jobq_options_check(const JobqQueue *queue);
+
+/* The same for what alter_group() takes. */
+extern void jobq_group_options_apply(Jsonb *options, JobqGroupRules *rules);
+
+/* ---- group.c: rows of jobq.queue_group ---- */
+
+/* A group's row, all zeroes if it has none; with nothing to say it goes. */
+extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules);
+extern void jobq_group_write(int32 queue_id, text *key,
+							 const JobqGroupRules *rules);
+
+/* Columns from running_limit on. */
+extern void jobq_group_of_tuple(HeapTuple tuple, TupleDesc desc, int column,
+								JobqGroupRules *rules);
+
+/* Inside SPI, as the owner: the queue goes. */
+extern void jobq_group_delete_all(int32 queue_id);
 
 /* ---- row layout shared by job_N and the shelf ---- */
 

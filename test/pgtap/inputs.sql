@@ -102,6 +102,7 @@ INSERT INTO named VALUES
 	('create_queue(%s)'),
 	('create_queue(%s, NULL, ''keep'')'),
 	('alter_queue(%s, ''{}'')'),
+	('alter_group(%s, ''k'', ''{}'')'),
 	('drop_queue(%s)'),
 	('drop_queue(%s, true)'),
 	('pause_queue(%s)'),
@@ -294,6 +295,17 @@ INSERT INTO wrong (call)
 			'''{"dead_letter": "a\u0007"}''']) options;
 INSERT INTO wrong (call, state) VALUES
 	('alter_queue(''inputs'', NULL)', 'JQ007'),
+	('alter_group(''inputs'', NULL, ''{}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', NULL)', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''[]'')', 'JQ007'),
+	('alter_group(''inputs'', repeat(''k'', 256), ''{}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"limit": 0}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"weight": 0.5}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"group_limit": 1}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"rate_limit": {"limit": 1}}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"paused_until": 5}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"paused_until": "soon"}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"paused_until": "-infinity"}'')', 'JQ007'),
 	('alter_queue(''inputs'', ''{"dead_letter": "inputs"}'')', 'JQ007'),
 	('create_queue(''new'', ''{"dead_letter": "new"}'')', 'JQ007'),
 	('create_queue(''new'', if_exists => '''')', 'JQ007'),
@@ -589,7 +601,8 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 
 SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 	FROM unnest(ARRAY['create_queue(''new'')', 'alter_queue(''inputs'', ''{}'')',
-		'drop_queue(''inputs'', true)', 'pause_queue(''inputs'')',
+		'alter_group(''inputs'', ''k'', ''{}'')', 'drop_queue(''inputs'', true)',
+		'pause_queue(''inputs'')',
 		'drain_queue(''inputs'')', 'resume_queue(''inputs'')',
 		'purge_queue(''inputs'')', 'enqueue_jobs(''[]'')',
 		'grant_queue(''inputs'', ''inputs_reader'', ''{read}'')',

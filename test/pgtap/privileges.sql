@@ -47,6 +47,7 @@ CREATE TEMP TABLE sample (call text PRIMARY KEY, statement text);
 INSERT INTO sample VALUES
 	('create_queue(text, jsonb, text)', $$SELECT jobq.create_queue('new')$$),
 	('alter_queue(text, jsonb)', $$SELECT jobq.alter_queue('pt', '{"max_batch": 5}')$$),
+	('alter_group(text, text, jsonb)', $$SELECT jobq.alter_group('pt', 'k', '{"limit": 5}')$$),
 	('drop_queue(text, boolean)', $$SELECT jobq.drop_queue('pt', true)$$),
 	('pause_queue(text)', $$SELECT jobq.pause_queue('pt')$$),
 	('drain_queue(text)', $$SELECT jobq.drain_queue('pt')$$),
@@ -316,7 +317,7 @@ SELECT set_eq($$
 		WHERE relnamespace = 'jobq'::regnamespace
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
-		'queue_acl', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
+		'queue_acl', 'queue_group', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
 		'schedule', 'schedule_schedule_id_seq', 'number_block'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$

@@ -1,0 +1,426 @@
+/*
+ * turn.c: which job of a group is next, and which group's turn it is: in the
+ * order of the jobs, in turn where the queue is fair, or not before a time.
+ *
+ * Everything here is done under the part's lock. Must not allocate or raise an
+ * error, nor change how many jobs of a group run.
+ */
+#include "postgres.h"
+
+#include "dispatch/internal.h"
+
+/* ---- trees ---- */
+
+int
+jobq_group_compare_keys(const JobqGroupKey *a, const JobqGroupKey *b)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		if (a->hash[i] != b->hash[i])
+			return a->hash[i] < b->hash[i] ? -1 : 1;
+	}
+	return 0;
+}
+
+static int
+compare_order(const void *a, const void *b)
+{
+	return jobq_compare_ready(&jobq_slots[((const JobqGroup *) a)->first],
+							  &jobq_slots[((const JobqGroup *) b)->first]);
+}
+
+static int
+compare_asleep(const void *a, const void *b)
+{
+	const JobqGroup *x = a;
+	const JobqGroup *y = b;
+
+	if (x->asleep_until != y->asleep_until)
+		return x->asleep_until < y->asleep_until ? -1 : 1;
+	return jobq_group_compare_keys(&x->key, &y->key);
+}
+
+const JobqTreeType jobq_group_slots = {
+	sizeof(JobqSlot), offsetof(JobqSlot, in_group), jobq_compare_ready
+};
+
+static const JobqTreeType order_tree = {
+	sizeof(JobqGroup), offsetof(JobqGroup, turn), compare_order
+};
+
+static const JobqTreeType asleep_tree = {
+	sizeof(JobqGroup), offsetof(JobqGroup, turn), compare_asleep
+};
+
+/* ---- the ring ---- */
+
+/* Behind all others. */
+static void
+ring_add(int32 *ring, int32 number)
+{
+	JobqGroup  *group = &jobq_groups[number];
+	JobqGroup  *first;
+
+	if (*ring == JOBQ_NIL)
+	{
+		group->turn.left = number;
+		group->turn.right = number;
+		*ring = number;
+		return;
+	}
+	first = &jobq_groups[*ring];
+	group->turn.left = first->turn.left;
+	group->turn.right = *ring;
+	jobq_groups[first->turn.left].turn.right = number;
+	first->turn.left = number;
+}
+
+static void
+ring_remove(int32 *ring, int32 number)
+{
+	const JobqGroup *group = &jobq_groups[number];
+
+	jobq_groups[group->turn.left].turn.right = group->turn.right;
+	jobq_groups[group->turn.right].turn.left = group->turn.left;
+	if (*ring == number)
+		*ring = group->turn.right != number ? group->turn.right : JOBQ_NIL;
+}
+
+/* ---- limits ---- */
+
+static bool
+is_fair(const JobqPart *part)
+{
+	return part->rules.ordering == JOBQ_ORDER_FAIR;
+}
+
+int32
+jobq_group_limit(const JobqPart *part, const JobqGroup *group)
+{
+	if (!jobq_has_group(&group->key))
+		return 0;
+	return group->rules.limit > 0 ? group->rules.limit :
+		part->rules.group_limit;
+}
+
+JobqRate
+jobq_group_rate(const JobqPart *part, const JobqGroup *group)
+{
+	JobqRate	none = {0};
+
+	if (!jobq_has_group(&group->key))
+		return none;
+	return group->rules.rate_limit.limit > 0 ? group->rules.rate_limit :
+		part->rules.group_rate_limit;
+}
+
+/* Do its jobs keep their places while they wait for another attempt? */
+static bool
+keeps_places(const JobqPart *part, const JobqGroup *group)
+{
+	return part->rules.group_on_retry == JOBQ_ON_RETRY_BLOCK ||
+		(part->rules.group_on_retry == JOBQ_ON_RETRY_DEFAULT &&
+		 jobq_group_limit(part, group) == 1);
+}
+
+bool
+jobq_group_is_full(const JobqPart *part, const JobqGroup *group, bool started)
+{
+	int32		limit = jobq_group_limit(part, group);
+	int64		taken = group->active;
+
+	if (limit == 0)
+		return false;
+	if (keeps_places(part, group) && !started)
+		taken += group->kept;
+	return taken >= limit;
+}
+
+/* ---- which job is next ---- */
+
+static int32
+first_in(const JobqGroup *group, JobqGroupTree tree)
+{
+	return jobq_tree_first(&jobq_group_slots, jobq_slots, group->root[tree]);
+}
+
+static bool
+is_before(int32 a, int32 b)
+{
+	return jobq_compare_ready(&jobq_slots[a], &jobq_slots[b]) < 0;
+}
+
+static int32
+earlier(int32 a, int32 b)
+{
+	if (a == JOBQ_NIL || b == JOBQ_NIL)
+		return a == JOBQ_NIL ? b : a;
+	return is_before(a, b) ? a : b;
+}
+
+/*
+ * One at a time means in order: not past a job that is in a transaction's
+ * hands, which may give it back.
+ */
+static bool
+overtakes(const JobqPart *part, const JobqGroup *group, int32 next)
+{
+	return group->waiting[GROUP_TREE_MARKED] > 0 &&
+		jobq_group_limit(part, group) == 1 &&
+		is_before(first_in(group, GROUP_TREE_MARKED), next);
+}
+
+/* A job that keeps its place goes before those that have none yet. */
+int32
+jobq_group_choose(const JobqPart *part, const JobqGroup *group)
+{
+	int32		fresh = JOBQ_NIL;
+	int32		again = JOBQ_NIL;
+	int32		next;
+
+	if (!jobq_group_is_full(part, group, true))
+		again = first_in(group, GROUP_TREE_AGAIN);
+	if (again != JOBQ_NIL && keeps_places(part, group))
+		return again;
+	if (!jobq_group_is_full(part, group, false))
+		fresh = first_in(group, GROUP_TREE_FRESH);
+	next = earlier(fresh, again);
+	return next != JOBQ_NIL && !overtakes(part, group, next) ? next : JOBQ_NIL;
+}
+
+static void
+count_blocked(JobqPart *part, JobqGroup *group)
+{
+	int32		blocked = 0;
+
+	if (jobq_group_is_full(part, group, false))
+		blocked += group->waiting[GROUP_TREE_FRESH];
+	if (jobq_group_is_full(part, group, true))
+		blocked += group->waiting[GROUP_TREE_AGAIN];
+	part->counters[COUNT_BLOCKED] += blocked - group->blocked;
+	group->blocked = blocked;
+}
+
+/* ---- whose turn it is ---- */
+
+static int32
+group_number(const JobqGroup *group)
+{
+	return (int32) (group - jobq_groups);
+}
+
+void
+jobq_group_unlink_turn(JobqPart *part, JobqGroup *group)
+{
+	int32		number = group_number(group);
+
+	switch ((JobqTurn) group->turn_at)
+	{
+		case TURN_NONE:
+			break;
+		case TURN_ORDER:
+			jobq_tree_remove(&order_tree, jobq_groups, &part->groups.order,
+							 number);
+			break;
+		case TURN_RING:
+			ring_remove(&part->groups.ring, number);
+			break;
+		case TURN_ASLEEP:
+			jobq_tree_remove(&asleep_tree, jobq_groups, &part->groups.asleep,
+							 number);
+			break;
+	}
+	group->turn_at = TURN_NONE;
+}
+
+static void
+link_turn(JobqPart *part, JobqGroup *group, JobqTurn at)
+{
+	int32		number = group_number(group);
+
+	switch (at)
+	{
+		case TURN_NONE:
+			break;
+		case TURN_ORDER:
+			jobq_tree_insert(&order_tree, jobq_groups, &part->groups.order,
+							 number);
+			break;
+		case TURN_RING:
+			group->turns_left = Max(1, group->rules.weight);
+			ring_add(&part->groups.ring, number);
+			break;
+		case TURN_ASLEEP:
+			jobq_tree_insert(&asleep_tree, jobq_groups, &part->groups.asleep,
+							 number);
+			break;
+	}
+	group->turn_at = at;
+}
+
+void
+jobq_group_settle(JobqPart *part, JobqGroup *group)
+{
+	int32		next = jobq_group_choose(part, group);
+	int32		first = earlier(first_in(group, GROUP_TREE_FRESH),
+								first_in(group, GROUP_TREE_AGAIN));
+	JobqTurn	at = is_fair(part) ? TURN_RING : TURN_ORDER;
+
+	count_blocked(part, group);
+	jobq_group_weigh(part, group);
+	if (group->turn_at == TURN_ASLEEP &&
+		(group->asleep_until != JOBQ_NEVER || first == group->first))
+		at = TURN_ASLEEP;
+	else if (next == JOBQ_NIL)
+		at = TURN_NONE;
+	if (at != group->turn_at || (at == TURN_ORDER && first != group->first))
+	{
+		jobq_group_unlink_turn(part, group);
+		group->first = first;
+		group->next = next;
+		link_turn(part, group, at);
+	}
+	group->first = first;
+	group->next = next;
+}
+
+static void
+sleep_until(JobqPart *part, JobqGroup *group, TimestampTz until)
+{
+	jobq_group_unlink_turn(part, group);
+	group->asleep_until = until;
+	link_turn(part, group, TURN_ASLEEP);
+}
+
+void
+jobq_group_wake(JobqPart *part, JobqGroup *group)
+{
+	if (group->turn_at == TURN_ASLEEP)
+		jobq_group_unlink_turn(part, group);
+	jobq_group_settle(part, group);
+}
+
+/* The next time a group wakes up; JOBQ_NEVER = none does by itself. */
+TimestampTz
+jobq_group_next_wake(const JobqPart *part)
+{
+	int32		first = jobq_tree_first(&asleep_tree, jobq_groups,
+										part->groups.asleep);
+
+	return first != JOBQ_NIL ? jobq_groups[first].asleep_until : JOBQ_NEVER;
+}
+
+static void
+wake_due(JobqPart *part, TimestampTz now, int *skipped)
+{
+	while (*skipped < JOBQ_CHUNK && jobq_group_next_wake(part) <= now)
+	{
+		int32		first = jobq_tree_first(&asleep_tree, jobq_groups,
+											part->groups.asleep);
+
+		/* what has been delivered long ago is forgotten by asking */
+		(void) jobq_group_not_before(part, &jobq_groups[first], now);
+		jobq_group_wake(part, &jobq_groups[first]);
+		jobq_group_forget_unused(part, &jobq_groups[first]);
+		(*skipped)++;
+	}
+}
+
+TimestampTz
+jobq_group_not_before(const JobqPart *part, JobqGroup *group, TimestampTz now)
+{
+	JobqRate	rate = jobq_group_rate(part, group);
+
+	if (group->rules.paused_until > now)
+		return group->rules.paused_until;
+	if (rate.limit > 0 &&
+		jobq_window_room(&group->window, rate.limit, rate.period, now) <= 0)
+		return Max(now + 1, jobq_window_when(&group->window, rate.limit,
+											 rate.period, 1));
+	return now;
+}
+
+/*
+ * In a fair queue one group may be held up by the frontier, others not; in the
+ * jobs' order the rest is behind it, too.
+ */
+int32
+jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
+{
+	wake_due(part, now, skipped);
+	while (*skipped < JOBQ_CHUNK)
+	{
+		int32		number = is_fair(part) ? part->groups.ring :
+			jobq_tree_first(&order_tree, jobq_groups, part->groups.order);
+		JobqGroup  *group;
+		TimestampTz until;
+
+		if (number == JOBQ_NIL)
+			return JOBQ_NIL;
+		group = &jobq_groups[number];
+		until = jobq_group_not_before(part, group, now);
+		if ((is_fair(part) &&
+			 !jobq_is_before_frontier(part, &jobq_slots[group->first])) ||
+			!jobq_is_before_group_frontier(group, &jobq_slots[group->next]))
+			until = JOBQ_NEVER;
+		if (until <= now)
+			return group->next;
+		sleep_until(part, group, until);
+		(*skipped)++;
+	}
+	return JOBQ_NIL;
+}
+
+int32
+jobq_group_first(const JobqPart *part)
+{
+	int32		number = is_fair(part) ? part->groups.ring :
+		jobq_tree_first(&order_tree, jobq_groups, part->groups.order);
+
+	return number != JOBQ_NIL ? jobq_groups[number].first : JOBQ_NIL;
+}
+
+void
+jobq_group_frontier_moved(JobqPart *part)
+{
+	if (part->groups.on && is_fair(part))
+		part->groups.recheck = RECHECK_ALL;
+}
+
+/* A delivery counts, and with the last of its turns a group goes behind. */
+void
+jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id, TimestampTz now)
+{
+	JobqRate	rate = jobq_group_rate(part, group);
+
+	group->taken_id = id;
+	group->taken_at = now;
+	if (rate.limit > 0)
+		(void) jobq_window_add(&group->window, rate.limit, rate.period, now,
+							   1);
+	if (group->turn_at == TURN_RING && --group->turns_left <= 0)
+	{
+		jobq_group_unlink_turn(part, group);
+		link_turn(part, group, TURN_RING);
+	}
+}
+
+/*
+ * Without jobs it stays as long as what it has delivered counts. True if so:
+ * then it sleeps until that is over.
+ */
+bool
+jobq_group_outlives_jobs(JobqPart *part, JobqGroup *group)
+{
+	JobqRate	rate = jobq_group_rate(part, group);
+
+	if (group->window.total == 0)
+		return false;
+	if (rate.limit == 0)
+	{
+		jobq_window_clear(&group->window);
+		return false;
+	}
+	sleep_until(part, group, group->window.newest + rate.period + 1);
+	return true;
+}

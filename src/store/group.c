@@ -1,0 +1,128 @@
+/*
+ * group.c: rows of jobq.queue_group: what alter_group() says of single groups.
+ * Changes them as the extension's owner; checks no privileges.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "security/security.h"
+#include "store/store.h"
+
+#define READ_GROUP \
+	"SELECT running_limit, weight, rate_limit, rate_period, paused_until" \
+	" FROM jobq.queue_group WHERE queue_id = $1 AND group_key = $2"
+
+#define WRITE_GROUP \
+	"INSERT INTO jobq.queue_group VALUES ($1, $2, $3, $4, $5, $6, $7)" \
+	" ON CONFLICT (queue_id, group_key) DO UPDATE SET" \
+	" running_limit = excluded.running_limit, weight = excluded.weight," \
+	" rate_limit = excluded.rate_limit, rate_period = excluded.rate_period," \
+	" paused_until = excluded.paused_until"
+
+#define DELETE_GROUP \
+	"DELETE FROM jobq.queue_group WHERE queue_id = $1 AND group_key = $2"
+
+#define DELETE_GROUPS \
+	"DELETE FROM jobq.queue_group WHERE queue_id = $1"
+
+static void
+connect_as_owner(JobqOwnerContext *owner)
+{
+	jobq_become_owner(owner);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+static void
+disconnect(JobqOwnerContext *owner)
+{
+	SPI_finish();
+	jobq_leave_owner(owner);
+}
+
+void
+jobq_group_of_tuple(HeapTuple tuple, TupleDesc desc, int column,
+					JobqGroupRules *rules)
+{
+	Datum		values[5];
+	bool		nulls[5];
+
+	for (int i = 0; i < 5; i++)
+		values[i] = SPI_getbinval(tuple, desc, column + i, &nulls[i]);
+	memset(rules, 0, sizeof(*rules));
+	rules->limit = DatumGetInt32(values[0]);
+	rules->weight = DatumGetInt32(values[1]);
+	rules->rate_limit.limit = DatumGetInt32(values[2]);
+	rules->rate_limit.period = DatumGetInt64(values[3]);
+	rules->paused_until = nulls[4] ? 0 : DatumGetTimestampTz(values[4]);
+}
+
+void
+jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules)
+{
+	Oid			types[] = {INT4OID, TEXTOID};
+	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
+	JobqOwnerContext owner;
+
+	memset(rules, 0, sizeof(*rules));
+	connect_as_owner(&owner);
+	if (jobq_execute(READ_GROUP, lengthof(types), types, values,
+					 SPI_OK_SELECT) > 0)
+		jobq_group_of_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+							rules);
+	disconnect(&owner);
+}
+
+static void
+write_row(int32 queue_id, text *key, const JobqGroupRules *rules)
+{
+	Oid			types[] = {INT4OID, TEXTOID, INT4OID, INT4OID, INT4OID,
+	INT8OID, TIMESTAMPTZOID};
+	Datum		values[] = {
+		Int32GetDatum(queue_id),
+		PointerGetDatum(key),
+		Int32GetDatum(rules->limit),
+		Int32GetDatum(rules->weight),
+		Int32GetDatum(rules->rate_limit.limit),
+		Int64GetDatum(rules->rate_limit.period),
+		TimestampTzGetDatum(rules->paused_until)
+	};
+	char		nulls[] = "       ";
+
+	if (rules->paused_until == 0)
+		nulls[lengthof(values) - 1] = 'n';
+	if (SPI_execute_with_args(WRITE_GROUP, lengthof(types), types, values,
+							  nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write a group");
+}
+
+void
+jobq_group_write(int32 queue_id, text *key, const JobqGroupRules *rules)
+{
+	static const JobqGroupRules none = {0};
+	Oid			types[] = {INT4OID, TEXTOID};
+	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
+	JobqOwnerContext owner;
+
+	connect_as_owner(&owner);
+	jobq_queue_changed();
+	if (memcmp(rules, &none, sizeof(none)) != 0)
+		write_row(queue_id, key, rules);
+	else
+		(void) jobq_execute(DELETE_GROUP, lengthof(types), types, values,
+							SPI_OK_DELETE);
+	disconnect(&owner);
+}
+
+void
+jobq_group_delete_all(int32 queue_id)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(queue_id);
+
+	(void) jobq_execute(DELETE_GROUPS, 1, &type, &value, SPI_OK_DELETE);
+}
