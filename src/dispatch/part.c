@@ -180,6 +180,7 @@ jobq_part_lock(JobqDb *db, uint32 gen, int32 queue_id)
 void
 jobq_part_follow(JobqPart *part, const JobqRules *rules)
 {
+	/* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): see rules.h */
 	if (memcmp(&part->rules, rules, sizeof(JobqRules)) == 0)
 		return;
 	part->rules = *rules;
