@@ -221,8 +221,8 @@ write_claims(ClaimCall *call, Taken *taken, int n)
 		for (to = from; to < n && taken[to].epoch == taken[from].epoch; to++)
 			tickets[count++] = taken[to].ticket;
 		if (!jobq_write_claim(&call->belts, taken[from].epoch,
-							  jobq_claim_flag(&call->lease), &call->lease, tickets, count, (Datum) 0, true,
-							  &tid))
+							  jobq_claim_flag(&call->lease), &call->lease,
+							  tickets, count, (Datum) 0, true, &tid))
 			continue;
 		for (int i = from; i < to; i++)
 		{

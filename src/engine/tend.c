@@ -111,7 +111,8 @@ write_starts(JobqSlot *slots, int n)
 			 slots[to].t.epoch == slots[from].t.epoch; to++)
 			tickets[count++] = slots[to].t.ticket;
 		if (jobq_write_claim(&belts, slots[from].t.epoch,
-							 jobq_claim_flag(&slots[from].l), &slots[from].l, tickets, count, (Datum) 0, true,
+							 jobq_claim_flag(&slots[from].l),
+							 &slots[from].l, tickets, count, (Datum) 0, true,
 							 &tid))
 		{
 			for (int i = from; i < to; i++)
