@@ -71,6 +71,7 @@ follow_rules(JobqPart *part, const JobqRules *rules)
 {
 	JobqRules	old = part->rules;
 
+	/* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): see rules.h */
 	if (memcmp(&part->rules, rules, sizeof(JobqRules)) == 0)
 		return;
 	part->rules = *rules;
