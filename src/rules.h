@@ -93,6 +93,13 @@ typedef struct JobqGroupRules
 	TimestampTz paused_until;
 } JobqGroupRules;
 
+static inline bool
+jobq_rules_alter_group(const JobqGroupRules *rules)
+{
+	return rules->limit != 0 || rules->weight != 0 ||
+		rules->rate_limit.limit != 0 || rules->paused_until != 0;
+}
+
 /* Do these rules look at the groups of jobs at all? */
 static inline bool
 jobq_rules_group(const JobqRules *rules)

@@ -868,7 +868,7 @@ extern void jobq_carried(JobqDb *db, const JobqSlotRef *ref,
 extern bool jobq_follow_rules(JobqPart *part, uint32 gen,
 							  const JobqRules *rules);
 
-/* What stands for a group key; what other databases use tells nothing of it. */
+/* What stands for a group key in memory. */
 extern JobqGroupKey jobq_group_key(const char *key, int length);
 
 /* May the queue's waiting jobs keep places? */

@@ -201,17 +201,10 @@ free_group(JobqPart *part, JobqGroup *group)
 	push_free(number);
 }
 
-static bool
-is_altered(const JobqGroup *group)
-{
-	return group->rules.limit != 0 || group->rules.weight != 0 ||
-		group->rules.rate_limit.limit != 0 || group->rules.paused_until != 0;
-}
-
 void
 jobq_group_forget_unused(JobqPart *part, JobqGroup *group)
 {
-	if (group->slots == 0 && group->own == 0 && !is_altered(group) &&
+	if (group->slots == 0 && group->own == 0 && !jobq_rules_alter_group(&group->rules) &&
 		group->frontier.priority == JOBQ_KEY_END &&
 		!jobq_group_outlives_jobs(part, group))
 		free_group(part, group);
@@ -397,8 +390,8 @@ jobq_group_rules_changed(JobqPart *part, const JobqRules *old)
 		groups->unseen = jobq_max_live_jobs;
 	if (!groups->on || (keeps && !jobq_rules_keep_places(old)))
 		groups->known = GROUPS_UNKNOWN;
-	if (memcmp(&part->rules.group_rate_limit, &old->group_rate_limit,
-			   sizeof(JobqRate)) != 0)
+	if (part->rules.group_rate_limit.limit != old->group_rate_limit.limit ||
+		part->rules.group_rate_limit.period != old->group_rate_limit.period)
 	{
 		groups->known = GROUPS_UNKNOWN;
 		groups->counting = false;

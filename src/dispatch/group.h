@@ -46,7 +46,7 @@ typedef enum JobqTurn
 {
 	TURN_NONE,					/* none of its jobs may go */
 	TURN_ORDER,					/* among those that may, in the jobs' order */
-	TURN_RING,					/* the same in a fair queue: one after another */
+	TURN_RING,					/* the same in a fair queue: one by one */
 	TURN_ASLEEP					/* not before a time */
 } JobqTurn;
 
@@ -62,7 +62,7 @@ typedef struct JobqGroup
 	JobqTreeNode turn;			/* ring: left is before, right behind */
 	uint8		turn_at;		/* JobqTurn */
 	int32		turns_left;		/* in a ring, before others have theirs */
-	int32		first;			/* slot whose place in the order is the group's */
+	int32		first;			/* slot whose place in the order is ours */
 	int32		next;			/* slot that goes when it is the group's turn */
 	TimestampTz asleep_until;
 

@@ -1,11 +1,9 @@
 /*
- * groupspill.c: no group's backlog takes all slots of its queue. When slots are
- * short, a group has so many waiting in memory; its tickets from its own
- * frontier on stay on disk, and the queue's refill passes them over. When few
- * are left, a refill of groups begins at the first such frontier, in which only
- * groups that have one take tickets.
- *
- * Must not allocate or raise an error, nor look at many groups in one lock hold.
+ * groupspill.c: no group's backlog takes all slots of its queue. When slots
+ * are short, the tickets of a group from its own frontier on stay on disk, and
+ * the queue's refill passes them over. When few of it are left in memory, a
+ * refill of groups begins at the first such frontier. Must not allocate, raise
+ * an error, nor look at many groups in one lock hold.
  */
 #include "postgres.h"
 
@@ -79,7 +77,8 @@ jobq_is_before_group_frontier(const JobqGroup *group, const JobqSlot *slot)
 {
 	JobqKey		key = jobq_slot_key(slot);
 
-	return (slot->flags & SLOT_KEPT) || jobq_key_before(&key, &group->frontier);
+	return (slot->flags & SLOT_KEPT) ||
+		jobq_key_before(&key, &group->frontier);
 }
 
 bool
@@ -106,7 +105,7 @@ jobq_group_leaves_out(JobqPart *part, const JobqTicket *t)
 
 /*
  * In a refill of groups: only those that have a frontier take tickets, until
- * there are enough; but some in any case, as others may be behind the frontier.
+ * there are enough; but some in any case, as what there is may be behind it.
  */
 static bool
 skips_for_groups(JobqPart *part, JobqGroup *group, const JobqKey *key)
@@ -241,6 +240,15 @@ goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
 	return true;
 }
 
+static void
+fill_last(const JobqGroup *group, JobqSlotRef *ref)
+{
+	int32		last = jobq_tree_last(&jobq_group_slots, jobq_slots,
+									  group->root[GROUP_TREE_FRESH]);
+
+	jobq_slot_fill_ref(&jobq_slots[last], ref);
+}
+
 /* The last waiting slot of the first group that has too many. */
 static bool
 find_fat(JobqPart *part, uint32 gen, JobqGroup *last, JobqSlotRef *ref)
@@ -261,10 +269,7 @@ find_fat(JobqPart *part, uint32 gen, JobqGroup *last, JobqSlotRef *ref)
 			last->key = group->key;
 			found = group->waiting[GROUP_TREE_FRESH] > room();
 			if (found)
-				jobq_slot_fill_ref(&jobq_slots[jobq_tree_last(&jobq_group_slots,
-															  jobq_slots,
-															  group->root[GROUP_TREE_FRESH])],
-								   ref);
+				fill_last(group, ref);
 			else
 				group = jobq_group_after(part, group);
 		}

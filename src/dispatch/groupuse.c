@@ -1,6 +1,6 @@
 /*
- * groupuse.c: what others ask of a single group, or tell it: its own rules, own
- * uncommitted jobs that take a place in it, and why its jobs wait.
+ * groupuse.c: what others ask of a single group, or tell it: its own rules,
+ * own uncommitted jobs that take a place in it, why its jobs wait.
  *
  * Parts of it run in commit and abort callbacks: must not allocate or raise an
  * error.

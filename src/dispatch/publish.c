@@ -119,8 +119,9 @@ publish_chunk(Publish *p)
 			continue;
 		}
 		entered = jobq_enter_or_push_out(p->part, jobq_db_index(p->db), p->gen,
-										 FROM_COMMIT, &p->tickets[i], lease_of(p, i),
-										 must_enter(p, i), &fresh[nfresh]);
+										 FROM_COMMIT, &p->tickets[i],
+										 lease_of(p, i), must_enter(p, i),
+										 &fresh[nfresh]);
 		if (entered == ENTER_DONE)
 			nfresh++;
 		else if (entered != ENTER_PRESENT)

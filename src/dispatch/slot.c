@@ -447,7 +447,7 @@ start_slot(JobqSlot *slot)
 
 /*
  * Has the job gone on from the slot's ticket to this one? Not as long as the
- * old one is in somebody's hands, except ours: then it is we who have moved it.
+ * old one is in somebody's hands, except ours: then we have moved it ourselves.
  * From the shelf it goes on when a transaction says so: what is found on disk
  * may be the ticket it had before.
  */

@@ -1,12 +1,11 @@
 /*
  * group.c: the keeper loads what memory must know of a queue's groups before
- * anything of it is delivered: what alter_group() says; jobs that have been
- * started and keep their places while they wait for another attempt, on the
- * shelf or the belt; deliveries that still count for a rate limit. Reads tables,
- * writes shared memory only.
+ * anything of it is delivered: what alter_group() says; jobs that keep their
+ * places while they wait for another attempt, on the shelf or the belt;
+ * deliveries that count for a rate limit. Writes shared memory only.
  *
- * Each such job is first entered and then looked up again: whoever takes it elsewhere
- * from then on finds it in memory.
+ * Each such job is first entered and then looked up again: whoever takes it
+ * elsewhere from then on finds it in memory.
  */
 #include "postgres.h"
 
@@ -140,15 +139,15 @@ static void
 take_ticket(HeapTuple tuple, TupleDesc desc, void *state)
 {
 	Load	   *load = state;
+	int64		id = DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL));
+	int64		ticket = DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
 	ItemPointerData tid;
 	JobqTicket	t;
 	JobqRow		row;
 
 	CHECK_FOR_INTERRUPTS();
 	ItemPointerSetInvalid(&tid);
-	if (!jobq_belt_read_ticket(load->belts.rel[BELT_JOB], &tid,
-							   DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL)),
-							   DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL)),
+	if (!jobq_belt_read_ticket(load->belts.rel[BELT_JOB], &tid, id, ticket,
 							   &row))
 		return;
 	jobq_ticket_of_row(&row, load->belts.epoch, &tid, &t);
@@ -217,7 +216,8 @@ take_running(Load *load, TimestampTz since)
 						(int) now.running, slots, &next);
 	for (int i = 0; i < n; i++)
 	{
-		if (slots[i].l.claimed_at >= since && jobq_has_group(&slots[i].t.group))
+		if (slots[i].l.claimed_at >= since &&
+			jobq_has_group(&slots[i].t.group))
 			add_taken(load, &slots[i].t.group, slots[i].l.claimed_at);
 	}
 	pfree(slots);
@@ -246,7 +246,8 @@ count_deliveries(Load *load)
 
 	for (int e = 0; e < n; e++)
 	{
-		if ((epochs[e].drained_at != 0 && epochs[e].last_finished_at < since) ||
+		if ((epochs[e].drained_at != 0 &&
+			 epochs[e].last_finished_at < since) ||
 			jobq_belts_read(&load->belts, epochs[e].epoch, BELT_JOB) == NULL ||
 			jobq_belts_read(&load->belts, epochs[e].epoch,
 							BELT_OUTCOME) == NULL)

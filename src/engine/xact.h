@@ -114,10 +114,9 @@ extern void jobq_xact_keeps_place(const JobqSession *session,
 								  const JobqTicket *t);
 extern void jobq_xact_off_shelf(const JobqSession *session, int64 id);
 
-/* Our own uncommitted jobs. */
 /*
- * The next in the queue's order that has not expired, nor was refused to that
- * lease, or -1.
+ * Our own uncommitted jobs. The first in order that has not expired, nor was
+ * refused a place in its group for this lease (0: whatever), or -1.
  */
 extern int	jobq_own_first(const JobqQueue *queue, int64 lease);
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */

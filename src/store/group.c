@@ -103,14 +103,13 @@ write_row(int32 queue_id, text *key, const JobqGroupRules *rules)
 void
 jobq_group_write(int32 queue_id, text *key, const JobqGroupRules *rules)
 {
-	static const JobqGroupRules none = {0};
 	Oid			types[] = {INT4OID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
 	JobqOwnerContext owner;
 
 	connect_as_owner(&owner);
 	jobq_queue_changed();
-	if (memcmp(rules, &none, sizeof(none)) != 0)
+	if (jobq_rules_alter_group(rules))
 		write_row(queue_id, key, rules);
 	else
 		(void) jobq_execute(DELETE_GROUP, lengthof(types), types, values,

@@ -1,7 +1,7 @@
 # Groups: no more jobs of a key run at once than group_limit says, and with 1
 # they run in order, whatever happens to them: failures, releases, rollbacks,
-# lost leases, a crash of the server. GROUP_KEYS, GROUP_JOBS and GROUP_WORKERS
-# scale the property tests.
+# lost leases, a crash of the server. JOBQ_GROUP_KEYS, JOBQ_GROUP_JOBS and
+# JOBQ_GROUP_WORKERS scale the property tests.
 use strict;
 use warnings;
 
@@ -10,9 +10,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $KEYS = $ENV{GROUP_KEYS} // 25;
-my $JOBS = $ENV{GROUP_JOBS} // 8;
-my $WORKERS = $ENV{GROUP_WORKERS} // 16;
+my $KEYS = $ENV{JOBQ_GROUP_KEYS} // 25;
+my $JOBS = $ENV{JOBQ_GROUP_JOBS} // 8;
+my $WORKERS = $ENV{JOBQ_GROUP_WORKERS} // 16;
 
 my $node = start_node('groups', 'max_connections = 60');
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');

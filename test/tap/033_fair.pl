@@ -1,6 +1,6 @@
 # Fair queues: the groups take turns, whatever the backlog of one of them; what
 # alter_group() says of single groups; and blocked jobs cost the others nothing.
-# FAIR_BACKLOG and BLOCKED_JOBS scale it.
+# JOBQ_FAIR_BACKLOG and JOBQ_BLOCKED_JOBS scale it.
 use strict;
 use warnings;
 
@@ -10,8 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $BACKLOG = $ENV{FAIR_BACKLOG} // 5000;
-my $BLOCKED = $ENV{BLOCKED_JOBS} // 10000;
+my $BACKLOG = $ENV{JOBQ_FAIR_BACKLOG} // 5000;
+my $BLOCKED = $ENV{JOBQ_BLOCKED_JOBS} // 10000;
 my $KEYS = 10;
 my $WORKERS = 4;
 

@@ -1,6 +1,6 @@
 # Groups in queues that are larger than memory: one group's backlog, blocked or
 # not, does not keep the others on disk, and the order within each stays exact.
-# SPILL_JOBS scales it.
+# JOBQ_SPILL_JOBS scales it.
 use strict;
 use warnings;
 
@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $JOBS = $ENV{SPILL_JOBS} // 400;
+my $JOBS = $ENV{JOBQ_SPILL_JOBS} // 400;
 my $KEYS = 12;
 
 my $node = start_node('spill', 'jobq.max_live_jobs = 100');
