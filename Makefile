@@ -32,12 +32,14 @@ SQL_PARTS = \
 	src/store/queue.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
+	src/store/stats.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \
 	src/api/consume.sql \
 	src/api/steer.sql \
 	src/api/look.sql \
+	src/api/seeing.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \
 	src/store/copy.sql \

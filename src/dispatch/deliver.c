@@ -11,6 +11,7 @@
 
 #include "compat.h"
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 
 /* ---- walking; under the part's lock ---- */
 
@@ -108,6 +109,8 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 		jobq_slot_fill_ref(slot, &taken[n].ref);
 		n++;
 	}
+	if (n > 0)
+		jobq_meter_taken(part, take->lease, taken, n);
 	*more = n == max || naside == JOBQ_CHUNK;
 	*db = part->db;
 	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
@@ -264,14 +267,24 @@ jobq_postpone(JobqDb *db, const JobqSlotRef *ref, TimestampTz until)
 }
 
 void
-jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
+jobq_set_claim(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid,
+			   const JobqTallyRef *by_kind)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
 
 	if (slot == NULL)
 		return;
-	slot->l.claim_tid = *tid;
+	if (tid != NULL)
+		slot->l.claim_tid = *tid;
+	if (by_kind != NULL)
+		slot->l.by_kind = *by_kind;
 	jobq_slot_unlock(slot);
+}
+
+void
+jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
+{
+	jobq_set_claim(db, ref, tid, NULL);
 }
 
 /* ---- the keeper's views ---- */
@@ -302,6 +315,28 @@ jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now, int max,
 		LWLockRelease(part->lock);
 		more = *next <= now;
 	}
+	return n;
+}
+
+int
+jobq_look_leases(JobqDb *db, uint32 gen, int32 queue_id,
+				 const JobqSlot *after, int max, JobqSlot *copies)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	int32		at = JOBQ_NIL;
+	int			n = 0;
+
+	if (part == NULL)
+		return 0;
+	LWLockAcquire(part->lock, LW_SHARED);
+	if (jobq_part_is(part, gen, queue_id))
+		at = after == NULL ? first_lease(part) : lease_after(part, after);
+	while (at != JOBQ_NIL && n < Min(max, JOBQ_CHUNK))
+	{
+		copies[n++] = jobq_slots[at];
+		at = lease_after(part, &jobq_slots[at]);
+	}
+	LWLockRelease(part->lock);
 	return n;
 }
 

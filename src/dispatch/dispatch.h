@@ -7,8 +7,8 @@
  * raise an error say so; all the others may be called in commit and abort
  * callbacks.
  *
- * Lock order: a hash lock, then a queue's lock; at most one of each. Nothing
- * sleeps, allocates or throws while holding one.
+ * Lock order: a hash lock or that of the tallies, then a queue's lock; at most
+ * one of each. Nothing sleeps, allocates or throws while holding one.
  */
 #ifndef JOBQ_DISPATCH_H
 #define JOBQ_DISPATCH_H
@@ -188,6 +188,16 @@ typedef struct JobqTicket
 								 * always */
 } JobqTicket;
 
+/*
+ * An entry of tally.c, by which attempts are counted: of a worker, or of a
+ * kind of job. serial 0 = none; another serial: it is somebody else's now.
+ */
+typedef struct JobqTallyRef
+{
+	int32		entry;
+	uint32		serial;
+} JobqTallyRef;
+
 /* What a delivery adds. */
 typedef struct JobqLease
 {
@@ -197,6 +207,8 @@ typedef struct JobqLease
 	int64		lease_for;		/* us, as taken */
 	Oid			claimed_by;
 	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
+	JobqTallyRef by_kind;
+	JobqTallyRef by_worker;
 	char		worker[JOBQ_WORKER_MAX + 1];
 } JobqLease;
 
@@ -229,6 +241,7 @@ typedef enum JobqCounter
 	COUNT_AVAILABLE,			/* on the belt, in memory or not */
 	COUNT_SCHEDULED,
 	COUNT_RETRYABLE,			/* on the shelf; rolled-back slots come on top */
+	COUNT_ENQUEUED,				/* new jobs, since memory was loaded */
 	COUNT_COMPLETED,
 	COUNT_FAILED,				/* attempts: failed, lease expired, rolled back */
 	COUNT_DEAD,
@@ -318,6 +331,7 @@ typedef struct JobqControl
 	int32		free_count;
 	pg_atomic_uint32 share;		/* slots a queue may fill when there are few */
 	char		test_pause[64]; /* test builds: point to stop at */
+	int64		test_ahead;		/* test builds: us that meters are ahead */
 	pg_atomic_uint32 test_paused;	/* test builds: how many are stopped */
 } JobqControl;
 
@@ -537,6 +551,10 @@ extern void jobq_postpone(JobqDb *db, const JobqSlotRef *ref,
 extern void jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref,
 							   ItemPointer tid);
 
+/* The same for a claim just made, with the kind of its job; NULL = as it is. */
+extern void jobq_set_claim(JobqDb *db, const JobqSlotRef *ref,
+						   ItemPointer tid, const JobqTallyRef *by_kind);
+
 typedef enum JobqMarkResult
 {
 	MARK_OK,					/* marked for us */
@@ -594,6 +612,14 @@ extern void jobq_drop_stale(JobqDb *db, const JobqSlotRef *ref);
  */
 extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 							int max, JobqSlot *copies, TimestampTz *next);
+
+/*
+ * Up to max, JOBQ_CHUNK at most, of the queue's leases after that one (NULL:
+ * the first) by when they end. Marked slots are not among them.
+ */
+extern int	jobq_look_leases(JobqDb *db, uint32 gen, int32 queue_id,
+							 const JobqSlot *after, int max,
+							 JobqSlot *copies);
 
 /* Keeper: slots that wait for a start record; and: it is committed. */
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,

@@ -6,7 +6,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 
 /* Up to JOBQ_CHUNK tickets of one queue. */
 typedef struct Publish
@@ -36,6 +39,7 @@ static bool
 sort_out(Publish *p)
 {
 	bool		open;
+	int			nnew = 0;
 
 	LWLockAcquire(p->part->lock, LW_EXCLUSIVE);
 	open = jobq_part_is(p->part, p->gen, p->queue_id);
@@ -44,6 +48,8 @@ sort_out(Publish *p)
 		JobqKey		key = jobq_key_of(&p->tickets[i]);
 
 		p->keep[i] = true;
+		if (p->tickets[i].ticket == p->tickets[i].id)
+			nnew++;
 		if (lease_of(p, i) != NULL)
 			continue;
 		p->part->counters[COUNT_AVAILABLE]++;
@@ -56,6 +62,9 @@ sort_out(Publish *p)
 	}
 	if (open && p->nspilled > 0)
 		p->wake_keeper = jobq_part_asks(p->part);
+	if (nnew > 0)
+		jobq_meter_count(p->part, COUNT_ENQUEUED, nnew,
+						 GetCurrentTransactionStopTimestamp());
 	LWLockRelease(p->part->lock);
 	return open;
 }

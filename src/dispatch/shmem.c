@@ -11,12 +11,13 @@
 
 #include "compat.h"
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 #include "errors.h"
 
 #define TRANCHE_NAME			"pg_jobq"
 
-/* Locks of the tranche: control, hash, then one for each part. */
-#define CONTROL_LOCKS			1
+/* Locks of the tranche: control, tallies, hash, then one for each part. */
+#define CONTROL_LOCKS			2
 #define FIRST_PART_LOCK			(CONTROL_LOCKS + JOBQ_HASH_LOCKS)
 
 JobqControl *jobq_control;
@@ -73,6 +74,8 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(parts_size()));
 	size = add_size(size, MAXALIGN(slots_size()));
 	size = add_size(size, MAXALIGN(buckets_size()));
+	size = add_size(size, MAXALIGN(jobq_meters_size()));
+	size = add_size(size, MAXALIGN(jobq_tallies_size()));
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -179,6 +182,8 @@ shmem_startup(void)
 	jobq_slots = ShmemInitStruct("pg_jobq slots", slots_size(), &found);
 	if (!found)
 		init_slots();
+	jobq_meters_init();
+	jobq_tallies_init(&locks[1].lock);
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();

@@ -181,7 +181,10 @@ jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 	id = jobq_take_number(session->db);
 	set_identity(row, queue, id);
 	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
+	{
 		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
+		jobq_xact_count(session, queue->queue_id, COUNT_ENQUEUED, 1);
+	}
 	else
 		jobq_place_on_belt(session, queue, row, 1);
 	return id;
@@ -202,6 +205,7 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 	{
 		for (int i = 0; i < nrows; i++)
 			jobq_place_on_shelf(session, &rows[i], SHELF_SCHEDULED);
+		jobq_xact_count(session, queue->queue_id, COUNT_ENQUEUED, nrows);
 		return;
 	}
 	for (int i = 0; i < nrows; i += ENQUEUE_CHUNK)

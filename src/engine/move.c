@@ -86,7 +86,8 @@ count_failure(const JobqSession *session, const JobqHeld *held,
 			  const JobqMove *move)
 {
 	if (move->counted)
-		jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
+		jobq_xact_count_attempt(session, held, COUNT_FAILED,
+								move->attempt_outcome == ATTEMPT_FAILED);
 }
 
 void

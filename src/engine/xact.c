@@ -10,6 +10,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "dispatch/meter.h"
 #include "engine/xactlog.h"
 #include "pause.h"
 
@@ -114,6 +115,8 @@ jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
 		op->delta++;
 		if (jobq_key_before(&key, &op->first))
 			op->first = key;
+		if (t->ticket == t->id)
+			jobq_xact_count(session, t->queue_id, COUNT_ENQUEUED, 1);
 		return;
 	}
 	own_reserve();
@@ -290,9 +293,9 @@ jobq_xact_holds(const JobqSession *session)
 	push(OP_HOLDS, session->db);
 }
 
-void
-jobq_xact_count(const JobqSession *session, int32 queue_id,
-				JobqCounter counter, int64 delta)
+/* What is alike is counted together. */
+static void
+count(const JobqSession *session, int32 queue_id, const JobqCount *what)
 {
 	JobqOp	   *op;
 
@@ -300,18 +303,44 @@ jobq_xact_count(const JobqSession *session, int32 queue_id,
 	{
 		op = &ops[i];
 		if (op->kind == OP_COUNT && op->queue_id == queue_id &&
-			op->counter == counter && op->ref.gen == session->gen &&
+			op->counter == what->counter && op->when == what->claimed_at &&
+			op->by_kind.serial == what->by_kind.serial &&
+			op->by_worker.serial == what->by_worker.serial &&
+			op->ref.gen == session->gen &&
 			op->subid == GetCurrentSubTransactionId())
 		{
-			op->delta += delta;
+			op->delta += what->n;
 			return;
 		}
 	}
 	op = push(OP_COUNT, session->db);
 	op->ref.gen = session->gen;
 	op->queue_id = queue_id;
-	op->counter = counter;
-	op->delta = delta;
+	op->counter = what->counter;
+	op->delta = what->n;
+	op->when = what->claimed_at;
+	op->by_kind = what->by_kind;
+	op->by_worker = what->by_worker;
+}
+
+void
+jobq_xact_count(const JobqSession *session, int32 queue_id,
+				JobqCounter counter, int64 delta)
+{
+	JobqCount	what = {.counter = counter,.n = delta};
+
+	count(session, queue_id, &what);
+}
+
+void
+jobq_xact_count_attempt(const JobqSession *session, const JobqHeld *held,
+						JobqCounter counter, bool timed)
+{
+	JobqCount	what = {.counter = counter,.n = 1,
+		.claimed_at = timed ? held->l.claimed_at : 0,
+	.by_kind = held->l.by_kind,.by_worker = held->l.by_worker};
+
+	count(session, held->t.queue_id, &what);
 }
 
 /* The earliest of a kind of times is enough. */
@@ -571,6 +600,49 @@ apply_mark(JobqOp *op)
 	}
 }
 
+#define COUNTS_MAX		16		/* under one lock */
+
+/*
+ * Count a run of entries of one queue, starting at entry `from`; returns the
+ * entry after it.
+ */
+static int
+apply_counts(int from)
+{
+	const JobqOp *first = &ops[from];
+	JobqCount	counts[COUNTS_MAX];
+	int			n = 0;
+
+	while (n < COUNTS_MAX && from + n < nops)
+	{
+		const JobqOp *op = &ops[from + n];
+
+		if (op->kind != OP_COUNT || op->queue_id != first->queue_id ||
+			op->ref.gen != first->ref.gen)
+			break;
+		counts[n].counter = op->counter;
+		counts[n].n = op->delta;
+		counts[n].claimed_at = op->when;
+		counts[n].by_kind = op->by_kind;
+		counts[n].by_worker = op->by_worker;
+		n++;
+	}
+	jobq_part_counts(first->db, first->ref.gen, first->queue_id, counts, n,
+					 GetCurrentTransactionStopTimestamp());
+	return from + n;
+}
+
+/* New jobs that have ended in the transaction that made them. */
+static void
+count_ended(const JobqOp *op, int32 queue_id, int n)
+{
+	JobqCount	what = {.counter = COUNT_ENQUEUED,.n = n};
+
+	if (n > 0)
+		jobq_part_counts(op->db, op->ref.gen, queue_id, &what, 1,
+						 GetCurrentTransactionStopTimestamp());
+}
+
 /*
  * Publish a run of tickets of one queue, starting at entry `from`; returns
  * the entry after it.
@@ -581,6 +653,7 @@ apply_publish(int from)
 	JobqTicket	tickets[JOBQ_CHUNK];
 	JobqLease	leases[JOBQ_CHUNK];
 	int			n = 0;
+	int			nended = 0;
 	int			i;
 	JobqOwnJob *first = &own_jobs[ops[from].own];
 
@@ -594,7 +667,10 @@ apply_publish(int from)
 		if (own->t.queue_id != first->t.queue_id)
 			break;
 		if (own->state == OWN_ENDED)
+		{
+			nended += own->t.ticket == own->t.id;
 			continue;
+		}
 		tickets[n] = own->t;
 		leases[n] = own->l;
 		n++;
@@ -602,6 +678,7 @@ apply_publish(int from)
 	if (n > 0)
 		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n,
 					 ops[from].since);
+	count_ended(&ops[from], first->t.queue_id, nended);
 	for (int o = from; o < i; o++)
 		unannounce(&ops[o]);
 	return i;
@@ -621,6 +698,11 @@ apply_all(void)
 			i = apply_publish(i);
 			continue;
 		}
+		if (op->kind == OP_COUNT)
+		{
+			i = apply_counts(i);
+			continue;
+		}
 		if (op->kind == OP_CLAIM)
 			jobq_close_claim(op->db, &op->ref);
 		else if (op->kind == OP_MARK)
@@ -628,9 +710,6 @@ apply_all(void)
 		else if (op->kind == OP_SPILL)
 			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
 							   op->delta);
-		else if (op->kind == OP_COUNT)
-			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
-							op->delta);
 		else if (op->kind == OP_HOLDS)
 			jobq_wake_keeper(op->db);
 		else if (op->kind == OP_SHELVED)

@@ -79,6 +79,14 @@ extern void jobq_xact_holds(const JobqSession *session);
 
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
+
+/*
+ * An attempt has ended: completed or failed, and timed when that was its
+ * worker's doing.
+ */
+extern void jobq_xact_count_attempt(const JobqSession *session,
+									const JobqHeld *held,
+									JobqCounter counter, bool timed);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
 /* Our own uncommitted jobs. */

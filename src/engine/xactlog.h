@@ -36,7 +36,7 @@ typedef struct JobqOp
 	JobqSlotRef ref;
 	TransactionId xid;			/* OP_MARK */
 	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
-	TimestampTz when;
+	TimestampTz when;			/* OP_COUNT: attempts began, to be timed */
 	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
 	JobqTicket *carried;		/* of a mark: what it goes on with */
 	int			own;
@@ -44,6 +44,8 @@ typedef struct JobqOp
 	int32		queue_id;
 	JobqCounter counter;
 	int64		delta;
+	JobqTallyRef by_kind;		/* OP_COUNT, of attempts */
+	JobqTallyRef by_worker;
 	JobqKey		first;			/* OP_SPILL */
 	uint64		since;			/* OP_PUBLISH, from before commit on */
 	bool		claimer;		/* OP_PUBLISH: announced as running */

@@ -124,7 +124,7 @@ typedef struct JobqQueue
 extern bool jobq_queue_by_name(const char *name, JobqQueue *queue);
 extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 
-/* All queues of this database, palloc'd; the number comes back. */
+/* All queues of this database by number, palloc'd; how many comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
 
 /*
