@@ -491,10 +491,12 @@ extern void jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref);
  * in memory replaces an older, unclaimed, unmarked one, else is skipped. What
  * lies behind the frontier, or finds no slot, stays on disk. `since` is what
  * jobq_before_publish() said before the transaction could be seen: whoever has
- * entered, and perhaps ended, one of the tickets since then is noticed.
+ * entered, and perhaps ended, one of the tickets since then is noticed. nnew
+ * jobs are new in the queue, for the statistics.
  */
 extern void jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-						 const JobqLease *leases, int n, uint64 since);
+						 const JobqLease *leases, int n, uint64 since,
+						 int nnew);
 extern uint64 jobq_before_publish(JobqDb *db, uint32 gen, int32 queue_id);
 
 /*

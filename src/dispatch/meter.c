@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "fmgr.h"
 #include "storage/shmem.h"
 
 #include "dispatch/internal.h"
@@ -413,3 +414,17 @@ jobq_part_hour_written(JobqDb *db, uint32 gen, int32 queue_id, int64 at)
 	}
 	LWLockRelease(part->lock);
 }
+
+#ifdef JOBQ_TEST_BUILD
+
+PG_FUNCTION_INFO_V1(jobq_test_meters_ahead);
+
+/* Have time pass for meters, in us, without waiting for it. */
+Datum
+jobq_test_meters_ahead(PG_FUNCTION_ARGS)
+{
+	jobq_control->test_ahead = PG_GETARG_INT64(0);
+	PG_RETURN_VOID();
+}
+
+#endif							/* JOBQ_TEST_BUILD */

@@ -21,6 +21,7 @@ typedef struct Publish
 	const JobqTicket *tickets;
 	const JobqLease *leases;	/* NULL = none runs */
 	int			n;
+	int			nnew;
 	uint64		since;
 	bool		keep[JOBQ_CHUNK];	/* before the frontier, or running */
 	int			nspilled;
@@ -39,7 +40,6 @@ static bool
 sort_out(Publish *p)
 {
 	bool		open;
-	int			nnew = 0;
 
 	LWLockAcquire(p->part->lock, LW_EXCLUSIVE);
 	open = jobq_part_is(p->part, p->gen, p->queue_id);
@@ -48,8 +48,6 @@ sort_out(Publish *p)
 		JobqKey		key = jobq_key_of(&p->tickets[i]);
 
 		p->keep[i] = true;
-		if (p->tickets[i].ticket == p->tickets[i].id)
-			nnew++;
 		if (lease_of(p, i) != NULL)
 			continue;
 		p->part->counters[COUNT_AVAILABLE]++;
@@ -62,8 +60,8 @@ sort_out(Publish *p)
 	}
 	if (open && p->nspilled > 0)
 		p->wake_keeper = jobq_part_asks(p->part);
-	if (nnew > 0)
-		jobq_meter_count(p->part, COUNT_ENQUEUED, nnew,
+	if (open && p->nnew > 0)
+		jobq_meter_count(p->part, COUNT_ENQUEUED, p->nnew,
 						 GetCurrentTransactionStopTimestamp());
 	LWLockRelease(p->part->lock);
 	return open;
@@ -160,7 +158,7 @@ jobq_claimer_goes(JobqDb *db, uint32 gen, int32 queue_id)
 
 void
 jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-			 const JobqLease *leases, int n, uint64 since)
+			 const JobqLease *leases, int n, uint64 since, int nnew)
 {
 	JobqPart   *part;
 
@@ -183,6 +181,7 @@ jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 		p.tickets = tickets + from;
 		p.leases = leases != NULL ? leases + from : NULL;
 		p.n = Min(n - from, JOBQ_CHUNK);
+		p.nnew = from == 0 ? nnew : 0;
 		p.since = since;
 		p.nspilled = 0;
 		p.wake_keeper = false;

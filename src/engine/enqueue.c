@@ -54,9 +54,9 @@ jobq_give_ticket(const JobqSession *session, JobqRow *row)
 	row->nulls[JOB_TICKET] = false;
 }
 
-void
-jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
-				   JobqRow *rows, int nrows)
+static void
+place_on_belt(const JobqSession *session, const JobqQueue *queue,
+			  JobqRow *rows, int nrows, bool are_new)
 {
 	JobqBelts	belts = {0};
 	int32		epoch = jobq_belts_current(session, &belts, queue->class_id);
@@ -71,11 +71,18 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		JobqTicket	t;
 
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
-		jobq_xact_publish(session, &t);
+		jobq_xact_publish(session, &t, are_new);
 	}
 	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);
 	pfree(tids);
+}
+
+void
+jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
+				   JobqRow *rows, int nrows)
+{
+	place_on_belt(session, queue, rows, nrows, false);
 }
 
 JobqCounter
@@ -186,7 +193,7 @@ jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
 		jobq_xact_count(session, queue->queue_id, COUNT_ENQUEUED, 1);
 	}
 	else
-		jobq_place_on_belt(session, queue, row, 1);
+		place_on_belt(session, queue, row, 1, true);
 	return id;
 }
 
@@ -209,6 +216,6 @@ jobq_enqueue_rows(const JobqSession *session, const JobqQueue *queue,
 		return;
 	}
 	for (int i = 0; i < nrows; i += ENQUEUE_CHUNK)
-		jobq_place_on_belt(session, queue, &rows[i],
-						   Min(ENQUEUE_CHUNK, nrows - i));
+		place_on_belt(session, queue, &rows[i],
+					  Min(ENQUEUE_CHUNK, nrows - i), true);
 }

@@ -103,7 +103,8 @@ spill_entry(const JobqSession *session, const JobqTicket *t)
 
 /* A new ticket: dispatched once we commit, and to ourselves at once. */
 void
-jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
+jobq_xact_publish(const JobqSession *session, const JobqTicket *t,
+				  bool is_new)
 {
 	JobqOp	   *op;
 
@@ -115,7 +116,7 @@ jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
 		op->delta++;
 		if (jobq_key_before(&key, &op->first))
 			op->first = key;
-		if (t->ticket == t->id)
+		if (is_new)
 			jobq_xact_count(session, t->queue_id, COUNT_ENQUEUED, 1);
 		return;
 	}
@@ -126,6 +127,7 @@ jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
 	memset(&own_jobs[nown], 0, sizeof(JobqOwnJob));
 	own_jobs[nown].state = OWN_READY;
 	own_jobs[nown].t = *t;
+	own_jobs[nown].is_new = is_new;
 	nown++;
 	own_ready++;
 }
@@ -632,13 +634,13 @@ apply_counts(int from)
 	return from + n;
 }
 
-/* New jobs that have ended in the transaction that made them. */
+/* New jobs, all of which have ended in the transaction that made them. */
 static void
-count_ended(const JobqOp *op, int32 queue_id, int n)
+count_ended(const JobqOp *op, int32 queue_id, int nnew)
 {
-	JobqCount	what = {.counter = COUNT_ENQUEUED,.n = n};
+	JobqCount	what = {.counter = COUNT_ENQUEUED,.n = nnew};
 
-	if (n > 0)
+	if (nnew > 0)
 		jobq_part_counts(op->db, op->ref.gen, queue_id, &what, 1,
 						 GetCurrentTransactionStopTimestamp());
 }
@@ -653,7 +655,7 @@ apply_publish(int from)
 	JobqTicket	tickets[JOBQ_CHUNK];
 	JobqLease	leases[JOBQ_CHUNK];
 	int			n = 0;
-	int			nended = 0;
+	int			nnew = 0;
 	int			i;
 	JobqOwnJob *first = &own_jobs[ops[from].own];
 
@@ -666,19 +668,18 @@ apply_publish(int from)
 		own = &own_jobs[ops[i].own];
 		if (own->t.queue_id != first->t.queue_id)
 			break;
+		nnew += own->is_new;
 		if (own->state == OWN_ENDED)
-		{
-			nended += own->t.ticket == own->t.id;
 			continue;
-		}
 		tickets[n] = own->t;
 		leases[n] = own->l;
 		n++;
 	}
 	if (n > 0)
 		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n,
-					 ops[from].since);
-	count_ended(&ops[from], first->t.queue_id, nended);
+					 ops[from].since, nnew);
+	else
+		count_ended(&ops[from], first->t.queue_id, nnew);
 	for (int o = from; o < i; o++)
 		unannounce(&ops[o]);
 	return i;

@@ -23,6 +23,7 @@ typedef struct JobqOwnJob
 	JobqOwnState state;
 	JobqTicket	t;
 	JobqLease	l;				/* when running */
+	bool		is_new;			/* the job, not only its ticket */
 } JobqOwnJob;
 
 /* What becomes of a marked slot at commit. */
@@ -41,7 +42,8 @@ typedef enum JobqAtCommit
  */
 extern void jobq_xact_reserve(int n);
 
-extern void jobq_xact_publish(const JobqSession *session, const JobqTicket *t);
+extern void jobq_xact_publish(const JobqSession *session, const JobqTicket *t,
+							  bool is_new);
 extern void jobq_xact_claimed(const JobqSession *session,
 							  const JobqSlotRef *ref);
 extern void jobq_xact_marked(const JobqSession *session,
