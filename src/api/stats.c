@@ -219,13 +219,14 @@ static void
 show_kind(ReturnSetInfo *rsinfo, const JobqQueue *queue,
 		  const JobqTally *tally)
 {
+	static const double share = 0.95;
 	double		sums[JOBQ_BUCKETS] = {0};
 	double		p95;
 	Datum		values[KINDS_NATTS];
 	bool		nulls[KINDS_NATTS] = {0};
 
 	jobq_fading_sum(&tally->run, sums);
-	p95 = jobq_histogram_percentile(sums, 0.95);
+	jobq_histogram_percentiles(sums, &share, 1, &p95);
 	values[KINDS_QUEUE] = CStringGetTextDatum(queue->name);
 	values[KINDS_KIND] = CStringGetTextDatum(tally->name);
 	nulls[KINDS_KIND] = tally->name[0] == '\0';

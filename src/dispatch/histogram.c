@@ -77,33 +77,37 @@ jobq_fading_sum(const JobqFading *fading, double *sums)
 		sums[i] += fading->n[i];
 }
 
+/* The last bucket has no end. */
+static double
+end_of(int bucket)
+{
+	return jobq_histogram_start(bucket < JOBQ_BUCKETS - 1 ? bucket + 1 : bucket);
+}
+
 /* Within a bucket they are taken to be spread evenly. */
-double
-jobq_histogram_percentile(const double *sums, double share)
+void
+jobq_histogram_percentiles(const double *sums, const double *shares, int n,
+						   double *us)
 {
 	double		total = 0;
 	double		before = 0;
-	double		wanted;
-	int			last = 0;
+	int			bucket = 0;
 
 	for (int i = 0; i < JOBQ_BUCKETS; i++)
-	{
 		total += sums[i];
-		if (sums[i] > 0)
-			last = i;
-	}
-	if (total <= 0)
-		return -1;
-	wanted = share * total;
-	for (int i = 0; i < last; i++)
+	for (int k = 0; k < n; k++)
 	{
-		if (sums[i] > 0 && before + sums[i] >= wanted)
-			return jobq_histogram_start(i) + (wanted - before) / sums[i] *
-				(jobq_histogram_start(i + 1) - jobq_histogram_start(i));
-		before += sums[i];
+		double		wanted = shares[k] * total;
+		double		start;
+
+		us[k] = -1;
+		if (total <= 0)
+			continue;
+		while (bucket < JOBQ_BUCKETS - 1 && before + sums[bucket] < wanted)
+			before += sums[bucket++];
+		start = jobq_histogram_start(bucket);
+		us[k] = start;
+		if (sums[bucket] > 0)
+			us[k] += (wanted - before) / sums[bucket] * (end_of(bucket) - start);
 	}
-	if (last == JOBQ_BUCKETS - 1)
-		return jobq_histogram_start(last);
-	return jobq_histogram_start(last) + (wanted - before) / sums[last] *
-		(jobq_histogram_start(last + 1) - jobq_histogram_start(last));
 }

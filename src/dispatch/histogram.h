@@ -37,7 +37,12 @@ extern void jobq_histogram_sum(const JobqHistogram *histogram, double weight,
 							   double *sums);
 extern void jobq_fading_sum(const JobqFading *fading, double *sums);
 
-/* So many us are not exceeded by this share, 0 to 1; -1 when nothing is there. */
-extern double jobq_histogram_percentile(const double *sums, double share);
+/*
+ * So many us are not exceeded by each of these shares, which ascend from 0 to
+ * 1; -1 when nothing is there.
+ */
+extern void jobq_histogram_percentiles(const double *sums,
+									   const double *shares, int n,
+									   double *us);
 
 #endif							/* JOBQ_HISTOGRAM_H */

@@ -276,17 +276,16 @@ read_windows(const JobqMeter *meter, TimestampTz now, double *wait,
 static void
 fill_percentiles(const double *sums, double *percentiles)
 {
+	jobq_histogram_percentiles(sums, shares, JOBQ_PERCENTILES, percentiles);
 	for (int i = 0; i < JOBQ_PERCENTILES; i++)
 	{
-		double		us = jobq_histogram_percentile(sums, shares[i]);
-
-		percentiles[i] = us < 0 ? -1 : us / USECS_PER_SEC;
+		if (percentiles[i] >= 0)
+			percentiles[i] /= USECS_PER_SEC;
 	}
 }
 
 void
-jobq_histogram_percentiles(const JobqHistogram *histogram,
-						   double *percentiles)
+jobq_meter_percentiles(const JobqHistogram *histogram, double *percentiles)
 {
 	double		sums[JOBQ_BUCKETS] = {0};
 

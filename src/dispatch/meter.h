@@ -182,8 +182,8 @@ extern int	jobq_part_hours(JobqDb *db, uint32 gen, int32 queue_id,
 extern void jobq_part_hour_written(JobqDb *db, uint32 gen, int32 queue_id,
 								   int64 at);
 
-extern void jobq_histogram_percentiles(const JobqHistogram *histogram,
-									   double *percentiles);
+extern void jobq_meter_percentiles(const JobqHistogram *histogram,
+								   double *percentiles);
 
 /* The meters' clock, and what it says. */
 extern TimestampTz jobq_meter_clock(TimestampTz now);

@@ -120,7 +120,7 @@ percentile_array(const JobqHistogram *histogram, bool *null)
 	double		percentiles[JOBQ_PERCENTILES];
 	Datum		values[JOBQ_PERCENTILES];
 
-	jobq_histogram_percentiles(histogram, percentiles);
+	jobq_meter_percentiles(histogram, percentiles);
 	*null = percentiles[0] < 0;
 	for (int i = 0; i < JOBQ_PERCENTILES; i++)
 		values[i] = Float8GetDatum(percentiles[i]);
@@ -338,7 +338,7 @@ set_percentiles(Datum *values, bool *nulls, int attr,
 {
 	double		percentiles[JOBQ_PERCENTILES];
 
-	jobq_histogram_percentiles(histogram, percentiles);
+	jobq_meter_percentiles(histogram, percentiles);
 	for (int i = 0; i < JOBQ_PERCENTILES; i++)
 	{
 		values[attr + i] = Float8GetDatum(percentiles[i]);

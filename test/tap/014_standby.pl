@@ -178,7 +178,8 @@ my %writing = (
 	'retry' => "retry($id{completed})",
 	'redrive' => q{redrive('s')},
 	'adopt' => 'adopt()',);
-my @reading = qw(peek job attempts health check_install run_maintenance);
+my @reading = qw(peek job attempts explain_job explain_queue metrics health
+  check_install run_maintenance);
 # Calls of a newer version must come in here, too, or this test fails.
 my @calls = split(
 	/\n/,

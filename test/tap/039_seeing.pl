@@ -13,7 +13,7 @@ use Time::HiRes qw(usleep);
 my $NAMES = 300;				# more workers than memory keeps names of
 my $KEPT = 256;
 
-my $node = start_node('seeing', "jobq.max_queues = 16\nautovacuum = off\n");
+my $node = start_node('seeing', "jobq.max_queues = 16\njobq.max_live_jobs = 2000\n");
 $node->safe_psql(
 	'postgres', q{
 CREATE EXTENSION pg_jobq;
@@ -367,13 +367,12 @@ ok(await(sub { reason($id, 'detail') =~ /^The job ended as expired/ }), 'expired
 # ---- more jobs than memory holds ----
 
 sql(q{SELECT jobq.create_queue('deep', '{"max_batch": 10000}')});
-sql(q{SELECT cardinality(jobq.enqueue_many('deep', array_fill('1'::jsonb, ARRAY[10000])))}) for 1 .. 4;
+sql(q{SELECT cardinality(jobq.enqueue_many('deep', array_fill('1'::jsonb, ARRAY[5000])))});
 $last = sql(q{SELECT max(id) FROM jobq.jobs WHERE queue = 'deep'});
 like(reason($last, 'reason || detail'), qr/^spilled.*position is \d+ or later/, 'on disk');
-cmp_ok((reason($last, 'detail') =~ /behind (\d+) jobs/)[0], '>', 1000, 'behind those in memory');
+cmp_ok((reason($last, 'detail') =~ /behind (\d+) jobs/)[0], '>', 100, 'behind those in memory');
 is(sql("SELECT jobq.cancel($last)"), 't', 'it can be cancelled');
 is(reason($last), 'cancelled', 'and says so');
-sql(q{SELECT jobq.drop_queue('deep', true)});
 
 # ---- who may see what ----
 
