@@ -100,11 +100,11 @@ present_rate(JobqMeter *meter, TimestampTz now)
 	return piece;
 }
 
-static JobqWindow *
+static JobqTimes *
 present_window(JobqMeter *meter, TimestampTz now)
 {
 	int64		at = minute_number(now);
-	JobqWindow *window = &meter->windows[at % WINDOW_PIECES];
+	JobqTimes *window = &meter->windows[at % WINDOW_PIECES];
 
 	if (window->at < at)
 	{
@@ -175,7 +175,7 @@ jobq_meter_taken(JobqPart *part, const JobqLease *lease,
 				 const JobqTaken *taken, int n)
 {
 	JobqMeter  *meter = meter_of(part);
-	JobqWindow *window = present_window(meter, lease->claimed_at);
+	JobqTimes *window = present_window(meter, lease->claimed_at);
 	JobqHour   *hour = present_hour(part, lease->claimed_at);
 
 	for (int i = 0; i < n; i++)
@@ -262,7 +262,7 @@ read_windows(const JobqMeter *meter, TimestampTz now, double *wait,
 
 	for (int i = 0; i < WINDOW_PIECES; i++)
 	{
-		const JobqWindow *window = &meter->windows[i];
+		const JobqTimes *window = &meter->windows[i];
 		double		weight = weight_of(window->at, present, WINDOW_PIECES,
 									   passed);
 

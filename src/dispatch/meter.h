@@ -31,13 +31,13 @@ typedef struct JobqRatePiece
 	int64		n[METER_N];
 } JobqRatePiece;
 
-/* A minute, of the last five to six. */
-typedef struct JobqWindow
+/* A minute, of the last five to six: how long jobs waited and ran. */
+typedef struct JobqTimes
 {
 	int64		at;				/* number of the minute */
 	JobqHistogram wait;
 	JobqHistogram run;
-} JobqWindow;
+} JobqTimes;
 
 /* The present hour, or the last one before it in which anything happened. */
 typedef struct JobqHour
@@ -56,7 +56,7 @@ typedef struct JobqHour
 typedef struct JobqMeter
 {
 	JobqRatePiece rates[RATE_PIECES];	/* by number, modulo */
-	JobqWindow	windows[WINDOW_PIECES];
+	JobqTimes	windows[WINDOW_PIECES];
 	JobqHour	hours[2];
 	int			hour;			/* which of them is the present one */
 	int64		waits;			/* since memory was loaded */

@@ -299,10 +299,10 @@ static bool
 explain_ended(const Case *c, const JobqOutcomeRow *outcome)
 {
 	const char *word = ended_word(DatumGetChar(outcome->values[OUT_ENDED]));
+	TimestampTz at = DatumGetTimestampTz(outcome->values[OUT_FINISHED_AT]);
 
 	return because(c->reason, word, JOBQ_NEVER,
-				   psprintf("The job ended as %s at %s.", word,
-							at_time(DatumGetTimestampTz(outcome->values[OUT_FINISHED_AT]))),
+				   psprintf("The job ended as %s at %s.", word, at_time(at)),
 				   pstrdup("jobq.retry() has it run again, as a new job."));
 }
 
