@@ -444,11 +444,18 @@ is_empty(const Case *c)
 							at_time(first)));
 }
 
+/* Is there none that could be taken, though some are available? */
+static bool
+has_none_to_take(const Case *c)
+{
+	return c->seen.oldest == JOBQ_NEVER;
+}
+
 /* A transaction that cancels very many of them keeps the rest on disk. */
 static bool
 is_held(const Case *c)
 {
-	return c->seen.ready == 0 && TransactionIdIsValid(c->seen.holder) &&
+	return has_none_to_take(c) && TransactionIdIsValid(c->seen.holder) &&
 		TransactionIdIsInProgress(c->seen.holder) &&
 		because(c->reason, "busy", JOBQ_NEVER,
 				psprintf("Transaction %u is ending jobs of the queue that are on disk; " INT64_FORMAT " wait for its end.",
@@ -459,11 +466,22 @@ is_held(const Case *c)
 static bool
 is_all_on_disk(const Case *c)
 {
-	return c->seen.ready == 0 && c->seen.frontier.priority != JOBQ_KEY_END &&
+	return has_none_to_take(c) &&
+		c->seen.frontier.priority != JOBQ_KEY_END &&
 		because(c->reason, "spilled", JOBQ_NEVER,
 				psprintf("All " INT64_FORMAT " available jobs are on disk, and none in memory yet.",
 						 c->seen.counters[COUNT_AVAILABLE]),
 				pstrdup("The keeper is about to load them; raise jobq.max_live_jobs if this happens often."));
+}
+
+static bool
+is_all_marked(const Case *c)
+{
+	return has_none_to_take(c) &&
+		because(c->reason, "busy", JOBQ_NEVER,
+				psprintf("All " INT64_FORMAT " available jobs are being ended or moved by transactions that have not committed, or have expired.",
+						 c->seen.counters[COUNT_AVAILABLE]),
+				NULL);
 }
 
 /* The last one: it does give jobs. */
@@ -483,6 +501,7 @@ static const Probe queue_probes[] = {
 	is_empty,
 	is_held,
 	is_all_on_disk,
+	is_all_marked,
 	gives_jobs
 };
 

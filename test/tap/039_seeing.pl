@@ -280,17 +280,17 @@ ahead(7300);
 sql('SELECT jobq.run_maintenance()');
 my $written = sql(q{SELECT count(*) > 0 FROM jobq.queue_minute});
 is($written, 't', 'the keeper has written the minutes down');
-is(sql(q{SELECT enqueued, completed, failed, dead FROM jobq.queue_hour h JOIN jobq.queue USING (queue_id)
-	WHERE queue = 'q'}), '41|35|5|2', 'and the hour');
+is(sql(q{SELECT sum(enqueued), sum(completed), sum(failed), sum(dead)
+	FROM jobq.queue_hour h JOIN jobq.queue USING (queue_id) WHERE queue = 'q'}), '41|35|5|2', 'and the hour');
 is(everything(), $before, 'nobody can tell the difference');
 my ($more, $more_lease) = taken('q');
 sql("SELECT jobq.complete($more, $more_lease)");
-is(sql(q{SELECT count(*), sum(completed) FROM jobq.queue_hours WHERE queue = 'q'}), '2|36',
+is(sql(q{SELECT count(*) > 1, sum(completed) FROM jobq.queue_hours WHERE queue = 'q'}), 't|36',
 	'another hour, with its own counts');
 ahead(7300 + 3600);
 taken('t');
-ok(await(sub { sql(q{SELECT count(*) FROM jobq.queue_hour h JOIN jobq.queue USING (queue_id)
-		WHERE queue = 'q'}) eq '2' }),
+ok(await(sub { sql(q{SELECT sum(completed) FROM jobq.queue_hour h JOIN jobq.queue USING (queue_id)
+		WHERE queue = 'q'}) eq '36' }),
 	'the first thing that happens in an hour has the last one written');
 ahead(90_000);
 is(sql(q{SELECT count(*) FROM jobq.queue_minutes WHERE minute < now() + interval '1 h'}), 0,
@@ -356,23 +356,52 @@ $id = $session->query_safe(q{SELECT jobq.enqueue('e')});
 is($session->query_safe("SELECT reason FROM jobq.explain_job($id)"), 'uncommitted', 'one of our own');
 is(reason($id), '', 'which nobody else sees');
 $session->query_safe('ROLLBACK');
-$session->query_safe(q{SELECT public.pause_at('before-keeper-commit')});
-$id = sql(q{SELECT jobq.enqueue('e', priority => -100, expires_at => clock_timestamp() + interval '0.2 s')});
-usleep(400_000);
-is(reason($id), 'expired', 'expired, and the keeper has not ended it yet')
-  if reason($id) ne 'busy';
-$session->query_safe(q{SELECT public.pause_at('')});
-ok(await(sub { reason($id, 'detail') =~ /^The job ended as expired/ }), 'expired');
+sql(q{SELECT jobq.create_queue('single')});
+$id = sql(q{SELECT jobq.enqueue('single')});
+$session->query_safe("BEGIN; SELECT jobq.cancel($id)");
+is(queue_reason('single', q{reason, left(detail, 5)}), 'busy|All 1', 'all are in the hands of a transaction');
+$session->query_safe('ROLLBACK');
+is(queue_reason('single'), 'available', 'and free again');
 
-# ---- more jobs than memory holds ----
+# ---- more jobs than memory holds, and a keeper that does not come ----
 
 sql(q{SELECT jobq.create_queue('deep', '{"max_batch": 10000}')});
 sql(q{SELECT cardinality(jobq.enqueue_many('deep', array_fill('1'::jsonb, ARRAY[5000])))});
 $last = sql(q{SELECT max(id) FROM jobq.jobs WHERE queue = 'deep'});
 like(reason($last, 'reason || detail'), qr/^spilled.*position is \d+ or later/, 'on disk');
-cmp_ok((reason($last, 'detail') =~ /behind (\d+) jobs/)[0], '>', 100, 'behind those in memory');
 is(sql("SELECT jobq.cancel($last)"), 't', 'it can be cancelled');
 is(reason($last), 'cancelled', 'and says so');
+$session->query_safe(q{BEGIN; SELECT jobq.purge_queue('deep')});
+is(queue_reason('deep'), 'busy', 'all are being cancelled');
+$session->query_safe('ROLLBACK');
+sql(q{SELECT public.pause_at('before-shelf')});
+sql(q{SELECT jobq.enqueue('single', delay => '0.1 s')});
+ok(await(sub { sql('SELECT public.paused()') eq '1' }), 'the keeper stops');
+$id = sql(q{SELECT jobq.enqueue('single', priority => -100, expires_at => clock_timestamp() + interval '0.2 s')});
+usleep(300_000);
+is(reason($id), 'expired', 'expired, and the keeper has not ended it yet');
+my $behind = sql(q{SELECT max(id) FROM jobq.jobs WHERE queue = 'deep'});
+my ($ready) = reason($behind, 'detail') =~ /behind (\d+) jobs/;
+cmp_ok($ready, '>', 100, 'a job behind those in memory');
+is(sql("SELECT count(*) FROM jobq.dequeue('deep', $ready)"), $ready, 'these are taken');
+is(queue_reason('deep'), 'spilled', 'the others are on disk');
+sql(q{SELECT public.pause_at('')});
+ok(await(sub { queue_reason('deep') eq 'available' }), 'and are loaded');
+ok(await(sub { reason($id, 'detail') =~ /^The job ended as expired/ }), 'what has expired is ended');
+
+# ---- what is promised ----
+
+my %columns = (
+	queue_stats => 'queue available scheduled blocked retryable running completed_total failed_total '
+	  . 'dead_total cancelled_total expired_total oldest_available_seconds enqueued_per_second_1m '
+	  . 'completed_per_second_1m failed_per_second_1m '
+	  . join(' ', map { my $what = $_; map { "${what}_${_}_seconds_5m" } qw(p50 p95 p99) } qw(wait run)),
+	queue_minutes => 'queue minute enqueued completed failed dead',
+	kinds => 'queue kind completed failed run_p95_seconds',
+	workers => 'worker queue running completed failed first_seen last_seen',);
+is(sql("SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = 'jobq.$_'::regclass AND attnum > 0"), $columns{$_}, "columns of $_")
+  foreach sort keys %columns;
 
 # ---- who may see what ----
 
@@ -410,6 +439,15 @@ sql("SELECT jobq.complete($id, $lease)");
 is(sql(q{SELECT completed FROM jobq.workers WHERE queue = 'again'}), 1, 'its worker is known');
 is(sql(q{SELECT kind, completed FROM jobq.kinds WHERE queue = 'again'}), 'long|1', 'and its kind');
 is(sql('SELECT audit.check_dispatch()'), '', 'memory is sound');
+
+# ---- a copy ----
+
+$node->append_conf('postgresql.conf', 'jobq.start_paused = on');
+$node->restart;
+await_keeper($node);
+is(queue_reason('single', 'reason, hint'), 'copy|SELECT jobq.adopt();', 'a queue of a copy');
+$id = sql(q{SELECT jobq.enqueue('single')});
+is(reason($id), 'copy', 'and a job');
 
 $node->stop;
 done_testing();
