@@ -44,6 +44,7 @@ drop(JobqEpochLook *look, void *item)
 	if (!jobq_epoch_lock_all(epoch->row.epoch))
 	{
 		AbortCurrentTransaction();
+		jobq_freeze_call_off(epoch->row.epoch);
 		jobq_epochs_put_off(look, &epoch->wait, LOCK_PAUSE, LOCK_PAUSE_MAX);
 		return false;
 	}
