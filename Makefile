@@ -35,6 +35,7 @@ SQL_PARTS = \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
 	src/store/ukey.sql \
+	src/store/stats.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \
@@ -43,6 +44,7 @@ SQL_PARTS = \
 	src/api/schedule.sql \
 	src/api/look.sql \
 	src/api/group.sql \
+	src/api/seeing.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \
 	src/store/copy.sql \

@@ -167,6 +167,25 @@ make_small_disk() {
 	fi
 }
 
+# promtool alone, without the server that Debian packs it with. Where it cannot
+# be had, the tests that want it skip.
+get_promtool() {
+	local directory=$home/promtool
+	if command -v promtool >/dev/null; then
+		JOBQ_PROMTOOL=$(command -v promtool)
+		export JOBQ_PROMTOOL
+		return 0
+	fi
+	mkdir "$directory"
+	if (
+		cd "$directory"
+		apt-get -q download prometheus
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+	) >"$home/promtool.log" 2>&1; then
+		export JOBQ_PROMTOOL=$directory/usr/bin/promtool
+	fi
+}
+
 # The server that regress, isolation and pgtap used never crashed and stops.
 suite_server() {
 	local crashes
@@ -259,7 +278,10 @@ if build build WERROR=1 TEST_BUILD=1 && install_build build; then
 	for suite in "${suites[@]}"; do
 		[ -n "$(suite_files "$suite")" ] || continue
 		case $suite in
-		tap | soak) [ -d "$home/small" ] || make_small_disk ;;
+		tap | soak)
+			[ -d "$home/small" ] || make_small_disk
+			[[ ! $(suite_files "$suite") =~ metrics ]] || get_promtool
+			;;
 		regress | isolation | pgtap)
 			if [ -z "$server" ]; then
 				server=started

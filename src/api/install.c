@@ -52,7 +52,8 @@ static const JobqCheck checks[] = {
 		.item = "tables",
 		.query = "SELECT string_agg(t.name, ', ' ORDER BY t.name)"
 		" FROM unnest('{call,class,clean_start,epoch,epoch_total,"
-		"installation,lease_mark,number_block,queue,queue_acl,queue_group,restored,schedule,shelf,ukey}'::text[]) t (name)"
+		"installation,lease_mark,number_block,queue,queue_acl,queue_group,queue_hour,"
+		"queue_minute,restored,schedule,shelf,ukey}'::text[]) t (name)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
 		"  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass"
 		"   AND d.objid = c.oid AND d.deptype = 'e'"

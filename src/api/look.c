@@ -1,5 +1,5 @@
 /*
- * look.c: the SQL face of looking: jobs, attempts, queues and their counts.
+ * look.c: the SQL face of looking: jobs, attempts and queues.
  * Checks who may see a queue; jobs are checked row by row in the engine. Must
  * never write.
  */
@@ -13,25 +13,10 @@
 #include "utils/snapmgr.h"
 
 #include "api/args.h"
+#include "api/seeing.h"
 #include "compat.h"
 #include "engine/look.h"
 #include "security/security.h"
-
-/* Columns of view queue_stats. */
-typedef enum StatsAttr
-{
-	STATS_QUEUE,
-	STATS_AVAILABLE,
-	STATS_SCHEDULED,
-	STATS_RETRYABLE,
-	STATS_RUNNING,
-	STATS_COMPLETED_TOTAL,
-	STATS_FAILED_TOTAL,
-	STATS_DEAD_TOTAL,
-	STATS_CANCELLED_TOTAL,
-	STATS_EXPIRED_TOTAL,
-	STATS_NATTS
-} StatsAttr;
 
 /* Columns of view queues, in the order of SQL_QUEUES. */
 typedef enum QueueAttr
@@ -54,7 +39,6 @@ PG_FUNCTION_INFO_V1(jobq_view_jobs);
 PG_FUNCTION_INFO_V1(jobq_view_history);
 PG_FUNCTION_INFO_V1(jobq_view_dead_jobs);
 PG_FUNCTION_INFO_V1(jobq_view_queues);
-PG_FUNCTION_INFO_V1(jobq_view_queue_stats);
 PG_FUNCTION_INFO_V1(jobq_sql_job);
 PG_FUNCTION_INFO_V1(jobq_sql_attempts);
 
@@ -118,24 +102,6 @@ jobq_sql_attempts(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/*
- * The queues the current role may know of: any privilege on it, or monitor.
- */
-static int
-visible_queues(JobqQueue **queues)
-{
-	bool		all = jobq_is_monitor(GetUserId());
-	int			nqueues = jobq_queue_list(queues);
-	int			n = 0;
-
-	for (int i = 0; i < nqueues; i++)
-	{
-		if (all || (*queues)[i].my_privileges != 0)
-			(*queues)[n++] = (*queues)[i];
-	}
-	return n;
-}
-
 static ArrayType *
 queue_ids(const JobqQueue *queues, int nqueues)
 {
@@ -160,7 +126,7 @@ jobq_view_queues(PG_FUNCTION_ARGS)
 
 	jobq_begin_read(&session);
 	InitMaterializedSRF(fcinfo, 0);
-	nqueues = visible_queues(&queues);
+	nqueues = jobq_visible_queues(&queues);
 	args[0] = PointerGetDatum(queue_ids(queues, nqueues));
 
 	jobq_become_owner(&owner);
@@ -190,49 +156,5 @@ jobq_view_queues(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	SPI_finish();
 	jobq_leave_owner(&owner);
-	return (Datum) 0;
-}
-
-/* Counts only: no table is read for them. */
-Datum
-jobq_view_queue_stats(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	JobqSession session;
-	JobqQueue  *queues;
-	int			nqueues;
-
-	jobq_begin_read(&session);
-	jobq_await_ready(&session, JOBQ_DEQUEUE_WAIT_MS);
-	InitMaterializedSRF(fcinfo, 0);
-	nqueues = visible_queues(&queues);
-	for (int i = 0; i < nqueues; i++)
-	{
-		JobqPart	part = {0};
-		Datum		values[STATS_NATTS];
-		bool		nulls[STATS_NATTS] = {0};
-
-		/* one that has seen no job yet is not in memory */
-		(void) jobq_part_stats(session.db, session.gen, queues[i].queue_id,
-							   &part);
-		values[STATS_QUEUE] = CStringGetTextDatum(queues[i].name);
-		values[STATS_AVAILABLE] = Int64GetDatum(Max(part.counters[COUNT_AVAILABLE], 0));
-		values[STATS_SCHEDULED] =
-			Int64GetDatum(part.counters[COUNT_SCHEDULED]);
-		values[STATS_RETRYABLE] =
-			Int64GetDatum(part.counters[COUNT_RETRYABLE] + part.rolled_back);
-		values[STATS_RUNNING] = Int64GetDatum(part.running);
-		values[STATS_COMPLETED_TOTAL] =
-			Int64GetDatum(part.counters[COUNT_COMPLETED]);
-		values[STATS_FAILED_TOTAL] =
-			Int64GetDatum(part.counters[COUNT_FAILED]);
-		values[STATS_DEAD_TOTAL] = Int64GetDatum(part.counters[COUNT_DEAD]);
-		values[STATS_CANCELLED_TOTAL] =
-			Int64GetDatum(part.counters[COUNT_CANCELLED]);
-		values[STATS_EXPIRED_TOTAL] =
-			Int64GetDatum(part.counters[COUNT_EXPIRED]);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
-							 nulls);
-	}
 	return (Datum) 0;
 }

@@ -34,23 +34,6 @@ CREATE FUNCTION jobq._queues(
 COMMENT ON FUNCTION jobq._queues() IS
 	'Rows of view jobq.queues; use the view.';
 
-CREATE FUNCTION jobq._queue_stats(
-	OUT queue text,
-	OUT available bigint,
-	OUT scheduled bigint,
-	OUT retryable bigint,
-	OUT running bigint,
-	OUT completed_total bigint,
-	OUT failed_total bigint,
-	OUT dead_total bigint,
-	OUT cancelled_total bigint,
-	OUT expired_total bigint
-) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
-	AS 'MODULE_PATHNAME', 'jobq_view_queue_stats';
-COMMENT ON FUNCTION jobq._queue_stats() IS
-	'Rows of view jobq.queue_stats; use the view.';
-
 CREATE VIEW jobq.jobs WITH (security_barrier) AS
 	SELECT j.id, j.queue, j.kind, j.state, j.is_final, j.priority,
 		j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts,
@@ -87,14 +70,6 @@ CREATE VIEW jobq.queues WITH (security_barrier) AS
 COMMENT ON VIEW jobq.queues IS
 	'Queues on which the caller has a privilege; all of them for jobq_admin and jobq_monitor. options holds what was set, the rest has its default.';
 
-CREATE VIEW jobq.queue_stats WITH (security_barrier) AS
-	SELECT s.queue, s.available, s.scheduled, s.retryable, s.running,
-		s.completed_total, s.failed_total, s.dead_total, s.cancelled_total,
-		s.expired_total
-	FROM jobq._queue_stats() s;
-COMMENT ON VIEW jobq.queue_stats IS
-	'Counts of the queues that view queues shows, from shared memory, whatever the number of jobs. failed_total counts attempts, the other totals jobs.';
-
 CREATE FUNCTION jobq.job(id bigint) RETURNS SETOF jobq.job_info
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1
 	AS 'MODULE_PATHNAME', 'jobq_sql_job';
@@ -109,12 +84,13 @@ CREATE FUNCTION jobq.attempts(
 	OUT started_at timestamptz,
 	OUT finished_at timestamptz,
 	OUT outcome text,
-	OUT error text
+	OUT error text,
+	OUT traceparent text
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 3
 	AS 'MODULE_PATHNAME', 'jobq_sql_attempts';
 COMMENT ON FUNCTION jobq.attempts(bigint) IS
-	'The last 100 attempts of a job, oldest first: completed, failed, released, cancelled, lease_expired or rolled_back; outcome is null while it runs. A released attempt is not counted: the next one has the same number.';
+	'The last 100 attempts of a job, oldest first: completed, failed, released, cancelled, lease_expired or rolled_back; outcome is null while it runs. traceparent is that of the job''s headers. A released attempt is not counted: the next one has the same number.';
 
 CREATE FUNCTION jobq.health(
 	OUT item text,

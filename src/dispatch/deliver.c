@@ -11,6 +11,7 @@
 
 #include "compat.h"
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 
 /* ---- walking; under the part's lock ---- */
 
@@ -202,7 +203,10 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 	if (n > 0 && part->limits.on)
 		jobq_limits_taken(part, n, take->lease->claimed_at);
 	if (n > 0)
+	{
+		jobq_meter_taken(part, take->lease, taken, n);
 		take->fresh = false;
+	}
 	take->limited = take->limited && n == room;
 	*more = n == max || naside == JOBQ_CHUNK;
 	take->retry_at = Min(take->retry_at, jobq_group_next_wake(part));
@@ -407,13 +411,17 @@ jobq_postpone(JobqDb *db, const JobqSlotRef *ref, TimestampTz until)
 }
 
 void
-jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
+jobq_set_claim(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid,
+			   const JobqTallyRef *by_kind)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
 
 	if (slot == NULL)
 		return;
-	slot->l.claim_tid = *tid;
+	if (tid != NULL)
+		slot->l.claim_tid = *tid;
+	if (by_kind != NULL)
+		slot->l.by_kind = *by_kind;
 	jobq_slot_unlock(slot);
 }
 
@@ -449,6 +457,12 @@ jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
 	return found;
 }
 
+void
+jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
+{
+	jobq_set_claim(db, ref, tid, NULL);
+}
+
 /* ---- the keeper's views ---- */
 
 int
@@ -477,6 +491,28 @@ jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now, int max,
 		LWLockRelease(part->lock);
 		more = *next <= now;
 	}
+	return n;
+}
+
+int
+jobq_look_leases(JobqDb *db, uint32 gen, int32 queue_id,
+				 const JobqSlot *after, int max, JobqSlot *copies)
+{
+	JobqPart   *part = jobq_part_find(db, gen, queue_id);
+	int32		at = JOBQ_NIL;
+	int			n = 0;
+
+	if (part == NULL)
+		return 0;
+	LWLockAcquire(part->lock, LW_SHARED);
+	if (jobq_part_is(part, gen, queue_id))
+		at = after == NULL ? first_lease(part) : lease_after(part, after);
+	while (at != JOBQ_NIL && n < Min(max, JOBQ_CHUNK))
+	{
+		copies[n++] = jobq_slots[at];
+		at = lease_after(part, &jobq_slots[at]);
+	}
+	LWLockRelease(part->lock);
 	return n;
 }
 

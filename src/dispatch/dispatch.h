@@ -7,8 +7,8 @@
  * raise an error say so; all the others may be called in commit and abort
  * callbacks.
  *
- * Lock order: a hash lock, then a queue's lock; at most one of each. Nothing
- * sleeps, allocates or throws while holding one.
+ * Lock order: a hash lock or that of the tallies, then a queue's lock; at most
+ * one of each. Nothing sleeps, allocates or throws while holding one.
  */
 #ifndef JOBQ_DISPATCH_H
 #define JOBQ_DISPATCH_H
@@ -196,6 +196,16 @@ typedef struct JobqTicket
 	bool		started;		/* there was an attempt, counted or not */
 } JobqTicket;
 
+/*
+ * An entry of tally.c, by which attempts are counted: of a worker, or of a
+ * kind of job. serial 0 = none; another serial: it is somebody else's now.
+ */
+typedef struct JobqTallyRef
+{
+	int32		entry;
+	uint32		serial;
+} JobqTallyRef;
+
 /* What a delivery adds. */
 typedef struct JobqLease
 {
@@ -206,6 +216,8 @@ typedef struct JobqLease
 	Oid			claimed_by;
 	ItemPointerData claim_tid;	/* hint: its row in claim_<epoch> */
 	bool		probe;			/* the circuit breaker's */
+	JobqTallyRef by_kind;
+	JobqTallyRef by_worker;
 	char		worker[JOBQ_WORKER_MAX + 1];
 } JobqLease;
 
@@ -242,6 +254,7 @@ typedef enum JobqCounter
 	COUNT_SCHEDULED,
 	COUNT_RETRYABLE,			/* on the shelf; rolled-back slots come on top */
 	COUNT_BLOCKED,				/* of the available ones: their group is full */
+	COUNT_ENQUEUED,				/* new jobs, since memory was loaded */
 	COUNT_COMPLETED,
 	COUNT_FAILED,				/* attempts: failed, lease expired, rolled back */
 	COUNT_DEAD,
@@ -346,6 +359,7 @@ typedef struct JobqControl
 	pg_atomic_uint32 share;		/* slots a queue may fill when there are few */
 	uint64		group_seed[2];	/* of this start of the server */
 	char		test_pause[64]; /* test builds: point to stop at */
+	int64		test_ahead;		/* test builds: us that meters are ahead */
 	pg_atomic_uint32 test_paused;	/* test builds: how many are stopped */
 } JobqControl;
 
@@ -531,10 +545,12 @@ extern void jobq_ref_of(const JobqSlot *copy, JobqSlotRef *ref);
  * in memory replaces an older, unclaimed, unmarked one, else is skipped. What
  * lies behind the frontier, or finds no slot, stays on disk. `since` is what
  * jobq_before_publish() said before the transaction could be seen: whoever has
- * entered, and perhaps ended, one of the tickets since then is noticed.
+ * entered, and perhaps ended, one of the tickets since then is noticed. nnew
+ * jobs are new in the queue, for the statistics.
  */
 extern void jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-						 const JobqLease *leases, int n, uint64 since);
+						 const JobqLease *leases, int n, uint64 since,
+						 int nnew);
 extern uint64 jobq_before_publish(JobqDb *db, uint32 gen, int32 queue_id);
 
 /*
@@ -614,6 +630,10 @@ extern void jobq_postpone(JobqDb *db, const JobqSlotRef *ref,
 extern void jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref,
 							   ItemPointer tid);
 
+/* The same for a claim just made, with the kind of its job; NULL = as it is. */
+extern void jobq_set_claim(JobqDb *db, const JobqSlotRef *ref,
+						   ItemPointer tid, const JobqTallyRef *by_kind);
+
 typedef enum JobqMarkResult
 {
 	MARK_OK,					/* marked for us */
@@ -686,6 +706,13 @@ extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 /* Holds this process a lease of the queue that was taken since then? */
 extern bool jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
 							 TimestampTz since);
+/*
+ * Up to max, JOBQ_CHUNK at most, of the queue's leases after that one (NULL:
+ * the first) by when they end. Marked slots are not among them.
+ */
+extern int	jobq_look_leases(JobqDb *db, uint32 gen, int32 queue_id,
+							 const JobqSlot *after, int max,
+							 JobqSlot *copies);
 
 /* Keeper: slots that wait for a start record; and: it is committed. */
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,

@@ -8,10 +8,12 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "access/xact.h"
 #include "storage/procarray.h"
 
 #include "compat.h"
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 
 /* What a caller with this lease (0 = steering) may do, marks aside. */
 static JobqMarkResult
@@ -172,6 +174,8 @@ jobq_extended(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 		return;
 	if (slot->state == SLOT_RUNNING)
 		slot->l.expires_at = expires_at;
+	jobq_tally_seen(jobq_slot_part(slot), &slot->l.by_worker,
+					GetCurrentTransactionStopTimestamp());
 	jobq_slot_unlock(slot);
 	jobq_unmark(db, ref, xid);
 }

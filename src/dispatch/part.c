@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 
 #define CACHE_SIZE				64	/* a power of two */
 
@@ -143,6 +144,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->aging_wanted = -1;
 	jobq_limits_reset(part);
 	jobq_part_groups_reset(part);
+	jobq_part_meter_reset(part);
 	pg_atomic_write_u64(&part->entries,
 						(pg_atomic_read_u64(&part->entries) + 2) &
 						~UINT64CONST(1));

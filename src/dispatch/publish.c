@@ -6,7 +6,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 
 /* Up to JOBQ_CHUNK tickets of one queue. */
 typedef struct Publish
@@ -18,6 +21,7 @@ typedef struct Publish
 	const JobqTicket *tickets;
 	const JobqLease *leases;	/* NULL = none runs */
 	int			n;
+	int			nnew;
 	uint64		since;
 	bool		keep[JOBQ_CHUNK];	/* before the frontier, or running */
 	int			nspilled;
@@ -65,6 +69,9 @@ sort_out(Publish *p)
 	}
 	if (open && p->nspilled > 0)
 		p->wake_keeper = jobq_part_asks(p->part);
+	if (open && p->nnew > 0)
+		jobq_meter_count(p->part, COUNT_ENQUEUED, p->nnew,
+						 GetCurrentTransactionStopTimestamp());
 	LWLockRelease(p->part->lock);
 	return open;
 }
@@ -180,7 +187,7 @@ jobq_claimer_is_coming(JobqDb *db, uint32 gen, int32 queue_id)
 
 void
 jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
-			 const JobqLease *leases, int n, uint64 since)
+			 const JobqLease *leases, int n, uint64 since, int nnew)
 {
 	JobqPart   *part;
 
@@ -203,6 +210,7 @@ jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 		p.tickets = tickets + from;
 		p.leases = leases != NULL ? leases + from : NULL;
 		p.n = Min(n - from, JOBQ_CHUNK);
+		p.nnew = from == 0 ? nnew : 0;
 		p.since = since;
 		p.nspilled = 0;
 		p.wake_keeper = false;

@@ -11,12 +11,13 @@
 
 #include "compat.h"
 #include "dispatch/internal.h"
+#include "dispatch/meter.h"
 #include "errors.h"
 
 #define TRANCHE_NAME			"pg_jobq"
 
-/* Locks of the tranche: control, hash, then one for each part. */
-#define CONTROL_LOCKS			1
+/* Locks of the tranche: control, tallies, hash, then one for each part. */
+#define CONTROL_LOCKS			2
 #define FIRST_PART_LOCK			(CONTROL_LOCKS + JOBQ_HASH_LOCKS)
 
 JobqControl *jobq_control;
@@ -76,6 +77,8 @@ shmem_request(void)
 	size = add_size(size, jobq_window_pool_size());
 	size = add_size(size, jobq_admit_shmem_size());
 	size = add_size(size, jobq_group_pool_size());
+	size = add_size(size, MAXALIGN(jobq_meters_size()));
+	size = add_size(size, MAXALIGN(jobq_tallies_size()));
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -198,6 +201,8 @@ shmem_startup(void)
 	jobq_window_pool_startup();
 	jobq_admit_shmem_startup();
 	jobq_group_pool_startup();
+	jobq_meters_init();
+	jobq_tallies_init(&locks[1].lock);
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();

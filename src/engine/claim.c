@@ -13,6 +13,7 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "dispatch/meter.h"
 #include "engine/belts.h"
 #include "engine/claimrow.h"
 #include "engine/xact.h"
@@ -44,6 +45,7 @@ typedef struct Taken
 	JobqSlotRef ref;
 	int64		ticket;
 	int32		epoch;
+	JobqTallyRef by_kind;
 } Taken;
 
 static void
@@ -95,6 +97,19 @@ begin_take(ClaimCall *call)
 	return take;
 }
 
+static JobqTallyRef
+tally_kind(const ClaimCall *call, const JobqRow *row)
+{
+	char		kind[JOBQ_WORKER_MAX + 1] = "";
+
+	if (!row->nulls[JOB_KIND])
+		text_to_cstring_buffer(DatumGetTextPP(row->values[JOB_KIND]), kind,
+							   sizeof(kind));
+	return jobq_tally_get(call->part, call->session->gen,
+						  call->queue->queue_id, TALLY_KIND, kind,
+						  call->lease.claimed_at);
+}
+
 static void
 end_take(ClaimCall *call, const JobqTake *take)
 {
@@ -139,6 +154,7 @@ take_own(ClaimCall *call, int own, Taken *taken)
 	if (!read_body(&call->belts, &t, false, &row, &missing))
 		elog(ERROR, "own job " INT64_FORMAT " is missing", t.id);
 	deliver(call, &row);
+	taken->by_kind = tally_kind(call, &row);
 	taken->own = own;
 	taken->ticket = t.ticket;
 	taken->epoch = t.epoch;
@@ -185,6 +201,7 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 			continue;
 		}
 		deliver(call, &row);
+		taken[*ntaken].by_kind = tally_kind(call, &row);
 		taken[*ntaken].own = -1;
 		taken[*ntaken].ref = slots[i].ref;
 		taken[*ntaken].ticket = slots[i].t.ticket;
@@ -226,16 +243,35 @@ write_claims(ClaimCall *call, Taken *taken, int n)
 			continue;
 		for (int i = from; i < to; i++)
 		{
-			if (taken[i].own >= 0)
-				jobq_own(taken[i].own)->l.claim_tid = tid;
-			else
-				jobq_set_claim_tid(call->session->db, &taken[i].ref, &tid);
+			JobqOwnJob *own;
+
+			if (taken[i].own < 0)
+			{
+				jobq_set_claim(call->session->db, &taken[i].ref, &tid,
+							   &taken[i].by_kind);
+				continue;
+			}
+			own = jobq_own(taken[i].own);
+			own->l.claim_tid = tid;
+			own->l.by_kind = taken[i].by_kind;
 		}
 	}
 	pfree(tickets);
 }
 
 /* ---- start records ---- */
+
+/* What is set along with the claim row when it is not the keeper's to write. */
+static void
+set_kinds(ClaimCall *call, const Taken *taken, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (taken[i].own < 0)
+			jobq_set_claim(call->session->db, &taken[i].ref, NULL,
+						   &taken[i].by_kind);
+	}
+}
 
 /* Is the keeper still to commit this delivery's start? */
 static bool
@@ -354,6 +390,9 @@ fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
 	call->lease.claimed_by = GetUserId();
 	if (worker != NULL)
 		strlcpy(call->lease.worker, worker, sizeof(call->lease.worker));
+	call->lease.by_worker = jobq_tally_get(call->part, call->session->gen,
+										   call->queue->queue_id, TALLY_WORKER,
+										   call->lease.worker, now);
 }
 
 JobqPart *
@@ -477,6 +516,7 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 	{
 		if (call.careful)
 		{
+			set_kinds(&call, taken, ntaken);
 			await_start_records(&call, taken, ntaken);
 			write_own_claims(&call, taken, ntaken);
 		}

@@ -70,9 +70,9 @@ jobq_give_ticket(const JobqSession *session, JobqRow *row)
 	row->nulls[JOB_TICKET] = false;
 }
 
-void
-jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
-				   JobqRow *rows, int nrows)
+static void
+place_on_belt(const JobqSession *session, const JobqQueue *queue,
+			  JobqRow *rows, int nrows, bool are_new)
 {
 	JobqBelts	belts = {0};
 	int32		epoch = jobq_belts_current(session, &belts, queue->class_id);
@@ -87,11 +87,18 @@ jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		JobqTicket	t;
 
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
-		jobq_xact_publish(session, queue, &t);
+		jobq_xact_publish(session, queue, &t, are_new);
 	}
 	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);
 	pfree(tids);
+}
+
+void
+jobq_place_on_belt(const JobqSession *session, const JobqQueue *queue,
+				   JobqRow *rows, int nrows)
+{
+	place_on_belt(session, queue, rows, nrows, false);
 }
 
 JobqCounter
@@ -222,30 +229,7 @@ set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
 	row->nulls[JOB_QUEUE_ID] = false;
 }
 
-void
-jobq_place_new(const JobqSession *session, const JobqQueue *queue,
-			   JobqRow *row, int64 id, TimestampTz now)
-{
-	set_identity(row, queue, id);
-	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > now)
-		jobq_place_on_shelf(session, row, SHELF_SCHEDULED);
-	else
-		jobq_place_on_belt(session, queue, row, 1);
-}
-
-int64
-jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
-				 JobqRow *row, TimestampTz now)
-{
-	int64		id;
-
-	jobq_lock_queue(queue);
-	id = jobq_take_number(session->db);
-	jobq_place_new(session, queue, row, id, now);
-	return id;
-}
-
-/* Jobs of one queue that have their ids; rows is used up. */
+/* New jobs of one queue that have their ids; rows is used up. */
 static void
 place_rows(const JobqSession *session, const JobqQueue *queue, JobqRow *rows,
 		   int nrows, TimestampTz now)
@@ -260,8 +244,31 @@ place_rows(const JobqSession *session, const JobqQueue *queue, JobqRow *rows,
 			rows[nbelt++] = rows[i];
 	}
 	for (int i = 0; i < nbelt; i += ENQUEUE_CHUNK)
-		jobq_place_on_belt(session, queue, &rows[i],
-						   Min(ENQUEUE_CHUNK, nbelt - i));
+		place_on_belt(session, queue, &rows[i], Min(ENQUEUE_CHUNK, nbelt - i),
+					  true);
+	if (nbelt < nrows)
+		jobq_xact_count(session, queue->queue_id, COUNT_ENQUEUED,
+						nrows - nbelt);
+}
+
+void
+jobq_place_new(const JobqSession *session, const JobqQueue *queue,
+			   JobqRow *row, int64 id, TimestampTz now)
+{
+	set_identity(row, queue, id);
+	place_rows(session, queue, row, 1, now);
+}
+
+int64
+jobq_enqueue_row(const JobqSession *session, const JobqQueue *queue,
+				 JobqRow *row, TimestampTz now)
+{
+	int64		id;
+
+	jobq_lock_queue(queue);
+	id = jobq_take_number(session->db);
+	jobq_place_new(session, queue, row, id, now);
+	return id;
 }
 
 void

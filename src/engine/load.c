@@ -18,6 +18,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "dispatch/meter.h"
 #include "engine/belts.h"
 #include "engine/keeperxact.h"
 #include "engine/place.h"
@@ -54,6 +55,7 @@ typedef struct Running
 	TimestampTz extended_at;	/* claimed_at of the row expires_at is from */
 	TimestampTz held_until;		/* cancelled, its worker may learn it until
 								 * then; 0 = it runs */
+	char		kind[JOBQ_WORKER_MAX + 1];
 } Running;
 
 typedef struct Load
@@ -169,6 +171,15 @@ read_claims(Load *load, bool extensions)
 	table_endscan(scan);
 }
 
+static void
+keep_kind(Running *running, Datum kind, bool null)
+{
+	running->kind[0] = '\0';
+	if (!null)
+		text_to_cstring_buffer(DatumGetTextPP(kind), running->kind,
+							   sizeof(running->kind));
+}
+
 /* A job's first ticket is its id, by which there is an index. */
 static void
 find_first_tickets(Load *load)
@@ -185,7 +196,10 @@ find_first_tickets(Load *load)
 		ItemPointerSetInvalid(&none);
 		if (jobq_belt_read_ticket(load->job, &none, running->ticket,
 								  running->ticket, &row))
+		{
 			jobq_ticket_of_row(&row, load->epoch, &none, &running->t);
+			keep_kind(running, row.values[JOB_KIND], row.nulls[JOB_KIND]);
+		}
 		else
 			load->nmissing++;
 	}
@@ -215,10 +229,26 @@ find_later_tickets(Load *load)
 		if (running == NULL || running->t.id != 0)
 			continue;
 		jobq_ticket_of_slot(slot, load->epoch, &running->t);
+		keep_kind(running, slot->tts_values[JOB_KIND],
+				  slot->tts_isnull[JOB_KIND]);
 		load->nmissing--;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
+}
+
+/* As whose its end is to be counted. */
+static void
+find_tallies(const Load *load, JobqPart *part, Running *running)
+{
+	uint32		gen = load->session->gen;
+	int32		queue_id = running->t.queue_id;
+
+	running->l.by_kind = jobq_tally_get(part, gen, queue_id, TALLY_KIND,
+										running->kind, running->l.claimed_at);
+	running->l.by_worker = jobq_tally_get(part, gen, queue_id, TALLY_WORKER,
+										  running->l.worker,
+										  running->l.claimed_at);
 }
 
 /* Into the hash, then a last look whether it has ended meanwhile. */
@@ -236,8 +266,10 @@ place(Load *load, Running *running)
 		return jobq_load_grace(load->session->db, load->session->gen,
 							   &running->t, &running->l);
 	}
-	if (part == NULL ||
-		jobq_refill_put(part, load->session->gen, &running->t, &running->l, 1,
+	if (part == NULL)
+		return false;
+	find_tallies(load, part, running);
+	if (jobq_refill_put(part, load->session->gen, &running->t, &running->l, 1,
 						&fresh) == 0)
 		return false;
 	if (fresh.slot == JOBQ_NIL)

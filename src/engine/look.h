@@ -55,6 +55,8 @@ typedef struct JobqLook
 	int64		id;				/* 0 = all jobs */
 	Tuplestorestate *store;
 	TupleDesc	desc;
+	Datum		traceparent;	/* of the job, for attempts */
+	bool		no_traceparent;
 } JobqLook;
 
 /* Who holds a ticket that has not ended. */

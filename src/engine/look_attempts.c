@@ -20,6 +20,7 @@ typedef enum NewestAttr
 	NEWEST_QUEUE,
 	NEWEST_ENQUEUED_BY,
 	NEWEST_ATTEMPTS,
+	NEWEST_TRACEPARENT,
 	NEWEST_TICKET,
 	NEWEST_ATTEMPT,
 	NEWEST_ENDED,
@@ -34,7 +35,8 @@ typedef enum NewestAttr
 
 /* The LIMIT also tells the planner, which has no statistics, of one row. */
 #define SQL_BELT_NEWEST \
-	"SELECT j.queue_id, j.enqueued_by, j.attempts, j.ticket, j.attempt," \
+	"SELECT j.queue_id, j.enqueued_by, j.attempts," \
+	" j.headers ->> 'traceparent', j.ticket, j.attempt," \
 	" o.ended, o.lease, o.claimed_at, o.finished_at, o.attempt_outcome," \
 	" coalesce(o.worker, c.worker), coalesce(o.error, o.reason)" \
 	" FROM (SELECT t.* FROM jobq.job_%1$d t WHERE t.id = $1" \
@@ -44,7 +46,8 @@ typedef enum NewestAttr
 	" AND c.lease = o.lease"
 
 #define SQL_SHELF_ATTEMPTS \
-	"SELECT j.queue_id, j.enqueued_by, j.attempts" \
+	"SELECT j.queue_id, j.enqueued_by, j.attempts," \
+	" j.headers ->> 'traceparent'" \
 	" FROM jobq.shelf j WHERE j.id = $1"
 
 static const char *
@@ -75,8 +78,8 @@ look_add_attempt(JobqLook *look, int32 number, int64 lease, const char *worker,
 				 TimestampTz started_at, TimestampTz finished_at,
 				 const char *outcome, const char *error)
 {
-	Datum		values[7] = {0};
-	bool		nulls[7];
+	Datum		values[8] = {0};
+	bool		nulls[8];
 
 	memset(nulls, true, sizeof(nulls));
 	jobq_look_set(values, nulls, 0, Int32GetDatum(number));
@@ -92,6 +95,8 @@ look_add_attempt(JobqLook *look, int32 number, int64 lease, const char *worker,
 		jobq_look_set(values, nulls, 5, CStringGetTextDatum(outcome));
 	if (error != NULL)
 		jobq_look_set(values, nulls, 6, CStringGetTextDatum(error));
+	jobq_look_set(values, nulls, 7, look->traceparent);
+	nulls[7] = look->no_traceparent;
 	tuplestore_putvalues(look->store, look->desc, values, nulls);
 }
 
@@ -232,6 +237,8 @@ look_at_attempts(JobqLook *look, bool last_try)
 		return true;
 	if (!on_shelf && !last_try && look_too_late(look, values, nulls))
 		return false;
+	look->traceparent = values[NEWEST_TRACEPARENT];
+	look->no_traceparent = nulls[NEWEST_TRACEPARENT];
 	look_add_carried(look, values[NEWEST_ATTEMPTS], nulls[NEWEST_ATTEMPTS]);
 	if (!on_shelf)
 		look_add_newest(look, values, nulls);

@@ -88,7 +88,8 @@ count_failure(const JobqSession *session, const JobqHeld *held,
 {
 	if (!move->counted)
 		return;
-	jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
+	jobq_xact_count_attempt(session, held, COUNT_FAILED,
+							move->attempt_outcome == ATTEMPT_FAILED);
 	if (held->l.probe)
 		jobq_xact_verdict(session, held->t.queue_id, false);
 }

@@ -65,6 +65,9 @@ note_prepared_count(JobqPrepared *entry, const JobqOp *op)
 {
 	int			q = prepared_queue(entry, op->queue_id);
 
+	/* the keeper counts them as new when it takes them over */
+	if (op->counter == COUNT_ENQUEUED)
+		return;
 	if (q >= 0 && op->counter == COUNT_SCHEDULED)
 		entry->scheduled[q] += op->delta;
 	else

@@ -38,7 +38,7 @@ jobq_complete(const JobqSession *session, JobqHeld *held, int nheld,
 	for (int i = 0; i < nheld; i++)
 	{
 		jobq_end_held(session, &held[i]);
-		jobq_xact_count(session, held[i].t.queue_id, COUNT_COMPLETED, 1);
+		jobq_xact_count_attempt(session, &held[i], COUNT_COMPLETED, true);
 		if (held[i].l.probe)
 			jobq_xact_verdict(session, held[i].t.queue_id, true);
 	}

@@ -97,7 +97,7 @@ cancel_held(const JobqSession *session, JobqHeld *held, const char *reason,
 	else if (held->state == SLOT_ROLLED_BACK)
 	{
 		ending.attempt_outcome = ATTEMPT_ROLLED_BACK;
-		jobq_xact_count(session, held->t.queue_id, COUNT_FAILED, 1);
+		jobq_xact_count_attempt(session, held, COUNT_FAILED, false);
 	}
 	if (grace > 0 && held->state == SLOT_RUNNING)
 		ending.held_until = now + grace;

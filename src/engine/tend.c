@@ -16,6 +16,7 @@
 #include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
+#include "engine/meter.h"
 #include "engine/refill.h"
 #include "engine/unique.h"
 #include "engine/whereis.h"
@@ -376,10 +377,15 @@ take_over(Round *round, const JobqPrepared *entry)
 	}
 	for (int q = 0; q < entry->nqueues; q++)
 	{
+		JobqCount	counts[] = {
+			{.counter = COUNT_SCHEDULED,.n = entry->scheduled[q]},
+			{.counter = COUNT_ENQUEUED,.n = entry->n[q] + entry->scheduled[q]}
+		};
+
 		jobq_leave_on_disk(session->db, session->gen, entry->queue_id[q],
 						   &entry->first[q], 0, entry->n[q]);
-		jobq_part_count(session->db, session->gen, entry->queue_id[q],
-						COUNT_SCHEDULED, entry->scheduled[q]);
+		jobq_part_counts(session->db, session->gen, entry->queue_id[q],
+						 counts, lengthof(counts), jobq_now());
 	}
 	if (entry->shelf_due != JOBQ_NEVER)
 		jobq_db_shelf_due(session->db, entry->shelf_due);
@@ -496,6 +502,12 @@ tend_keys(Round *round)
 									 jobq_maintenance_wanted(round->session.db)));
 }
 
+static void
+tend_meters(Round *round)
+{
+	jobq_tend_meters(&round->session, round->now);
+}
+
 typedef struct Task
 {
 	void		(*tend) (Round *round);
@@ -515,7 +527,8 @@ static Task tasks[] = {
 	{.tend = tend_dead},
 	{.tend = tend_refill},
 	{.tend = tend_epochs},
-	{.tend = tend_keys}
+	{.tend = tend_keys},
+	{.tend = tend_meters}
 };
 
 /* A cancel sends us away, and is for our caller. */

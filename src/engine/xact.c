@@ -10,6 +10,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "dispatch/meter.h"
 #include "engine/xactlog.h"
 #include "pause.h"
 
@@ -116,7 +117,7 @@ spill_entry(const JobqSession *session, const JobqQueue *queue,
 /* A new ticket: dispatched once we commit, and to ourselves at once. */
 void
 jobq_xact_publish(const JobqSession *session, const JobqQueue *queue,
-				  const JobqTicket *t)
+				  const JobqTicket *t, bool is_new)
 {
 	JobqOp	   *op;
 
@@ -130,6 +131,8 @@ jobq_xact_publish(const JobqSession *session, const JobqQueue *queue,
 		op->delta++;
 		if (jobq_key_before(&key, &op->first))
 			op->first = key;
+		if (is_new)
+			jobq_xact_count(session, t->queue_id, COUNT_ENQUEUED, 1);
 		return;
 	}
 	own_reserve();
@@ -139,6 +142,7 @@ jobq_xact_publish(const JobqSession *session, const JobqQueue *queue,
 	memset(&own_jobs[nown], 0, sizeof(JobqOwnJob));
 	own_jobs[nown].state = OWN_READY;
 	own_jobs[nown].t = *t;
+	own_jobs[nown].is_new = is_new;
 	nown++;
 	own_ready++;
 }
@@ -418,9 +422,9 @@ jobq_xact_holds(const JobqSession *session)
 		push(OP_HOLDS, session->db);
 }
 
-void
-jobq_xact_count(const JobqSession *session, int32 queue_id,
-				JobqCounter counter, int64 delta)
+/* What is alike is counted together. */
+static void
+count(const JobqSession *session, int32 queue_id, const JobqCount *what)
 {
 	JobqOp	   *op;
 
@@ -428,18 +432,44 @@ jobq_xact_count(const JobqSession *session, int32 queue_id,
 	{
 		op = &ops[i];
 		if (op->kind == OP_COUNT && op->queue_id == queue_id &&
-			op->counter == counter && op->ref.gen == session->gen &&
+			op->counter == what->counter && op->when == what->claimed_at &&
+			op->by_kind.serial == what->by_kind.serial &&
+			op->by_worker.serial == what->by_worker.serial &&
+			op->ref.gen == session->gen &&
 			op->subid == GetCurrentSubTransactionId())
 		{
-			op->delta += delta;
+			op->delta += what->n;
 			return;
 		}
 	}
 	op = push(OP_COUNT, session->db);
 	op->ref.gen = session->gen;
 	op->queue_id = queue_id;
-	op->counter = counter;
-	op->delta = delta;
+	op->counter = what->counter;
+	op->delta = what->n;
+	op->when = what->claimed_at;
+	op->by_kind = what->by_kind;
+	op->by_worker = what->by_worker;
+}
+
+void
+jobq_xact_count(const JobqSession *session, int32 queue_id,
+				JobqCounter counter, int64 delta)
+{
+	JobqCount	what = {.counter = counter,.n = delta};
+
+	count(session, queue_id, &what);
+}
+
+void
+jobq_xact_count_attempt(const JobqSession *session, const JobqHeld *held,
+						JobqCounter counter, bool timed)
+{
+	JobqCount	what = {.counter = counter,.n = 1,
+		.claimed_at = timed ? held->l.claimed_at : 0,
+	.by_kind = held->l.by_kind,.by_worker = held->l.by_worker};
+
+	count(session, held->t.queue_id, &what);
 }
 
 /* The earliest of a kind of times is enough. */
@@ -781,6 +811,49 @@ apply_mark(JobqOp *op)
 	}
 }
 
+#define COUNTS_MAX		16		/* under one lock */
+
+/*
+ * Count a run of entries of one queue, starting at entry `from`; returns the
+ * entry after it.
+ */
+static int
+apply_counts(int from)
+{
+	const JobqOp *first = &ops[from];
+	JobqCount	counts[COUNTS_MAX];
+	int			n = 0;
+
+	while (n < COUNTS_MAX && from + n < nops)
+	{
+		const JobqOp *op = &ops[from + n];
+
+		if (op->kind != OP_COUNT || op->queue_id != first->queue_id ||
+			op->ref.gen != first->ref.gen)
+			break;
+		counts[n].counter = op->counter;
+		counts[n].n = op->delta;
+		counts[n].claimed_at = op->when;
+		counts[n].by_kind = op->by_kind;
+		counts[n].by_worker = op->by_worker;
+		n++;
+	}
+	jobq_part_counts(first->db, first->ref.gen, first->queue_id, counts, n,
+					 GetCurrentTransactionStopTimestamp());
+	return from + n;
+}
+
+/* New jobs, all of which have ended in the transaction that made them. */
+static void
+count_ended(const JobqOp *op, int32 queue_id, int nnew)
+{
+	JobqCount	what = {.counter = COUNT_ENQUEUED,.n = nnew};
+
+	if (nnew > 0)
+		jobq_part_counts(op->db, op->ref.gen, queue_id, &what, 1,
+						 GetCurrentTransactionStopTimestamp());
+}
+
 /*
  * Publish a run of tickets of one queue, starting at entry `from`; returns
  * the entry after it.
@@ -791,6 +864,7 @@ apply_publish(int from)
 	JobqTicket	tickets[JOBQ_CHUNK];
 	JobqLease	leases[JOBQ_CHUNK];
 	int			n = 0;
+	int			nnew = 0;
 	int			i;
 	JobqOwnJob *first = &own_jobs[ops[from].own];
 
@@ -803,6 +877,7 @@ apply_publish(int from)
 		own = &own_jobs[ops[i].own];
 		if (own->t.queue_id != first->t.queue_id)
 			break;
+		nnew += own->is_new;
 		if (own->state == OWN_ENDED)
 			continue;
 		tickets[n] = own->t;
@@ -811,7 +886,9 @@ apply_publish(int from)
 	}
 	if (n > 0)
 		jobq_publish(ops[from].db, ops[from].ref.gen, tickets, leases, n,
-					 ops[from].since);
+					 ops[from].since, nnew);
+	else
+		count_ended(&ops[from], first->t.queue_id, nnew);
 	for (int o = from; o < i; o++)
 		unannounce(&ops[o]);
 	return i;
@@ -875,10 +952,6 @@ apply(JobqOp *op, int shelved)
 			jobq_leave_on_disk(op->db, op->ref.gen, op->queue_id, &op->first,
 							   op->aging, op->delta);
 			break;
-		case OP_COUNT:
-			jobq_part_count(op->db, op->ref.gen, op->queue_id, op->counter,
-							op->delta);
-			break;
 		case OP_HOLDS:
 			jobq_wake_keeper(op->db);
 			break;
@@ -913,6 +986,7 @@ apply(JobqOp *op, int shelved)
 			jobq_epoch_news(op->db);
 			break;
 		case OP_PUBLISH:
+		case OP_COUNT:
 		case OP_KEEPS_PLACE:
 		case OP_AMEND:
 		case OP_OWN_END:
@@ -929,8 +1003,13 @@ apply_all(void)
 {
 	int			shelved = apply_new_places();
 
-	for (int i = 0; i < nops; i++)
-		apply(&ops[i], shelved);
+	for (int i = 0; i < nops;)
+	{
+		if (ops[i].kind == OP_COUNT)
+			i = apply_counts(i);
+		else
+			apply(&ops[i++], shelved);
+	}
 }
 
 static void

@@ -24,6 +24,7 @@ typedef struct JobqOwnJob
 	JobqTicket	t;
 	JobqLease	l;				/* when running */
 	int64		refused_for;	/* lease for which its group had no place */
+	bool		is_new;			/* the job, not only its ticket */
 } JobqOwnJob;
 
 /* What becomes of a marked slot at commit. */
@@ -43,7 +44,8 @@ typedef enum JobqAtCommit
 extern void jobq_xact_reserve(int n);
 
 extern void jobq_xact_publish(const JobqSession *session,
-							  const JobqQueue *queue, const JobqTicket *t);
+							  const JobqQueue *queue, const JobqTicket *t,
+							  bool is_new);
 extern void jobq_xact_claimed(const JobqSession *session,
 							  const JobqSlotRef *ref);
 
@@ -104,6 +106,14 @@ extern void jobq_xact_holds(const JobqSession *session);
 
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
+
+/*
+ * An attempt has ended: completed or failed, and timed when that was its
+ * worker's doing.
+ */
+extern void jobq_xact_count_attempt(const JobqSession *session,
+									const JobqHeld *held,
+									JobqCounter counter, bool timed);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
 /*

@@ -46,7 +46,7 @@ typedef struct JobqOp
 	JobqSlotRef ref;
 	TransactionId xid;			/* OP_MARK */
 	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
-	TimestampTz when;
+	TimestampTz when;			/* OP_COUNT: attempts began, to be timed */
 	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
 	JobqTicket *carried;		/* of a mark: what it goes on with */
 	JobqGroupKey group;			/* OP_OWN_CLAIM: it has taken a place there, if
@@ -62,6 +62,8 @@ typedef struct JobqOp
 	const JobqAdmission *admission; /* OP_ADMITTED */
 	bool		probe;			/* OP_OWN_CLAIM */
 	bool		passed;			/* OP_VERDICT */
+	JobqTallyRef by_kind;		/* OP_COUNT, of attempts */
+	JobqTallyRef by_worker;
 	JobqKey		first;			/* OP_SPILL */
 	int64		aging;			/* OP_SPILL: that of first; OP_AGING */
 	uint64		since;			/* OP_PUBLISH, from before commit on */

@@ -68,6 +68,7 @@ static MemoryContext cache_context;
 static HTAB *by_name;
 static HTAB *by_id;
 static uint64 cache_changes;	/* jobq_catalog_changes() it is good for */
+static bool all_cached;			/* every queue there is is in it */
 
 /*
  * Start afresh when the catalog has changed. Nobody keeps a pointer into the
@@ -81,6 +82,7 @@ freshen(void)
 	if (by_id != NULL && cache_changes == jobq_catalog_changes())
 		return;
 	by_name = by_id = NULL;
+	all_cached = false;
 	if (cache_context == NULL)
 		cache_context = AllocSetContextCreate(TopMemoryContext,
 											  "jobq queues",
@@ -341,8 +343,9 @@ jobq_queue_by_id(int32 queue_id, JobqQueue *queue)
 	return jobq_queue_by_id_for(queue_id, GetUserId(), queue);
 }
 
-int
-jobq_queue_list(JobqQueue **queues)
+/* All queues as the catalog has them now; palloc'd. */
+static int
+read_all(CachedQueue **queues)
 {
 	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE),
 								 AccessShareLock);
@@ -354,28 +357,83 @@ jobq_queue_list(JobqQueue **queues)
 	int			n = 0;
 	int			room = 16;
 
-	*queues = palloc(room * sizeof(JobqQueue));
+	*queues = palloc(room * sizeof(CachedQueue));
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		CachedQueue cached;
-
 		CHECK_FOR_INTERRUPTS();
 		if (n == room)
 		{
 			room *= 2;
-			*queues = repalloc(*queues, room * sizeof(JobqQueue));
+			*queues = repalloc(*queues, room * sizeof(CachedQueue));
 		}
-		read_queue(tuple, desc, &cached.queue);
-		read_grants(&cached, snapshot);
-		read_groups(&cached.queue, snapshot);
-		hand_out(&cached, GetUserId(), &(*queues)[n]);
-		pfree(cached.grantees);
-		pfree(cached.privileges);
+		read_queue(tuple, desc, &(*queues)[n].queue);
+		read_grants(&(*queues)[n], snapshot);
+		read_groups(&(*queues)[n].queue, snapshot);
 		n++;
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	return n;
+}
+
+/* Read them all and remember them, as load() does with one. */
+static int
+load_all(JobqQueue **queues)
+{
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext,
+											   "jobq queues load",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(work);
+	CachedQueue *read;
+	int			n = read_all(&read);
+	bool		keep = cache_changes == jobq_catalog_changes();
+
+	MemoryContextSwitchTo(old);
+	*queues = palloc(Max(n, 1) * sizeof(JobqQueue));
+	for (int i = 0; i < n; i++)
+	{
+		if (keep && hash_search(by_id, &read[i].queue.queue_id, HASH_FIND,
+								NULL) == NULL)
+			(void) remember(&read[i]);
+		hand_out(&read[i], GetUserId(), &(*queues)[i]);
+	}
+	all_cached = keep;
+	MemoryContextDelete(work);
+	return n;
+}
+
+static int
+hand_out_all(JobqQueue **queues)
+{
+	HASH_SEQ_STATUS seq;
+	IdEntry    *entry;
+	int			n = 0;
+
+	*queues = palloc(Max(hash_get_num_entries(by_id), 1) * sizeof(JobqQueue));
+	hash_seq_init(&seq, by_id);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+		hand_out(entry->cached, GetUserId(), &(*queues)[n++]);
+	return n;
+}
+
+static int
+compare_queues(const void *a, const void *b)
+{
+	const JobqQueue *x = a;
+	const JobqQueue *y = b;
+
+	return x->queue_id < y->queue_id ? -1 : x->queue_id > y->queue_id;
+}
+
+int
+jobq_queue_list(JobqQueue **queues)
+{
+	int			n;
+
+	freshen();
+	n = all_cached ? hand_out_all(queues) : load_all(queues);
+	qsort(*queues, n, sizeof(JobqQueue), compare_queues);
 	return n;
 }
 

@@ -131,7 +131,7 @@ extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 /* The same; my_privileges are those of this role. */
 extern bool jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue);
 
-/* All queues of this database, palloc'd; the number comes back. */
+/* All queues of this database by number, palloc'd; how many comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
 
 /*

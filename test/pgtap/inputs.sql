@@ -50,7 +50,10 @@ CREATE FUNCTION pg_temp.world() RETURNS text LANGUAGE sql AS $$
 		(SELECT md5(string_agg(j::text, '|' ORDER BY id)) FROM jobq.history j),
 		(SELECT md5(string_agg(j::text, '|' ORDER BY id)) FROM jobq.dead_jobs j),
 		(SELECT md5(string_agg(q::text, '|' ORDER BY id)) FROM jobq.queues q),
-		(SELECT md5(string_agg(s::text, '|' ORDER BY queue)) FROM jobq.queue_stats s),
+		(SELECT md5(string_agg((queue, available, scheduled, blocked, retryable,
+			running, completed_total, failed_total, dead_total,
+			cancelled_total, expired_total)::text, '|' ORDER BY queue))
+			FROM jobq.queue_stats),
 		(SELECT count(*) FROM jobq.queue_acl),
 		(SELECT md5(string_agg(s::text, '|' ORDER BY schedule_id)) FROM jobq.schedule s),
 		(SELECT md5(string_agg(p::text, '|')) FROM jobq.peek('inputs', 100) p))
@@ -172,6 +175,11 @@ INSERT INTO wrong (call, state)
 INSERT INTO wrong (call, state) VALUES
 	('job(NULL)', 'JQ007'),
 	('attempts(NULL)', 'JQ007'),
+	('explain_job(NULL)', 'JQ007'),
+	('explain_queue(NULL)', 'JQ007'),
+	('explain_queue('''')', 'JQ007'),
+	('explain_queue(repeat(''x'', 64))', 'JQ007'),
+	('explain_queue(''no such queue'')', 'JQ002'),
 	('retry($w)', 'JQ007'),
 	('retry($l)', 'JQ007'),
 	('retry($s)', 'JQ007');
@@ -435,7 +443,7 @@ SELECT is(pg_temp.try(call), state, replace(call, E'\n', '\n'))
 SELECT is_empty($$
 	SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace
 		AND proname NOT LIKE '\_%' 
-		AND proname NOT IN ('health', 'check_install', 'run_maintenance', 'adopt')
+		AND proname NOT IN ('health', 'check_install', 'run_maintenance', 'adopt', 'metrics')
 		AND NOT EXISTS (SELECT FROM wrong WHERE call LIKE proname || '(%')
 	$$, 'every function was given something wrong');
 
@@ -452,9 +460,11 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'purge_queue(''inputs'', ''{}'')', 'purge_queue(''inputs'', ''{blocked}'')',
 	'grant_queue(''inputs'', ''inputs_reader'', ''{}'')',
 	'alter_queue(''inputs'', ''{}'')', 'job(0)', 'job(-1)', 'attempts(0)',
+	'explain_job(0)', 'explain_job(-1)', 'explain_queue(''inputs'')', 'metrics()',
 	'cancel($c)', 'reschedule($c)', 'reschedule($l)']) call;
 SELECT is_empty('SELECT FROM jobq.job(0)', 'no job, no row');
 SELECT is_empty('SELECT FROM jobq.attempts(0)', 'no job, no attempts');
+SELECT is_empty('SELECT FROM jobq.explain_job(0)', 'no job, no reason');
 SELECT ok(NOT jobq.cancel(:done), 'false: it has ended');
 SELECT ok(NOT jobq.cancel(:dead), 'false: it is dead');
 SELECT ok(NOT jobq.reschedule(:leased), 'false: it runs');
@@ -592,6 +602,8 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('schedule(''new''::name, ''@daily''::varchar, catch_up_max => 1::smallint, priority => 1::smallint)', 'ok'),
 	('job(0::smallint)', 'ok'),
 	('attempts(0::int)', 'ok'),
+	('explain_job(0::smallint)', 'ok'),
+	('explain_queue(''inputs''::name)', 'ok'),
 	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
 	('enqueue_unique(''inputs'', priority => 1::smallint, max_attempts => 1::smallint, unique_key => ''k''::name)', 'ok'),
 	('enqueue(''inputs''::name, kind => ''k''::varchar, run_at => current_date)', 'ok')
@@ -620,7 +632,8 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'run_schedule(''inputs'')']) call;
 SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
 	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)',
-		'health()', 'check_install()', 'run_maintenance()',
+		'explain_job($w)', 'explain_job($d)', 'explain_queue(''inputs'')',
+		'metrics()', 'health()', 'check_install()', 'run_maintenance()',
 		'preview_schedule(''@daily'')']) call;
 
 SELECT * FROM finish();

@@ -76,6 +76,9 @@ INSERT INTO sample VALUES
 	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
 	('job(bigint)', $$SELECT jobq.job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
+	('explain_job(bigint)', $$SELECT jobq.explain_job($w)$$),
+	('explain_queue(text)', $$SELECT jobq.explain_queue('pt')$$),
+	('metrics()', $$SELECT jobq.metrics()$$),
 	('health()', $$SELECT jobq.health()$$),
 	('schedule(text, text, text, jsonb, text, text, int, text, int, int, text, jsonb)', $$SELECT jobq.schedule('new', '@yearly', 'pt')$$),
 	('unschedule(text)', $$SELECT jobq.unschedule('pt')$$),
@@ -143,7 +146,7 @@ SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
 	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
-	AND call !~ '^(job|attempts)\(';
+	AND call !~ '^(job|attempts|explain_job)\(';
 
 SELECT ok(CASE WHEN pg_temp.expected(caller, call) THEN got = 'allowed'
 		WHEN caller IN ('stranger', 'monitor') THEN got = 'does not exist'
@@ -158,6 +161,10 @@ SET ROLE jt_stranger;
 SELECT is_empty($$SELECT queue FROM jobq.queues WHERE queue = 'pt'$$, 'queues');
 SELECT is_empty($$SELECT queue FROM jobq.queue_stats WHERE queue = 'pt'$$, 'queue_stats');
 SELECT is_empty($$SELECT name FROM jobq.schedules WHERE queue = 'pt'$$, 'schedules');
+SELECT is_empty($$SELECT queue FROM jobq.queue_minutes WHERE queue = 'pt'$$, 'queue_minutes');
+SELECT is_empty($$SELECT queue FROM jobq.queue_hours WHERE queue = 'pt'$$, 'queue_hours');
+SELECT is_empty($$SELECT queue FROM jobq.kinds WHERE queue = 'pt'$$, 'kinds');
+SELECT is_empty($$SELECT queue FROM jobq.workers WHERE queue = 'pt'$$, 'workers');
 SELECT is_empty($$SELECT id FROM jobq.jobs WHERE queue = 'pt'$$, 'jobs');
 SELECT is_empty($$SELECT id FROM jobq.history WHERE queue = 'pt'$$, 'history');
 SELECT is_empty($$SELECT id FROM jobq.dead_jobs WHERE queue = 'pt'$$, 'dead_jobs');
@@ -165,8 +172,24 @@ SELECT is_empty(format('SELECT id FROM jobq.job(%s)', current_setting('jt.' || j
 	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
 SELECT is_empty(format('SELECT attempt FROM jobq.attempts(%s)', current_setting('jt.' || j)), 'attempts ' || j)
 	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
+SELECT is_empty(format('SELECT reason FROM jobq.explain_job(%s)', current_setting('jt.' || j)), 'explain_job ' || j)
+	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
 SELECT throws_ok($$SELECT jobq.health()$$, '42501');
 SELECT throws_ok($$SELECT jobq.create_queue('stranger')$$, '42501');
+RESET ROLE;
+
+-- an enqueuer has its own jobs explained, wherever they are
+SET ROLE jt_enqueue;
+SELECT is(reason, r, 'explain_job of an own job: ' || r)
+	FROM (VALUES ('waiting', 'uncommitted'), ('leased', 'running'), ('dead', 'dead')) v (j, r),
+		jobq.explain_job(current_setting('jt.' || j)::bigint);
+RESET ROLE;
+
+-- a monitor sees no job
+SET ROLE jt_monitor;
+SELECT is_empty(format('SELECT reason FROM jobq.explain_job(%s)', current_setting('jt.waiting')), 'no reason of a job');
+SELECT is_empty($$SELECT payload FROM jobq.jobs WHERE queue = 'pt'$$, 'no payload');
+SELECT isnt_empty($$SELECT queue FROM jobq.queue_stats WHERE queue = 'pt'$$, 'but counts');
 RESET ROLE;
 
 -- nor can it pass dead jobs into a queue that it may not enqueue to

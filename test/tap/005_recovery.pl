@@ -103,7 +103,9 @@ SELECT id, queue, state, is_final, priority, run_at, attempt, max_attempts,
 	enqueued_at, worker, lease_expires_at, finished_at, last_error, progress,
 	moved_to, result, payload, headers
 FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j ORDER BY id;
-SELECT * FROM jobq.queue_stats ORDER BY queue;
+SELECT queue, available, scheduled, blocked, retryable, running,
+	completed_total, failed_total, dead_total, cancelled_total, expired_total
+FROM jobq.queue_stats ORDER BY queue;
 SELECT id, a.* FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j,
 	jobq.attempts(id) a ORDER BY id, started_at;
 SELECT p.id FROM jobq.peek('r', 100) p};

@@ -132,7 +132,8 @@ is( $standby->safe_psql(
 
 my $start = time();
 is(sqlstate($standby, $_), 'JQ009', "$_ is not known here")
-  for ('SELECT * FROM jobq.queue_stats', q{SELECT * FROM jobq.peek('s')});
+  for ((map { "SELECT * FROM jobq.$_" } qw(queue_stats queue_minutes queue_hours
+		kinds workers explain_job(1) explain_queue('s') metrics())), q{SELECT * FROM jobq.peek('s')});
 cmp_ok(time() - $start, '<', 3, 'and nobody waits for it');
 foreach my $item (qw(launcher keeper standby))
 {
@@ -177,7 +178,8 @@ my %writing = (
 	'retry' => "retry($id{completed})",
 	'redrive' => q{redrive('s')},
 	'adopt' => 'adopt()',);
-my @reading = qw(peek job attempts health check_install run_maintenance);
+my @reading = qw(peek job attempts explain_job explain_queue metrics health
+  check_install run_maintenance);
 # Calls of a newer version must come in here, too, or this test fails.
 my @calls = split(
 	/\n/,
