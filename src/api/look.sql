@@ -42,7 +42,7 @@ CREATE VIEW jobq.jobs WITH (security_barrier) AS
 		j.retry_of, j.moved_to, j.result, j.payload, j.headers
 	FROM jobq._jobs() j;
 COMMENT ON VIEW jobq.jobs IS
-	'Live jobs (scheduled, available, retryable, running) that the caller may see: those of queues it may read or manage, and those it enqueued. Shows the present moment at every isolation level. On a standby a running job shows as available.';
+	'Live jobs (scheduled, available, blocked, retryable, running) that the caller may see: those of queues it may read or manage, and those it enqueued. Shows the present moment at every isolation level. On a standby a running job shows as available.';
 
 CREATE VIEW jobq.history WITH (security_barrier) AS
 	SELECT j.id, j.queue, j.kind, j.state, j.is_final, j.priority,
