@@ -243,6 +243,7 @@ alter(const JobqSession *session, const JobqQueue *queue,
 		change_row(UPDATE_CLASS, queue->queue_id, INT4OID,
 				   Int32GetDatum(class_id), SPI_OK_UPDATE);
 	disconnect(&context);
+	jobq_xact_queue_changed(session, queue->queue_id);
 	if (queue->dead_retention != wanted->dead_retention)
 		jobq_xact_died(session, jobq_now());
 }
@@ -275,6 +276,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	options = PG_ARGISNULL(1) ? no_options() : PG_GETARG_JSONB_P(1);
 	if_exists = read_if_exists(fcinfo, 2);
 	jobq_options_defaults(&wanted);
+	strlcpy(wanted.name, name, sizeof(wanted.name));
 	jobq_options_apply(options, &wanted);
 	if (if_exists != IF_EXISTS_ALTER)
 		jobq_options_check(&wanted);
@@ -360,6 +362,7 @@ set_paused(FunctionCallInfo fcinfo, const char *what, bool paused)
 	change_row(UPDATE_PAUSED, queue.queue_id, BOOLOID, BoolGetDatum(paused),
 			   SPI_OK_UPDATE);
 	disconnect(&context);
+	jobq_xact_queue_changed(&session, queue.queue_id);
 }
 
 /* pause_queue(queue text) → void */

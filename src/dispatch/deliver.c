@@ -116,12 +116,13 @@ take_some(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 }
 
 int
-jobq_take(JobqPart *part, uint32 gen, int max, const JobqTake *take,
+jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		  JobqTaken *taken)
 {
 	int			n = 0;
 	bool		more = true;
 
+	take->retry_at = JOBQ_NEVER;
 	while (more && n < max)
 	{
 		int			db;
@@ -141,6 +142,26 @@ jobq_take(JobqPart *part, uint32 gen, int max, const JobqTake *take,
 			jobq_wake_keeper_by(&jobq_dbs[db], take->lease->expires_at);
 	}
 	return n;
+}
+
+bool
+jobq_may_take(JobqPart *part, uint32 gen, TimestampTz now,
+			  TimestampTz *retry_at)
+{
+	int32		at = JOBQ_NIL;
+
+	*retry_at = JOBQ_NEVER;
+	LWLockAcquire(part->lock, LW_SHARED);
+	if (jobq_part_is_mine(part, gen))
+		at = first_ready(part);
+	for (int i = 0; i < JOBQ_CHUNK && at != JOBQ_NIL &&
+		 jobq_slots[at].t.expires_at <= now; i++)
+		at = ready_after(part, &jobq_slots[at]);
+	if (at != JOBQ_NIL && (jobq_slots[at].t.expires_at <= now ||
+						   !is_before_frontier(part, &jobq_slots[at])))
+		at = JOBQ_NIL;
+	LWLockRelease(part->lock);
+	return at != JOBQ_NIL;
 }
 
 int
@@ -227,10 +248,12 @@ void
 jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	JobqPart   *part;
 	TimestampTz expires_at;
 
 	if (slot == NULL)
 		return;
+	part = jobq_slot_part(slot);
 	expires_at = slot->t.expires_at;
 	if (slot->state == SLOT_RUNNING && (slot->flags & SLOT_CLAIM_OPEN) &&
 		!(slot->flags & SLOT_START_DONE) && !TransactionIdIsValid(slot->mark))
@@ -244,6 +267,7 @@ jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 	}
 	jobq_slot_unlock(slot);
 	jobq_wake_keeper_by(db, expires_at);
+	jobq_wake_waiters(part, ref->gen, 1);
 }
 
 void

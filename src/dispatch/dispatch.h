@@ -20,6 +20,7 @@
 #include "storage/spin.h"
 
 #include "dispatch/tree.h"
+#include "dispatch/wait.h"
 #include "rules.h"
 
 #define JOBQ_CHUNK				64	/* slots handled per lock hold */
@@ -272,6 +273,7 @@ typedef struct JobqPart
 	TransactionId holder;		/* until it ends nothing is refilled */
 
 	JobqRules	rules;			/* as the last one who took jobs saw them */
+	JobqWaiters waiters;
 
 	/*
 	 * Without lock. entries: grows whenever others than publishers may have
@@ -502,6 +504,8 @@ typedef struct JobqTake
 	const JobqLease *lease;
 	const JobqRules *rules;		/* the queue's, as the caller sees them */
 	uint8		flags;			/* SLOT_*, for the slots taken */
+	TimestampTz retry_at;		/* out: when time alone may make more jobs
+								 * takeable, else JOBQ_NEVER */
 } JobqTake;
 
 typedef struct JobqTaken
@@ -512,7 +516,11 @@ typedef struct JobqTaken
 } JobqTaken;
 
 extern int	jobq_take(JobqPart *part, uint32 gen, int max,
-					  const JobqTake *take, JobqTaken *taken);
+					  JobqTake *take, JobqTaken *taken);
+
+/* Could a committed job be taken now? *retry_at is as in JobqTake. */
+extern bool jobq_may_take(JobqPart *part, uint32 gen, TimestampTz now,
+						  TimestampTz *retry_at);
 
 /*
  * The same order without taking: tickets after *after (NULL: the first), also
@@ -599,6 +607,55 @@ extern int	jobq_due_leases(JobqPart *part, uint32 gen, TimestampTz now,
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);
 extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
+
+/* ---- wait.c ---- */
+
+/*
+ * n more jobs of the queue can be taken: wake as many of those who wait for
+ * one, each for one. Never under a lock.
+ */
+extern void jobq_wake_waiters(JobqPart *part, uint32 gen, int64 n);
+
+/* The queue's settings have changed: all who wait for it look again. */
+extern void jobq_queue_has_changed(JobqDb *db, uint32 gen, int32 queue_id);
+
+/* The job (0: some) has come to its end: those who wait for that look. */
+extern void jobq_wake_for_job(const JobqDb *db, int64 job);
+
+/* Is no job of the queue available, running or to be retried? */
+extern bool jobq_part_is_idle(JobqPart *part, uint32 gen);
+
+/*
+ * Around changes that take a job away from one place of the queue and bring
+ * it to another: the queue is not idle in between.
+ */
+extern void jobq_arrivals_begin(JobqDb *db, uint32 gen, int32 queue_id);
+extern void jobq_arrivals_end(JobqDb *db, uint32 gen, int32 queue_id);
+
+/*
+ * Wait for a queue, the i-th (below JOBQ_WAIT_QUEUES) of those this session
+ * waits for: look whether there is something only after that. retry_at is what
+ * the look before said. Returns when to look without being woken: JOBQ_NEVER
+ * also if somebody else will do so, 0 if the part is not the queue's any more.
+ */
+extern TimestampTz jobq_wait_join(int i, JobqPart *part, uint32 gen,
+								  int32 queue_id, JobqWaitKind kind,
+								  TimestampTz retry_at);
+extern void jobq_wait_join_job(const JobqDb *db, int64 job);
+
+/* Has somebody woken us? Then say that we are up before looking again. */
+extern bool jobq_wait_is_woken(void);
+extern void jobq_wait_awake(void);
+
+/*
+ * We look no more. With keep a wake-up that has not been used stays ours, for
+ * our client is going to use it; else somebody else is woken instead.
+ */
+extern void jobq_wait_end(bool keep);
+
+/* A wake-up was used: its queue was looked at. One that was not is passed on. */
+extern void jobq_wakeup_used(uint32 gen, int32 queue_id);
+extern void jobq_wakeup_pass_on(void);
 
 /* ---- expire.c ---- */
 

@@ -365,14 +365,18 @@ jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 void
 jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 {
+	int64		ready = 0;
+
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->refilling)
 	{
 		set_refilling(part, false);
 		part->frontier = jobq_key_before(&part->missed, reached) ?
 			part->missed : *reached;
+		ready = part->ready;
 	}
 	LWLockRelease(part->lock);
+	jobq_wake_waiters(part, gen, ready);
 }
 
 bool

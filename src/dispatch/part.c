@@ -138,6 +138,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->asked = false;
 	part->holder = InvalidTransactionId;
 	memset(&part->rules, 0, sizeof(part->rules));
+	jobq_part_waiters_reset(part);
 	pg_atomic_write_u64(&part->entries,
 						(pg_atomic_read_u64(&part->entries) + 2) &
 						~UINT64CONST(1));
@@ -243,7 +244,8 @@ jobq_parts_of(JobqDb *db, uint32 gen, int from, JobqPart **part)
 
 /*
  * First step, with control->lock exclusive: from now on nothing is linked
- * here. A publisher that comes too late notices and drops its slots itself.
+ * here. A publisher that comes too late notices and drops its slots itself,
+ * and whoever waits looks elsewhere.
  */
 static void
 close_part(JobqPart *part)
@@ -251,6 +253,7 @@ close_part(JobqPart *part)
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	part->closing = true;
 	LWLockRelease(part->lock);
+	jobq_wake_all_waiters(part, part->gen);
 }
 
 void
@@ -328,6 +331,8 @@ jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id, JobqCounter counter,
 	if (jobq_part_is(part, gen, queue_id))
 		part->counters[counter] += delta;
 	LWLockRelease(part->lock);
+	if (delta < 0)
+		jobq_wake_if_idle(part);
 }
 
 bool

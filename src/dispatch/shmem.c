@@ -73,6 +73,7 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(parts_size()));
 	size = add_size(size, MAXALIGN(slots_size()));
 	size = add_size(size, MAXALIGN(buckets_size()));
+	size = add_size(size, jobq_wait_shmem_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -125,6 +126,7 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
 		jobq_parts[i].expiry_root = JOBQ_NIL;
+		jobq_part_waiters_init(&jobq_parts[i]);
 	}
 }
 
@@ -179,6 +181,7 @@ shmem_startup(void)
 	jobq_slots = ShmemInitStruct("pg_jobq slots", slots_size(), &found);
 	if (!found)
 		init_slots();
+	jobq_wait_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -381,6 +384,7 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	LWLockRelease(jobq_control->lock);
 
 	jobq_part_free_before(db, gen);
+	jobq_wake_for_job(db, 0);
 	if (!everything)
 		return;
 

@@ -537,6 +537,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	LWLock	   *hash_lock = hash_lock_of(bucket);
 	LWLock	   *part_lock;
 	JobqSlot   *slot;
+	JobqPart   *part;
 	int32		number;
 	bool		refill;
 	int			waiter = -1;
@@ -550,7 +551,8 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 		return false;
 	}
 	slot = &jobq_slots[number];
-	part_lock = jobq_slot_part(slot)->lock;
+	part = jobq_slot_part(slot);
+	part_lock = part->lock;
 	LWLockAcquire(part_lock, LW_EXCLUSIVE);
 	if (!may_go(slot, ref))
 	{
@@ -576,6 +578,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	if (waiter >= 0)
 		jobq_set_latch(waiter);
 	jobq_slot_gone(&jobq_dbs[db], epoch);
+	jobq_wake_if_idle(part);
 	if (refill)
 		jobq_wake_refillers();
 	return true;
@@ -626,6 +629,7 @@ void
 jobq_end(JobqDb *db, const JobqSlotRef *ref)
 {
 	(void) jobq_slot_remove(jobq_db_index(db), ref, ends);
+	jobq_wake_for_job(db, ref->id);
 }
 
 void

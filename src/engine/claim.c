@@ -31,6 +31,7 @@ typedef struct ClaimCall
 	JobqBelts	belts;
 	List	   *deliveries;
 	int			delivered;
+	TimestampTz retry_at;
 } ClaimCall;
 
 /* A job taken in this call whose claim row is still to be written. */
@@ -114,6 +115,7 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 	jobq_xact_reserve(JOBQ_CHUNK);
 	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), &take,
 				  slots);
+	call->retry_at = take.retry_at;
 	for (int i = 0; i < n; i++)
 		jobq_xact_claimed(call->session, &slots[i].ref);
 	for (int i = 0; i < n; i++)
@@ -306,8 +308,8 @@ fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
 		strlcpy(call->lease.worker, worker, sizeof(call->lease.worker));
 }
 
-static JobqPart *
-get_part(const JobqSession *session, const JobqQueue *queue)
+JobqPart *
+jobq_require_part(const JobqSession *session, const JobqQueue *queue)
 {
 	TimestampTz deadline = 0;
 	JobqPart   *part;
@@ -366,21 +368,23 @@ await_refill(const JobqSession *session, JobqPart *part, TimestampTz *deadline)
 	return true;
 }
 
-List *
-jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
+static List *
+claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		   int64 lease_for, const char *worker, int64 *lease,
-		   List *deliveries)
+		   List *deliveries, TimestampTz *retry_at)
 {
-	ClaimCall	call = {.session = session,.queue = queue,.deliveries = deliveries};
+	ClaimCall	call = {.session = session,.queue = queue,.deliveries = deliveries,
+	.retry_at = JOBQ_NEVER};
 	Taken	   *taken;
 	int			ntaken = 0;
 	int			size = (int) Min(max, JOBQ_CHUNK);
 	TimestampTz deadline = 0;
 
+	*retry_at = JOBQ_NEVER;
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return deliveries;
-	call.part = get_part(session, queue);
+	call.part = jobq_require_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
 	fill_lease(&call, lease_for, worker);
@@ -426,7 +430,39 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		jobq_lazy_claim_end(call.careful);
 	}
 	jobq_belts_close(&call.belts);
+	*retry_at = call.retry_at;
 	return call.deliveries;
+}
+
+/* Whatever comes of it, no other waiter needs to look instead of us. */
+List *
+jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
+		   int64 lease_for, const char *worker, int64 *lease,
+		   List *deliveries, TimestampTz *retry_at)
+{
+	deliveries = claim_jobs(session, queue, max, lease_for, worker, lease,
+							deliveries, retry_at);
+	jobq_wakeup_used(session->gen, queue->queue_id);
+	return deliveries;
+}
+
+/* The keeper is told to load what may be on disk, and wakes those who wait. */
+bool
+jobq_has_jobs(const JobqSession *session, const JobqQueue *queue,
+			  TimestampTz *retry_at)
+{
+	JobqPart   *part;
+
+	*retry_at = JOBQ_NEVER;
+	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	part = jobq_require_part(session, queue);
+	if (!session->db->copy && !queue->paused &&
+		jobq_may_take(part, session->gen, jobq_now(), retry_at))
+		return true;
+	if (jobq_refill_wanted(part, session->gen))
+		jobq_ask_refill(part, session->gen);
+	jobq_wakeup_used(session->gen, queue->queue_id);
+	return false;
 }
 
 /* ---- peek ---- */
@@ -458,7 +494,7 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return NIL;
-	part = get_part(session, queue);
+	part = jobq_require_part(session, queue);
 	for (bool first = true; n > 0 && list_length(found) < max; first = false)
 	{
 		CHECK_FOR_INTERRUPTS();

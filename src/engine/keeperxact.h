@@ -71,6 +71,10 @@ extern TimestampTz jobq_tend_expiry(const JobqSession *session, JobqPart *part,
 /* ---- deadrows.c: dead jobs whose retention is over ---- */
 extern TimestampTz jobq_tend_dead(const JobqSession *session, TimestampTz now);
 
+/* Send the notifications of what the keeper has brought to the belt. */
+extern TimestampTz jobq_tend_notify(const JobqSession *session,
+									TimestampTz now);
+
 /* ---- recover.c ---- */
 
 /* Write a higher mark, commit the keeper's transaction, open up to it. */

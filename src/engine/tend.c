@@ -459,6 +459,12 @@ tend_dead(Round *round)
 }
 
 static void
+tend_notify(Round *round)
+{
+	come_again(round, jobq_tend_notify(&round->session, round->now));
+}
+
+static void
 tend_refill(Round *round)
 {
 	come_again(round, jobq_tend_refill(&round->session, round->now));
@@ -486,6 +492,7 @@ static Task tasks[] = {
 	{.tend = tend_prepared},
 	{.tend = tend_shelf},
 	{.tend = tend_dead},
+	{.tend = tend_notify},
 	{.tend = tend_refill},
 	{.tend = tend_epochs}
 };

@@ -35,6 +35,8 @@ typedef enum OpKind
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
 	OP_HOLDS,					/* the keeper may refill again */
 	OP_STEERED,					/* nothing to do; forbids PREPARE */
+	OP_ENDED,					/* job ref.id, or several, without a slot */
+	OP_QUEUE_CHANGED,
 	OP_QUEUE_DROPPED
 } OpKind;
 
@@ -401,6 +403,28 @@ jobq_xact_steered(const JobqSession *session)
 		push(OP_STEERED, session->db);
 }
 
+/* Of many that follow each other only that they are many. */
+void
+jobq_xact_ended(const JobqSession *session, int64 id)
+{
+	Op		   *last = nops > 0 ? &ops[nops - 1] : NULL;
+
+	if (last != NULL && last->kind == OP_ENDED &&
+		last->subid == GetCurrentSubTransactionId())
+		last->ref.id = 0;
+	else
+		push(OP_ENDED, session->db)->ref.id = id;
+}
+
+void
+jobq_xact_queue_changed(const JobqSession *session, int32 queue_id)
+{
+	Op		   *op = push(OP_QUEUE_CHANGED, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+}
+
 void
 jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 {
@@ -585,6 +609,8 @@ undo(Op *op)
 		case OP_DIED:
 		case OP_EPOCH_NEWS:
 		case OP_STEERED:
+		case OP_ENDED:
+		case OP_QUEUE_CHANGED:
 		case OP_QUEUE_DROPPED:
 			break;
 	}
@@ -659,11 +685,50 @@ apply_publish(int from)
 	return i;
 }
 
+/* Do we take jobs away from where they were? */
+static bool
+takes_away(void)
+{
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_MARK ||
+			(ops[i].kind == OP_COUNT && ops[i].delta < 0))
+			return true;
+	}
+	return false;
+}
+
+/* Call it for each queue that jobs come to, perhaps more than once. */
+static void
+for_arrivals(void (*call) (JobqDb *db, uint32 gen, int32 queue_id))
+{
+	int32		last = 0;
+
+	for (int i = 0; i < nops; i++)
+	{
+		const Op   *op = &ops[i];
+		int32		queue_id = op->queue_id;
+
+		if (op->kind == OP_PUBLISH)
+			queue_id = own_jobs[op->own].t.queue_id;
+		else if (op->kind != OP_SPILL &&
+				 !(op->kind == OP_COUNT && op->delta > 0 &&
+				   op->counter == COUNT_RETRYABLE))
+			continue;
+		if (queue_id != last)
+			call(op->db, op->ref.gen, queue_id);
+		last = queue_id;
+	}
+}
+
 static void
 apply_all(void)
 {
 	int			i = 0;
+	bool		moves = takes_away();
 
+	if (moves)
+		for_arrivals(jobq_arrivals_begin);
 	while (i < nops)
 	{
 		Op		   *op = &ops[i];
@@ -689,6 +754,10 @@ apply_all(void)
 			jobq_db_shelf_due(op->db, op->when);
 		else if (op->kind == OP_DIED)
 			jobq_db_dead_due(op->db, op->when);
+		else if (op->kind == OP_ENDED)
+			jobq_wake_for_job(op->db, op->ref.id);
+		else if (op->kind == OP_QUEUE_CHANGED)
+			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
 		else if (op->kind == OP_QUEUE_DROPPED)
 		{
 			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
@@ -698,6 +767,8 @@ apply_all(void)
 			jobq_epoch_news(op->db);
 		i++;
 	}
+	if (moves)
+		for_arrivals(jobq_arrivals_end);
 }
 
 static void

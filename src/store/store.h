@@ -65,6 +65,8 @@ extern uint64 jobq_catalog_changes(void);
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
+#define JOBQ_NOTIFY_PREFIX		"jobq." /* and the name: a channel */
+#define JOBQ_NOTIFY_NAME_MAX	(JOBQ_NAME_MAX - 5)
 #define JOBQ_CLASS_MAX			8	/* = JOBQ_MAX_CLASSES */
 #define JOBQ_CLASS_DEFAULT		1	/* the retention class that never goes */
 
@@ -466,6 +468,9 @@ extern bool jobq_shelf_take(int64 id, bool dead_too, JobqRow *row);
 
 /* Read only; committed or our own. */
 extern bool jobq_shelf_read(int64 id, JobqRow *row);
+
+/* Has this transaction written the job's row? */
+extern bool jobq_shelf_is_own(int64 id);
 
 /* ---- shelfdue.c ---- */
 
