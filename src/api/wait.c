@@ -139,8 +139,11 @@ jobq_sql_wait_until_idle(PG_FUNCTION_ARGS)
 
 /* ---- one job ---- */
 
+/* An earlier attempt's error is none of a job that has been completed. */
 #define SQL_JOB \
-	"SELECT j.is_final, j.state, j.result, j.last_error FROM jobq.job($1) j"
+	"SELECT j.is_final, j.state, j.result," \
+	" CASE WHEN j.state OPERATOR(pg_catalog.<>) 'completed'" \
+	" THEN j.last_error END FROM jobq.job($1) j"
 
 typedef enum JobAttr
 {
