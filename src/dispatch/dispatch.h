@@ -643,9 +643,13 @@ extern TimestampTz jobq_wait_join(int i, JobqPart *part, uint32 gen,
 								  TimestampTz retry_at);
 extern void jobq_wait_join_job(const JobqDb *db, int64 job);
 
-/* Has somebody woken us? Then say that we are up before looking again. */
+/*
+ * Has somebody woken us? Then say that we are up before looking again. True
+ * if it was for something else than a job, such as the queue's settings: that
+ * they have changed may not have got about yet.
+ */
 extern bool jobq_wait_is_woken(void);
-extern void jobq_wait_awake(void);
+extern bool jobq_wait_awake(void);
 
 /*
  * We look no more. With keep a wake-up that has not been used stays ours, for

@@ -513,15 +513,16 @@ jobq_wait_is_woken(void)
 }
 
 /* What we owe from before goes to somebody else. */
-void
+bool
 jobq_wait_awake(void)
 {
 	uint32		woken = pg_atomic_exchange_u32(&me()->woken, 0);
 
 	if (woken == 0 || woken == WOKEN_TO_LOOK_AGAIN)
-		return;
+		return woken != 0;
 	pass_on(&owed);
 	owed = places[woken - 1];
+	return false;
 }
 
 void
@@ -599,7 +600,7 @@ jobq_wait_end(bool keep)
 	for (int i = 0; i < nplaces; i++)
 		leave_place(i);
 	leave_job();
-	jobq_wait_awake();
+	(void) jobq_wait_awake();
 	for (int i = 0; i < nplaces; i++)
 		places[i].part = NULL;
 	nplaces = 0;

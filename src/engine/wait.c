@@ -156,7 +156,8 @@ attempt_and_sleep(JobqWaiting *wait, MemoryContext context)
 		if (wait->in_call)
 			let_go();
 		sleep_until(Min(alarm, wait->deadline), wait->wait_event);
-		jobq_wait_awake();
+		if (jobq_wait_awake())
+			jobq_queue_forget();
 		in_line = false;
 	}
 }

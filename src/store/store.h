@@ -62,6 +62,9 @@ extern Oid	jobq_enter_by_view(void);
  */
 extern uint64 jobq_catalog_changes(void);
 
+/* It has changed, though no message about it may have come yet. */
+extern void jobq_queue_forget(void);
+
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */

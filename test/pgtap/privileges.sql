@@ -60,7 +60,7 @@ INSERT INTO sample VALUES
 	('receive_any(text[], bigint, interval, interval, text, jsonb)', $$CALL jobq.receive_any('{pt}')$$),
 	('wait_for_jobs(text, interval, boolean)', $$CALL jobq.wait_for_jobs('pt')$$),
 	('wait_until_idle(text, interval, boolean)', $$CALL jobq.wait_until_idle('pt')$$),
-	('wait_for(bigint, interval)', $$SELECT jobq.wait_for($w, '0')$$),
+	('wait_for(bigint, interval)', $$SELECT jobq.wait_for($d)$$),
 	('wait_for_result(bigint, interval, jsonb)', $$CALL jobq.wait_for_result($w)$$),
 	('complete(bigint, bigint, jsonb)', $$SELECT jobq.complete($l, $t)$$),
 	('complete_many(bigint[], bigint, text)', $$SELECT jobq.complete_many(ARRAY[$l], $t)$$),
