@@ -220,6 +220,8 @@ check_part(Walk *walk, int index)
 		wrong(walk, "count of rolled-back slots is wrong", part->rolled_back);
 	if (part->start_wanted != start_wanted)
 		wrong(walk, "count of wanted starts is wrong", part->start_wanted);
+	if (!jobq_part_waiters_sound(part))
+		wrong(walk, "a list of waiters is broken", index);
 	LWLockRelease(part->lock);
 }
 

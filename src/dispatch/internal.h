@@ -171,6 +171,10 @@ extern void jobq_part_waiters_reset(JobqPart *part);
 /* All who wait for it are to look again. */
 extern void jobq_wake_all_waiters(JobqPart *part, uint32 gen);
 
+#ifdef JOBQ_TEST_BUILD
+extern bool jobq_part_waiters_sound(const JobqPart *part);
+#endif
+
 /* Jobs of the queue have gone: if it is idle, those who wait for that look. */
 extern void jobq_wake_if_idle(JobqPart *part);
 

@@ -614,6 +614,30 @@ jobq_wait_end(bool keep)
 
 PG_FUNCTION_INFO_V1(jobq_test_wakeups);
 
+/* Under the part's lock: are its lists in order? */
+bool
+jobq_part_waiters_sound(const JobqPart *part)
+{
+	for (int kind = 0; kind < WAIT_KINDS; kind++)
+	{
+		const JobqWaitList *list = &part->waiters.lists[kind];
+		int32		previous = JOBQ_NIL;
+
+		for (int32 at = list->first; at != JOBQ_NIL; at = link_at(at)->next)
+		{
+			if (link_at(at)->part != jobq_part_index(part) ||
+				link_at(at)->kind != kind ||
+				link_at(at)->previous != previous)
+				return false;
+			previous = at;
+		}
+		if (list->last != previous)
+			return false;
+	}
+	return true;
+}
+
+
 Datum
 jobq_test_wakeups(PG_FUNCTION_ARGS)
 {

@@ -8,24 +8,30 @@ use warnings;
 use Exporter qw(import);
 use IPC::Run;
 use JobqTest;
+use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 
 our @EXPORT = qw(start_waiting finish_waiting await_waiting wait_pid_of
   wakeups);
+
+my $dir = PostgreSQL::Test::Utils::tempdir;
+my $sessions = 0;
 
 # A session that runs one statement; $options are lines before it.
 sub start_waiting
 {
 	my ($node, $sql, $options) = @_;
 	my $session = { out => '', err => '', started => time() };
+	my $file = "$dir/" . ++$sessions;
 
+	append_to_file($file, ($options // '') . "$sql;\n");
 	$session->{run} = IPC::Run::start(
 		[
 			'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate',
-			'-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres')
+			'-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+			'-f', $file
 		],
-		'<', \(($options // '') . "$sql;\n"),
-		'>', \$session->{out}, '2>', \$session->{err});
+		'<', \undef, '>', \$session->{out}, '2>', \$session->{err});
 	return $session;
 }
 
