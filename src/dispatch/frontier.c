@@ -82,6 +82,16 @@ jobq_part_asks(JobqPart *part)
 	return true;
 }
 
+bool
+jobq_is_held(JobqPart *part, TransactionId mine, TransactionId *holder)
+{
+	LWLockAcquire(part->lock, LW_SHARED);
+	*holder = part->holder;
+	LWLockRelease(part->lock);
+	return TransactionIdIsValid(*holder) && *holder != mine &&
+		TransactionIdIsInProgress(*holder);
+}
+
 /* ---- for everybody ---- */
 
 void
@@ -151,11 +161,7 @@ jobq_hold_refill(JobqDb *db, uint32 gen, int32 queue_id, TransactionId xid,
 	*busy = InvalidTransactionId;
 	if (part == NULL)
 		return false;
-	LWLockAcquire(part->lock, LW_SHARED);
-	holder = part->holder;
-	LWLockRelease(part->lock);
-	if (TransactionIdIsValid(holder) && holder != xid &&
-		TransactionIdIsInProgress(holder))
+	if (jobq_is_held(part, xid, &holder))
 	{
 		*busy = holder;
 		return false;
@@ -245,18 +251,14 @@ could_go_on(const JobqPart *part)
 bool
 jobq_refill_wanted(JobqPart *part, uint32 gen)
 {
-	TransactionId holder = InvalidTransactionId;
+	TransactionId holder;
 	bool		wanted = false;
 
 	LWLockAcquire(part->lock, LW_SHARED);
 	if (jobq_part_is_mine(part, gen))
-	{
 		wanted = could_go_on(part);
-		holder = part->holder;
-	}
 	LWLockRelease(part->lock);
-	return wanted && !(TransactionIdIsValid(holder) &&
-					   TransactionIdIsInProgress(holder));
+	return wanted && !jobq_is_held(part, InvalidTransactionId, &holder);
 }
 
 /* Publishers notice it by the odd number of entries, and its end. */
@@ -286,12 +288,8 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 	TransactionId holder;
 	bool		begun = false;
 
-	LWLockAcquire(part->lock, LW_SHARED);
-	holder = part->holder;
-	LWLockRelease(part->lock);
-	if (TransactionIdIsValid(holder) && TransactionIdIsInProgress(holder))
+	if (jobq_is_held(part, InvalidTransactionId, &holder))
 		return false;
-
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->holder == holder &&
 		is_spilled(part))

@@ -187,6 +187,13 @@ extern void jobq_retreat(JobqPart *part, const JobqKey *key);
 extern bool jobq_part_asks(JobqPart *part);
 
 /*
+ * Is an open transaction other than `mine` the queue's holder? Tickets without
+ * a slot are its to end. *holder is the one that was found, ended or not.
+ */
+extern bool jobq_is_held(JobqPart *part, TransactionId mine,
+						 TransactionId *holder);
+
+/*
  * Push the last available slot of the queue out to disk, if it comes after
  * key (NULL: whatever it is).
  */

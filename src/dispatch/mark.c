@@ -87,23 +87,6 @@ jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid)
 		jobq_wake_keeper_by(db, due);
 }
 
-/* Somebody else ends tickets of the queue that have no slots. */
-static bool
-is_held(JobqPart *part, TransactionId top, TransactionId *busy)
-{
-	TransactionId holder;
-
-	LWLockAcquire(part->lock, LW_SHARED);
-	holder = part->holder;
-	LWLockRelease(part->lock);
-	*busy = InvalidTransactionId;
-	if (!TransactionIdIsValid(holder) || holder == top ||
-		!TransactionIdIsInProgress(holder))
-		return false;
-	*busy = holder;
-	return true;
-}
-
 /* The slot was entered: mark it, if the part is still there. */
 static bool
 mark_entered(JobqPart *part, uint32 gen, const JobqTicket *t,
@@ -136,12 +119,18 @@ jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 {
 	JobqPart   *part = jobq_part_get(db, gen, t->queue_id);
 	int			index = jobq_db_index(db);
+	TransactionId holder;
 	int32		number;
 
 	*busy = InvalidTransactionId;
-	if (part == NULL || is_held(part, top, busy) ||
+	if (part == NULL ||
 		(pg_atomic_read_u64(&part->claimers) & PG_UINT32_MAX) != 0)
 		return false;
+	if (jobq_is_held(part, top, &holder))
+	{
+		*busy = holder;
+		return false;
+	}
 	(void) pg_atomic_fetch_add_u64(&part->entries, 2);
 	if (jobq_enter_or_push_out(part, index, gen, t, NULL, true, &number) !=
 		ENTER_DONE)

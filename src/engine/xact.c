@@ -7,59 +7,11 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "miscadmin.h"
-#include "storage/proc.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "engine/xact.h"
-#include "guc.h"
+#include "engine/xactlog.h"
 #include "pause.h"
-
-typedef enum OpKind
-{
-	OP_PUBLISH,					/* own job `own` was written */
-	OP_SPILL,					/* `delta` tickets from `first` on are on disk
-								 * only */
-	OP_CLAIM,
-	OP_MARK,
-	OP_AMEND,					/* undo: entry `own` had at_commit, when */
-	OP_OWN_CLAIM,
-	OP_OWN_END,					/* undo: own job had state `own_state` */
-	OP_OWN_EXTEND,				/* undo: own job's lease had when, claim_tid */
-	OP_COUNT,
-	OP_SHELVED,
-	OP_DIED,					/* a dead row may go at `when` */
-	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */
-	OP_HOLDS,					/* the keeper may refill again */
-	OP_STEERED,					/* nothing to do; forbids PREPARE */
-	OP_ENDED,					/* job ref.id, or several, without a slot */
-	OP_QUEUE_CHANGED,
-	OP_QUEUE_DROPPED
-} OpKind;
-
-typedef struct Op
-{
-	OpKind		kind;
-	SubTransactionId subid;
-	JobqDb	   *db;
-	JobqSlotRef ref;
-	TransactionId xid;			/* OP_MARK */
-	JobqAtCommit at_commit;		/* OP_MARK, OP_AMEND */
-	TimestampTz when;
-	ItemPointerData claim_tid;	/* of a mark: invalid = unchanged */
-	JobqTicket *carried;		/* of a mark: what it goes on with */
-	int			own;
-	JobqOwnState own_state;
-	int32		queue_id;
-	JobqCounter counter;
-	int64		delta;
-	JobqKey		first;			/* OP_SPILL */
-	uint64		since;			/* OP_PUBLISH, from before commit on */
-	bool		claimer;		/* OP_PUBLISH: announced as running */
-} Op;
 
 /*
  * What can be joined is joined with one of so many last entries, so that a
@@ -68,19 +20,13 @@ typedef struct Op
 #define LOOK_BACK		64
 
 /* The log; lives in TopTransactionContext. */
-static Op  *ops;
+static JobqOp *ops;
 static int	nops;
 static int	ops_size;
 static JobqOwnJob *own_jobs;
 static int	nown;
 static int	own_size;
 static int	own_ready;			/* how many are OWN_READY */
-
-static JobqDb *prepare_noted;	/* the keeper is to watch us; else NULL */
-
-/* Lazy claims. */
-static bool claims_only;		/* nothing but claims was written so far */
-static XLogRecPtr claim_end;	/* own WAL position after the last claim */
 
 void
 jobq_xact_reserve(int n)
@@ -93,21 +39,21 @@ jobq_xact_reserve(int n)
 	{
 		size = Max(16, n);
 		ops = MemoryContextAllocHuge(TopTransactionContext,
-									 sizeof(Op) * size);
+									 sizeof(JobqOp) * size);
 	}
 	else
 	{
 		while (size < nops + n)
 			size *= 2;
-		ops = repalloc_huge(ops, sizeof(Op) * size);
+		ops = repalloc_huge(ops, sizeof(JobqOp) * size);
 	}
 	ops_size = size;
 }
 
-static Op *
-push(OpKind kind, JobqDb *db)
+static JobqOp *
+push(JobqOpKind kind, JobqDb *db)
 {
-	Op		   *op;
+	JobqOp	   *op;
 
 	jobq_xact_reserve(1);
 	op = &ops[nops++];
@@ -135,10 +81,10 @@ own_reserve(void)
 }
 
 /* The entry of a queue's tickets that have no entries of their own. */
-static Op *
+static JobqOp *
 spill_entry(const JobqSession *session, const JobqTicket *t)
 {
-	Op		   *op;
+	JobqOp	   *op;
 
 	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
 	{
@@ -158,7 +104,7 @@ spill_entry(const JobqSession *session, const JobqTicket *t)
 void
 jobq_xact_publish(const JobqSession *session, const JobqTicket *t)
 {
-	Op		   *op;
+	JobqOp	   *op;
 
 	if (nown >= JOBQ_OWN_MAX)
 	{
@@ -191,7 +137,7 @@ void
 jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
 				 TransactionId xid)
 {
-	Op		   *op = push(OP_MARK, session->db);
+	JobqOp	   *op = push(OP_MARK, session->db);
 
 	op->ref = *ref;
 	op->xid = xid;
@@ -227,11 +173,11 @@ find_mark(const JobqSlotRef *ref)
 }
 
 /* The entry of a slot we have marked, its present plan saved for undo. */
-static Op *
+static JobqOp *
 amend(const JobqSlotRef *ref)
 {
 	int			mark = find_mark(ref);
-	Op		   *op;
+	JobqOp	   *op;
 
 	if (mark < 0)
 		elog(ERROR, "slot of job " INT64_FORMAT " is not marked", ref->id);
@@ -247,7 +193,7 @@ void
 jobq_xact_at_commit(const JobqSlotRef *ref, JobqAtCommit what,
 					TimestampTz when)
 {
-	Op		   *mark = amend(ref);
+	JobqOp	   *mark = amend(ref);
 
 	mark->at_commit = what;
 	mark->when = when;
@@ -257,7 +203,7 @@ void
 jobq_xact_extended(const JobqSlotRef *ref, TimestampTz when,
 				   ItemPointer claim_tid)
 {
-	Op		   *mark = amend(ref);
+	JobqOp	   *mark = amend(ref);
 
 	mark->at_commit = AT_COMMIT_EXTEND;
 	mark->when = when;
@@ -271,7 +217,7 @@ jobq_xact_carried(const JobqSlotRef *ref, const JobqTicket *to,
 {
 	JobqTicket *carried = MemoryContextAlloc(TopTransactionContext,
 											 sizeof(JobqTicket));
-	Op		   *mark = amend(ref);
+	JobqOp	   *mark = amend(ref);
 
 	*carried = *to;
 	mark->at_commit = AT_COMMIT_CARRY;
@@ -348,7 +294,7 @@ void
 jobq_xact_count(const JobqSession *session, int32 queue_id,
 				JobqCounter counter, int64 delta)
 {
-	Op		   *op;
+	JobqOp	   *op;
 
 	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
 	{
@@ -370,7 +316,7 @@ jobq_xact_count(const JobqSession *session, int32 queue_id,
 
 /* The earliest of a kind of times is enough. */
 static void
-note_time(const JobqSession *session, OpKind kind, TimestampTz when)
+note_time(const JobqSession *session, JobqOpKind kind, TimestampTz when)
 {
 	for (int i = nops - 1; i >= Max(0, nops - LOOK_BACK); i--)
 	{
@@ -407,7 +353,7 @@ jobq_xact_steered(const JobqSession *session)
 void
 jobq_xact_ended(const JobqSession *session, int64 id)
 {
-	Op		   *last = nops > 0 ? &ops[nops - 1] : NULL;
+	JobqOp	   *last = nops > 0 ? &ops[nops - 1] : NULL;
 
 	if (last != NULL && last->kind == OP_ENDED &&
 		last->subid == GetCurrentSubTransactionId())
@@ -419,7 +365,7 @@ jobq_xact_ended(const JobqSession *session, int64 id)
 void
 jobq_xact_queue_changed(const JobqSession *session, int32 queue_id)
 {
-	Op		   *op = push(OP_QUEUE_CHANGED, session->db);
+	JobqOp	   *op = push(OP_QUEUE_CHANGED, session->db);
 
 	op->ref.gen = session->gen;
 	op->queue_id = queue_id;
@@ -428,7 +374,7 @@ jobq_xact_queue_changed(const JobqSession *session, int32 queue_id)
 void
 jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 {
-	Op		   *op = push(OP_QUEUE_DROPPED, session->db);
+	JobqOp	   *op = push(OP_QUEUE_DROPPED, session->db);
 
 	op->ref.gen = session->gen;
 	op->queue_id = queue_id;
@@ -496,7 +442,7 @@ jobq_own_claim(int own, const JobqLease *lease)
 void
 jobq_own_end(int own)
 {
-	Op		   *op = push(OP_OWN_END, NULL);
+	JobqOp	   *op = push(OP_OWN_END, NULL);
 
 	op->own = own;
 	op->own_state = own_jobs[own].state;
@@ -508,7 +454,7 @@ jobq_own_end(int own)
 void
 jobq_own_extend(int own, TimestampTz expires_at, const ItemPointerData *claim_tid)
 {
-	Op		   *op = push(OP_OWN_EXTEND, NULL);
+	JobqOp	   *op = push(OP_OWN_EXTEND, NULL);
 
 	op->own = own;
 	op->when = own_jobs[own].l.expires_at;
@@ -526,11 +472,11 @@ jobq_own_extend(int own, TimestampTz expires_at, const ItemPointerData *claim_ti
 static void
 announce(void)
 {
-	const Op   *last = NULL;
+	const JobqOp *last = NULL;
 
 	for (int i = 0; i < nops; i++)
 	{
-		Op		   *op = &ops[i];
+		JobqOp	   *op = &ops[i];
 		JobqOwnJob *own;
 
 		if (op->kind != OP_PUBLISH)
@@ -552,7 +498,7 @@ announce(void)
 }
 
 static void
-unannounce(Op *op)
+unannounce(JobqOp *op)
 {
 	if (op->claimer)
 		jobq_claimer_goes(op->db, op->ref.gen,
@@ -563,7 +509,7 @@ unannounce(Op *op)
 /* ---- undo and apply ---- */
 
 static void
-undo(Op *op)
+undo(JobqOp *op)
 {
 	JobqOwnJob *own = own_jobs + op->own;
 
@@ -625,7 +571,7 @@ undo_down_to(SubTransactionId subid)
 }
 
 static void
-apply_mark(Op *op)
+apply_mark(JobqOp *op)
 {
 	switch (op->at_commit)
 	{
@@ -706,7 +652,7 @@ for_arrivals(void (*call) (JobqDb *db, uint32 gen, int32 queue_id))
 
 	for (int i = 0; i < nops; i++)
 	{
-		const Op   *op = &ops[i];
+		const JobqOp *op = &ops[i];
 		int32		queue_id = op->queue_id;
 
 		if (op->kind == OP_PUBLISH)
@@ -731,7 +677,7 @@ apply_all(void)
 		for_arrivals(jobq_arrivals_begin);
 	while (i < nops)
 	{
-		Op		   *op = &ops[i];
+		JobqOp	   *op = &ops[i];
 
 		if (op->kind == OP_PUBLISH)
 		{
@@ -781,198 +727,33 @@ forget(void)
 	nown = 0;
 	own_size = 0;
 	own_ready = 0;
-	claims_only = false;
-	claim_end = InvalidXLogRecPtr;
-	prepare_noted = NULL;
-}
-
-/* ---- lazy claims ---- */
-
-void
-jobq_lazy_claim_begin(void)
-{
-	if (claim_end == InvalidXLogRecPtr)
-		claims_only = XactLastRecEnd == InvalidXLogRecPtr;
-	else if (claim_end != XactLastRecEnd)
-		claims_only = false;
-}
-
-void
-jobq_lazy_claim_end(bool durable)
-{
-	claim_end = XactLastRecEnd;
-	if (durable)
-		claims_only = false;
-}
-
-void
-jobq_commit_lazily(void)
-{
-	(void) set_config_option("synchronous_commit", "off",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
-}
-
-/*
- * Losing a claim in a crash only means that the job is delivered again, so a
- * transaction that wrote nothing else need not wait for the disk.
- */
-static void
-decide_lazy_commit(void)
-{
-	if (claims_only && claim_end != InvalidXLogRecPtr &&
-		claim_end == XactLastRecEnd &&
-		jobq_claim_durability == JOBQ_CLAIM_ASYNC)
-		jobq_commit_lazily();
-}
-
-/* ---- PREPARE TRANSACTION ---- */
-
-/* The entry's place for a queue, or -1: there is none left. */
-static int
-prepared_queue(JobqPrepared *entry, int32 queue_id)
-{
-	int			q = 0;
-
-	while (q < entry->nqueues && entry->queue_id[q] != queue_id)
-		q++;
-	if (q == JOBQ_PREPARED_QUEUES)
-	{
-		entry->unknown = true;
-		return -1;
-	}
-	if (q == entry->nqueues)
-	{
-		entry->nqueues++;
-		entry->queue_id[q] = queue_id;
-		entry->first[q].priority = JOBQ_KEY_END;
-		entry->n[q] = 0;
-		entry->scheduled[q] = 0;
-	}
-	return q;
-}
-
-/* A queue's tickets, n more of them, from `first` on. */
-static void
-note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
-			  int64 n)
-{
-	int			q = prepared_queue(entry, queue_id);
-
-	if (q < 0)
-		return;
-	if (jobq_key_before(first, &entry->first[q]))
-		entry->first[q] = *first;
-	entry->n[q] += n;
-}
-
-static void
-note_prepared_count(JobqPrepared *entry, const Op *op)
-{
-	int			q = prepared_queue(entry, op->queue_id);
-
-	if (q >= 0 && op->counter == COUNT_SCHEDULED)
-		entry->scheduled[q] += op->delta;
-	else
-		entry->unknown = true;
-}
-
-/* Only enqueuing can be prepared: nobody would end our claims and marks. */
-static void
-describe_prepared(JobqPrepared *entry)
-{
-	entry->xid = GetTopTransactionIdIfAny();
-	entry->shelf_due = JOBQ_NEVER;
-	for (int i = 0; i < nops; i++)
-	{
-		const Op   *op = &ops[i];
-
-		if (op->kind == OP_PUBLISH)
-		{
-			JobqKey		key = jobq_key_of(&own_jobs[op->own].t);
-
-			note_prepared(entry, own_jobs[op->own].t.queue_id, &key, 1);
-		}
-		else if (op->kind == OP_SPILL)
-			note_prepared(entry, op->queue_id, &op->first, op->delta);
-		else if (op->kind == OP_COUNT)
-			note_prepared_count(entry, op);
-		else if (op->kind == OP_SHELVED)
-			entry->shelf_due = Min(entry->shelf_due, op->when);
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
-					 errdetail("Only jobq.enqueue() and jobq.enqueue_many() can be part of a prepared transaction."),
-					 errhint("Use COMMIT, or do the rest in a transaction of its own.")));
-	}
-}
-
-/*
- * The keeper watches the prepared transaction: once it has committed, its jobs
- * are on disk only.
- */
-static void
-check_prepare(void)
-{
-	JobqDb	   *db = NULL;
-	JobqPrepared entry = {0};
-	int			found = -1;
-
-	describe_prepared(&entry);
-	for (int i = 0; i < nops && db == NULL; i++)
-		db = ops[i].db;
-	if (db == NULL)
-		return;
-	SpinLockAcquire(&db->mutex);
-	for (int i = 0; i < JOBQ_MAX_PREPARED && found < 0; i++)
-	{
-		if (!TransactionIdIsValid(db->prepared[i].xid))
-		{
-			db->prepared[i] = entry;
-			found = i;
-		}
-	}
-	SpinLockRelease(&db->mutex);
-	prepare_noted = db;
-	if (found < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many prepared transactions with enqueued jobs"),
-				 errdetail("At most %d can be open in one database.",
-						   JOBQ_MAX_PREPARED),
-				 errhint("Commit or roll back prepared transactions first.")));
+	jobq_lazy_claim_forget();
+	jobq_prepare_ended();
 }
 
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	JobqDb	   *db = nops > 0 ? ops[nops - 1].db : NULL;
-
 	/* also when all of the log was undone: its memory goes all the same */
-	if (ops == NULL && own_jobs == NULL && claim_end == InvalidXLogRecPtr)
+	if (ops == NULL && own_jobs == NULL && !jobq_lazy_claim_noted())
 		return;
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			decide_lazy_commit();
+			jobq_lazy_claim_decide();
 			announce();
 			return;
 		case XACT_EVENT_PRE_PREPARE:
-			check_prepare();
+			jobq_prepare_check(ops, nops);
 			return;
 		case XACT_EVENT_COMMIT:
 			JOBQ_PAUSE("before-publish");
 			apply_all();
 			break;
 		case XACT_EVENT_ABORT:
-			if (prepare_noted != NULL)
-				jobq_wake_keeper(prepare_noted);
 			undo_down_to(TopSubTransactionId);
 			break;
 		case XACT_EVENT_PREPARE:
-			if (db != NULL)
-				jobq_wake_keeper(db);
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:

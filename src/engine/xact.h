@@ -84,9 +84,6 @@ extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 
-/* This transaction may be lost in a crash: its commit waits for no disk. */
-extern void jobq_commit_lazily(void);
-
 /* Our own uncommitted jobs. */
 extern int	jobq_own_first(int32 queue_id);	/* next in order that has not expired, or
 										 * -1 */
@@ -96,6 +93,11 @@ extern void jobq_own_claim(int own, const JobqLease *lease);
 extern void jobq_own_end(int own);
 extern void jobq_own_extend(int own, TimestampTz expires_at,
 							const ItemPointerData *claim_tid);
+
+/* ---- lazyclaim.c ---- */
+
+/* This transaction may be lost in a crash: its commit waits for no disk. */
+extern void jobq_commit_lazily(void);
 
 /*
  * Claims may commit lazily (design: "Lazy claims"). Called around the writes

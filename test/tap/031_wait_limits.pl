@@ -25,6 +25,12 @@ sub sql
 	return $node->safe_psql('postgres', $_[0]);
 }
 
+# Cancel whatever is there.
+sub clear
+{
+	return sql("SELECT jobq.cancel(id) FROM jobq.jobs WHERE queue = '$_[0]'");
+}
+
 sub put
 {
 	my ($queue, $more) = @_;
@@ -51,7 +57,7 @@ foreach my $call (
 is( sqlstate($node, q{DO $$ DECLARE d jsonb; BEGIN
 	CALL jobq.receive('q', wait => '0.1 s', deliveries => d);
 EXCEPTION WHEN SQLSTATE 'JQ001' THEN NULL;
-END $$}), '2D000', 'nor in a subtransaction');
+END $$}), '25001', 'nor in a subtransaction');
 sql('CREATE TABLE t (x int)');
 sqlstate($node, q{DO $$ DECLARE d jsonb; BEGIN
 	INSERT INTO t VALUES (1);
@@ -130,7 +136,7 @@ await_waiting($node, 2, 'CALL%');
 $job = put('q');
 is(finish_waiting($looker), "t\n$job", 'the one that is told dequeues it');
 is(finish_waiting($lookers[0]), 'f', 'and nobody else is told');
-sql(q{SELECT jobq.purge_queue('q', '{running}')});
+clear('q');
 
 # ---- wait_until_idle ----
 
