@@ -83,7 +83,7 @@ jobq_max_backends(void)
 
 /*
  * libpq/libpq.h wants the headers of GSSAPI and OpenSSL; this is all that we
- * want of it. The set, NULL without a client, has socket, latch and postmaster.
+ * want of it. The set, NULL without a client, has socket, latch, postmaster.
  */
 extern PGDLLIMPORT WaitEventSet *FeBeWaitSet;
 extern bool pq_check_connection(void);
@@ -106,12 +106,12 @@ jobq_sleep(long timeout, uint32 wait_event)
 #if PG_VERSION_NUM >= 150000
 	if (FeBeWaitSet != NULL && WaitEventSetCanReportClosed())
 	{
-		WaitEvent	event;
+		WaitEvent	event = {0};
 
 		ModifyWaitEvent(FeBeWaitSet, JOBQ_CLIENT_SOCKET_POS, WL_SOCKET_CLOSED,
 						NULL);
-		if (WaitEventSetWait(FeBeWaitSet, timeout, &event, 1, wait_event) > 0 &&
-			(event.events & WL_POSTMASTER_DEATH))
+		(void) WaitEventSetWait(FeBeWaitSet, timeout, &event, 1, wait_event);
+		if (event.events & WL_POSTMASTER_DEATH)
 			proc_exit(1);
 		return;
 	}

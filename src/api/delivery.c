@@ -1,6 +1,6 @@
 /*
- * delivery.c: what calls give back: deliveries as rows of type jobq.delivery or
- * as JSON, and the argument of a procedure. Only forms values.
+ * delivery.c: what calls give back: deliveries as rows of type jobq.delivery
+ * or as JSON, and the argument of a procedure. Only forms values.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
- * delivery.h: what calls give back: deliveries as rows of type jobq.delivery or
- * as JSON, and the argument of a procedure. Private to src/api.
+ * delivery.h: what calls give back: deliveries as rows of type jobq.delivery
+ * or as JSON, and the argument of a procedure. Private to src/api.
  */
 #ifndef JOBQ_DELIVERY_H
 #define JOBQ_DELIVERY_H

@@ -68,8 +68,8 @@ jobq_dequeue_args(FunctionCallInfo fcinfo, int first, int64 max_wait,
 {
 	call->max_jobs = PG_ARGISNULL(first) ? 1 :
 		jobq_arg_int(PG_GETARG_INT64(first), "max_jobs", 1, PG_INT64_MAX);
-	call->wait = jobq_arg_wait(fcinfo, first + 1, call->in_call ? CALL_WAIT : 0,
-							   max_wait);
+	call->wait = jobq_arg_wait(fcinfo, first + 1,
+							   call->in_call ? CALL_WAIT : 0, max_wait);
 	call->lease_for = PG_ARGISNULL(first + 2) ? 0 :
 		jobq_arg_interval(PG_GETARG_INTERVAL_P(first + 2), "lease_for",
 						  JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX);
@@ -126,16 +126,15 @@ static void
 dequeue_from(JobqDequeue *call, const JobqSession *session,
 			 const JobqQueue *queue, JobqWaiting *wait)
 {
+	int64		left = call->max_jobs - list_length(call->deliveries);
 	TimestampTz retry_at = JOBQ_NEVER;
 
 	if (queue->paused)
 		jobq_wakeup_used(session->gen, queue->queue_id);
 	else
-		call->deliveries = jobq_claim(session, queue,
-									  call->max_jobs - list_length(call->deliveries),
-									  call->lease_for, call->worker,
-									  &call->lease, call->deliveries,
-									  &retry_at);
+		call->deliveries = jobq_claim(session, queue, left, call->lease_for,
+									  call->worker, &call->lease,
+									  call->deliveries, &retry_at);
 	if (call->wait > 0)
 		jobq_wait_at(wait, session, queue,
 					 queue->paused ? WAIT_TO_RESUME : WAIT_TO_TAKE, retry_at);
@@ -146,7 +145,8 @@ begin(JobqDequeue *call, JobqSession *session)
 {
 	jobq_begin_write(call->what, session);
 	for (int i = 0; i < call->nqueues; i++)
-		jobq_require_queue(call->names[i], JOBQ_PRIV_DEQUEUE, &call->queues[i]);
+		jobq_require_queue(call->names[i], JOBQ_PRIV_DEQUEUE,
+						   &call->queues[i]);
 }
 
 static bool

@@ -88,8 +88,8 @@ attempt_idle(JobqWaiting *wait)
 }
 
 /*
- * Arguments queue and wait; the answer is whether the attempt succeeded. Nothing
- * of the caller is committed for one who may not do this.
+ * Arguments queue and wait; the answer is whether the attempt succeeded.
+ * Nothing of the caller is committed for one who may not do this.
  */
 static Datum
 wait_for_queue(FunctionCallInfo fcinfo, const char *what, JobqWaiting *wait,

@@ -657,7 +657,7 @@ extern bool jobq_wait_awake(void);
  */
 extern void jobq_wait_end(bool keep);
 
-/* A wake-up was used: its queue was looked at. One that was not is passed on. */
+/* A wake-up was used: its queue was looked at. Another one is passed on. */
 extern void jobq_wakeup_used(uint32 gen, int32 queue_id);
 extern void jobq_wakeup_pass_on(void);
 

@@ -48,8 +48,8 @@ typedef struct JobqWaitRoom
 {
 	pg_atomic_uint64 wakeups;	/* so many times somebody was woken */
 	pg_atomic_uint32 job_waiters;	/* how many wait for the end of a job */
-	JobqWaitList jobs[JOBQ_HASH_LOCKS]; /* they, by bucket of the job's id; each
-										 * under the hash lock of the number */
+	JobqWaitList jobs[JOBQ_HASH_LOCKS]; /* they, each under the hash lock of
+										 * the number */
 	JobqWaiter	waiters[FLEXIBLE_ARRAY_MEMBER];
 } JobqWaitRoom;
 
@@ -66,7 +66,7 @@ typedef struct Place
 
 static Place places[JOBQ_WAIT_QUEUES];
 static int	nplaces;			/* of the present wait */
-static Place owed;				/* woken for it, not used yet; part NULL = none */
+static Place owed;				/* woken for it, not used yet; or part NULL */
 
 /* ---- setting up ---- */
 
@@ -131,7 +131,9 @@ jobq_part_waiters_reset(JobqPart *part)
 static WaitLink *
 link_at(int32 number)
 {
-	return &room->waiters[number / JOBQ_WAIT_QUEUES].links[number % JOBQ_WAIT_QUEUES];
+	JobqWaiter *waiter = &room->waiters[number / JOBQ_WAIT_QUEUES];
+
+	return &waiter->links[number % JOBQ_WAIT_QUEUES];
 }
 
 static void
@@ -182,10 +184,11 @@ typedef struct Batch
 static void
 add_to_batch(Batch *batch, int proc, uint32 why)
 {
+	pg_atomic_uint32 *woken = &room->waiters[proc].woken;
 	uint32		asleep = 0;
 
 	batch->seen++;
-	if (pg_atomic_compare_exchange_u32(&room->waiters[proc].woken, &asleep, why))
+	if (pg_atomic_compare_exchange_u32(woken, &asleep, why))
 		batch->procs[batch->n++] = proc;
 }
 

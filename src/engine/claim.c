@@ -373,8 +373,8 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		   int64 lease_for, const char *worker, int64 *lease,
 		   List *deliveries, TimestampTz *retry_at)
 {
-	ClaimCall	call = {.session = session,.queue = queue,.deliveries = deliveries,
-	.retry_at = JOBQ_NEVER};
+	ClaimCall	call = {.session = session,.queue = queue,
+	.deliveries = deliveries,.retry_at = JOBQ_NEVER};
 	Taken	   *taken;
 	int			ntaken = 0;
 	int			size = (int) Min(max, JOBQ_CHUNK);

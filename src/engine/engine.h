@@ -203,15 +203,15 @@ typedef struct JobqWaiting JobqWaiting;
 /*
  * Something to be tried until it succeeds. An attempt opens a session, checks
  * privileges and says with jobq_wait_at() or jobq_wait_at_job() what it would
- * wait for; there may be hours and changes of any kind between two of them. Each
- * has a memory context of its own; the last one's stays.
+ * wait for; there may be hours and changes of any kind between two of them.
+ * Each has a memory context of its own; the last one's stays.
  */
 struct JobqWaiting
 {
 	bool		(*attempt) (JobqWaiting *wait);
 	void	   *state;
 	TimestampTz deadline;		/* 0 = one attempt */
-	bool		in_call;		/* let go of transaction and snapshot to wait */
+	bool		in_call;		/* let go of transaction and snapshot */
 	bool		only_looks;		/* our client will use what we have seen */
 	const char *wait_event;
 

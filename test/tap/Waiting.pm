@@ -9,7 +9,6 @@ use Exporter qw(import);
 use IPC::Run;
 use JobqTest;
 use PostgreSQL::Test::Utils;
-use Time::HiRes qw(time);
 
 our @EXPORT = qw(start_waiting finish_waiting await_waiting wait_pid_of
   wakeups);
@@ -21,7 +20,7 @@ my $sessions = 0;
 sub start_waiting
 {
 	my ($node, $sql, $options) = @_;
-	my $session = { out => '', err => '', started => time() };
+	my $session = { out => '', err => '' };
 	my $file = "$dir/" . ++$sessions;
 
 	append_to_file($file, ($options // '') . "$sql;\n");
@@ -35,13 +34,12 @@ sub start_waiting
 	return $session;
 }
 
-# What it said, or the SQLSTATE it failed with; and how long it took, in s.
+# What it said, or the SQLSTATE it failed with.
 sub finish_waiting
 {
 	my ($session) = @_;
 
 	$session->{run}->finish;
-	$session->{took} = time() - $session->{started};
 	chomp(my $out = $session->{out});
 	return $session->{err} =~ /(?:ERROR|FATAL):\s+(\w{5})/ ? $1 : $out;
 }
