@@ -196,8 +196,6 @@ my $holder = $node->background_psql('postgres', on_error_stop => 1);
 $holder->query_safe("BEGIN; SELECT jobq.cancel($job)");
 gets('one that is not cancelled after all', sub { $holder->query_safe('ROLLBACK'); $job });
 $holder->quit;
-$job = put('r');
-gets('one of several queues', sub { $job }, 'r');
 my $any = start_waiting($node, q{CALL jobq.receive_any('{q,r,q}', 1, '20 s')});
 await_waiting($node, 1);
 $job = put('r');
