@@ -540,6 +540,7 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	JobqPart   *part;
 	int32		number;
 	bool		refill;
+	bool		place_free;
 	int			waiter = -1;
 	int32		epoch;
 
@@ -563,6 +564,8 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	if (slot->flags & SLOT_START_WANTED)
 		waiter = slot->claim_proc;
 	epoch = slot->t.epoch;
+	/* one that waits for its place can be taken, if there is a limit */
+	place_free = slot->l.lease != 0 && part->ready > 0;
 	jobq_slot_unlink(slot);
 	jobq_slot_set_state(slot, SLOT_FREE);
 	chain_remove(bucket, number);
@@ -579,6 +582,8 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 		jobq_set_latch(waiter);
 	jobq_slot_gone(&jobq_dbs[db], epoch);
 	jobq_wake_if_idle(part);
+	if (place_free)
+		jobq_wake_waiters(part, ref->gen, 1);
 	if (refill)
 		jobq_wake_refillers();
 	return true;

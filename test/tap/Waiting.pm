@@ -30,7 +30,8 @@ sub start_waiting
 			'-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
 			'-f', $file
 		],
-		'<', \undef, '>', \$session->{out}, '2>', \$session->{err});
+		'<', \undef, '>', \$session->{out}, '2>', \$session->{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	return $session;
 }
 
