@@ -81,7 +81,7 @@ attempt_idle(JobqWaiting *wait)
 
 	begin(wait->state, &session, &queue);
 	jobq_await_ready(&session, JOBQ_DEQUEUE_WAIT_MS);
-	if (jobq_part_is_idle(jobq_require_part(&session, &queue), session.gen))
+	if (jobq_part_is_idle(jobq_await_part(&session, &queue), session.gen))
 		return true;
 	jobq_wait_at(wait, &session, &queue, WAIT_TO_IDLE, JOBQ_NEVER);
 	return false;

@@ -309,7 +309,7 @@ fill_lease(ClaimCall *call, int64 lease_for, const char *worker)
 }
 
 JobqPart *
-jobq_require_part(const JobqSession *session, const JobqQueue *queue)
+jobq_await_part(const JobqSession *session, const JobqQueue *queue)
 {
 	TimestampTz deadline = 0;
 	JobqPart   *part;
@@ -384,7 +384,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return deliveries;
-	call.part = jobq_require_part(session, queue);
+	call.part = jobq_await_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
 	fill_lease(&call, lease_for, worker);
@@ -455,7 +455,7 @@ jobq_has_jobs(const JobqSession *session, const JobqQueue *queue,
 
 	*retry_at = JOBQ_NEVER;
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
-	part = jobq_require_part(session, queue);
+	part = jobq_await_part(session, queue);
 	if (!session->db->copy && !queue->paused &&
 		jobq_may_take(part, session->gen, jobq_now(), retry_at))
 		return true;
@@ -494,7 +494,7 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return NIL;
-	part = jobq_require_part(session, queue);
+	part = jobq_await_part(session, queue);
 	for (bool first = true; n > 0 && list_length(found) < max; first = false)
 	{
 		CHECK_FOR_INTERRUPTS();

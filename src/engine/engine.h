@@ -55,10 +55,6 @@ JOBQ_NORETURN extern void jobq_raise_not_ready(void);	/* JQ009 */
  */
 extern void jobq_await_settle(const JobqSession *session);
 
-/* The queue's part; JQ009 when there is no room for it. */
-extern JobqPart *jobq_require_part(const JobqSession *session,
-								   const JobqQueue *queue);
-
 /* A new lease number; waits for the keeper when the durable mark is near. */
 extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 
@@ -111,6 +107,10 @@ extern void jobq_set_default_expiry(const JobqQueue *queue, JobqRow *row);
 extern void jobq_lock_queue_for_drop(const JobqQueue *queue);
 
 /* ---- claim.c ---- */
+
+/* The queue's part; waits for one to get free, and raises JQ009. */
+extern JobqPart *jobq_await_part(const JobqSession *session,
+								 const JobqQueue *queue);
 
 typedef struct JobqDelivery
 {
