@@ -61,7 +61,6 @@ typedef struct Place
 	JobqPart   *part;			/* NULL = never used */
 	uint32		gen;
 	int32		queue_id;
-	bool		timed;			/* we are the part's timer */
 } Place;
 
 static Place places[JOBQ_WAIT_QUEUES];
@@ -426,53 +425,66 @@ pass_on(const Place *place)
 		jobq_wake_waiters(place->part, place->gen, 1);
 }
 
+/*
+ * If we are the part's timer, which now goes: somebody else looks what there
+ * is, and is the timer until it has found out for how long, or goes, too.
+ */
+static void
+hand_timer_on(JobqPart *part, uint32 gen)
+{
+	while (part->gen == gen && part->waiters.timer_proc == jobq_my_procno())
+	{
+		Batch		batch = {.n = 0};
+
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		if (part->gen == gen)
+		{
+			pop(part, WAIT_TO_TAKE, 1, true, &batch);
+			pop(part, WAIT_TO_LOOK, 1, true, &batch);
+			if (batch.n > 0 || batch.seen < JOBQ_CHUNK)
+				part->waiters.timer_proc = batch.n > 0 ? batch.procs[0] : -1;
+			part->waiters.timer_at = 0;
+		}
+		LWLockRelease(part->lock);
+		wake_batch(&batch);
+	}
+}
+
 /* Out of the list, if we are still in it, and no timer any more. */
 static void
 leave_place(int i)
 {
 	const Place *place = &places[i];
-	bool		timed = false;
 
 	if (place->part == NULL)
 		return;
 	LWLockAcquire(place->part->lock, LW_EXCLUSIVE);
 	if (link_at(my_link(i))->part == jobq_part_index(place->part))
 		take_out(place->part, my_link(i));
-	if (place->timed && place->part->gen == place->gen &&
-		place->part->waiters.timer_proc == jobq_my_procno())
-	{
-		place->part->waiters.timer_proc = -1;
-		timed = true;
-	}
 	LWLockRelease(place->part->lock);
-	if (timed)
-		pass_on(place);
+	hand_timer_on(place->part, place->gen);
 }
 
 /*
- * Become the timer of the part if there is none, or a later one; under its
- * lock. Another link of ours may be it already.
+ * Under the part's lock: become its timer if there is none, or a later one.
+ * True if we are.
  */
-static void
-set_timer(Place *place, TimestampTz at)
+static bool
+set_timer(JobqWaiters *waiters, TimestampTz at)
 {
-	JobqWaiters *waiters = &place->part->waiters;
 	bool		mine = waiters->timer_proc == jobq_my_procno();
 
-	if (at != JOBQ_NEVER &&
-		(waiters->timer_proc < 0 || mine || at < waiters->timer_at))
+	if (at == JOBQ_NEVER)
 	{
-		waiters->timer_proc = jobq_my_procno();
-		waiters->timer_at = at;
-		place->timed = true;
+		if (mine)
+			waiters->timer_proc = -1;
+		return false;
 	}
-	else if (mine && place->timed)
-	{
-		waiters->timer_proc = -1;
-		place->timed = false;
-	}
-	else
-		place->timed = false;
+	if (waiters->timer_proc >= 0 && !mine && at >= waiters->timer_at)
+		return false;
+	waiters->timer_proc = jobq_my_procno();
+	waiters->timer_at = at;
+	return true;
 }
 
 TimestampTz
@@ -480,6 +492,7 @@ jobq_wait_join(int i, JobqPart *part, uint32 gen, int32 queue_id,
 			   JobqWaitKind kind, TimestampTz retry_at)
 {
 	Place	   *place = &places[i];
+	bool		timed;
 
 	prepare();
 	if (place->part != NULL &&
@@ -498,15 +511,15 @@ jobq_wait_join(int i, JobqPart *part, uint32 gen, int32 queue_id,
 		return 0;
 	}
 	if (place->part == NULL)
-		*place = (Place) {part, gen, queue_id, false};
+		*place = (Place) {part, gen, queue_id};
 	if (link_at(my_link(i))->part != JOBQ_NIL &&
 		link_at(my_link(i))->kind != (int32) kind)
 		take_out(part, my_link(i));
 	if (link_at(my_link(i))->part == JOBQ_NIL)
 		append(part, my_link(i), kind);
-	set_timer(place, retry_at);
+	timed = set_timer(&part->waiters, retry_at);
 	LWLockRelease(part->lock);
-	return place->timed ? retry_at : JOBQ_NEVER;
+	return timed ? retry_at : JOBQ_NEVER;
 }
 
 bool
