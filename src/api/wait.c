@@ -213,6 +213,9 @@ attempt_job(JobqWaiting *wait)
 	if (!job->found || DatumGetBool(job->values[JOB_IS_FINAL]))
 		return true;
 	refuse_uncommitted(job->id);
+	/* on a standby nobody would wake us */
+	if (wait->deadline != 0)
+		jobq_await_ready(&session, JOBQ_DEQUEUE_WAIT_MS);
 	jobq_wait_at_job(wait, &session, job->id);
 	return false;
 }
