@@ -11,7 +11,9 @@
 #include "miscadmin.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "commands/vacuum.h"
 #include "pgstat.h"
+#include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
@@ -19,6 +21,7 @@
 #include "storage/procarray.h"
 #include "storage/sinvaladt.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"
@@ -187,6 +190,36 @@ jobq_report_stat(bool force)
 #else
 	pgstat_report_stat(force);
 	return 0;
+#endif
+}
+
+/* VACUUM of a table with its TOAST table. */
+#if PG_VERSION_NUM >= 160000
+#define JOBQ_VACUUM_ALL \
+	(VACOPT_VACUUM | VACOPT_PROCESS_MAIN | VACOPT_PROCESS_TOAST)
+#else
+#define JOBQ_VACUUM_ALL	(VACOPT_VACUUM | VACOPT_PROCESS_TOAST)
+#endif
+
+/*
+ * VACUUM tables (a List of VacuumRelation in `context`, which lives on over
+ * transactions), each in a transaction of its own. Ends the present one, which
+ * has done nothing but find them, and begins another.
+ */
+static inline void
+jobq_vacuum(List *tables, VacuumParams *params, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	BufferAccessStrategy ring = GetAccessStrategy(BAS_VACUUM);
+
+	MemoryContextSwitchTo(old);
+#if PG_VERSION_NUM >= 160000
+	vacuum(tables, params, ring, context, true);
+#else
+	/* it takes what it needs as a child of this one */
+	PortalContext = context;
+	vacuum(tables, params, ring, true);
+	PortalContext = NULL;
 #endif
 }
 

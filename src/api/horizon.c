@@ -1,7 +1,7 @@
 /*
  * horizon.c: the part of jobq.health() that the catalogs tell: who keeps dead
  * rows from being removed, publications that do not carry jobs, autovacuum,
- * the clock. Changes nothing.
+ * tables that get too old, the clock. Changes nothing.
  */
 #include "postgres.h"
 
@@ -10,6 +10,9 @@
 
 /* Transactions since then; a slot does not say since when it holds back. */
 #define OLD_XIDS		"200000"
+
+/* Of autovacuum_freeze_max_age; the keeper freezes at half of it. */
+#define FREEZE_WARN_PERCENT	"90"
 
 /* How long a transaction may last: jobq.horizon_warn_after. */
 #define OLD				"(clock_timestamp() - current_setting('jobq.horizon_warn_after')::interval)"
@@ -100,6 +103,28 @@ static const JobqCheck checks[] = {
 		.status = JOBQ_WARNING,
 		.wrong = "Autovacuum does not look after jobq.shelf: %s.",
 		.hint = "Set autovacuum and track_counts to on, or run VACUUM jobq.shelf yourself, often.",
+	},
+	{
+		.item = "freezing",
+		.query = "SELECT string_agg(format('%s (%s %%)', t.name, t.percent),"
+		"  ', ' ORDER BY t.percent DESC, t.name)"
+		" FROM (SELECT o.relname AS name, greatest("
+		"   age(o.relfrozenxid)::bigint * 100"
+		"    / current_setting('autovacuum_freeze_max_age')::int,"
+		"   mxid_age(o.relminmxid)::bigint * 100"
+		"    / current_setting('autovacuum_multixact_freeze_max_age')::int) AS percent"
+		"  FROM jobq.epoch e"
+		"  JOIN pg_catalog.pg_class c ON c.relnamespace = 'jobq'::regnamespace"
+		"   AND c.relname IN ('job_' || e.epoch, 'claim_' || e.epoch,"
+		"    'outcome_' || e.epoch)"
+		"  JOIN pg_catalog.pg_class o ON o.oid IN (c.oid, c.reltoastrelid)"
+		"  WHERE e.closed_at IS NOT NULL"
+		"  ORDER BY percent DESC LIMIT 3) t"
+		" WHERE t.percent >= " FREEZE_WARN_PERCENT,
+		.fine = "The tables of epochs are frozen in time.",
+		.status = JOBQ_WARNING,
+		.wrong = "Tables of epochs are near the age at which autovacuum is forced, and could not be frozen: %s.",
+		.hint = "End what holds old rows back, see the other items; see to it that a background worker slot is free (max_worker_processes).",
 	},
 	{
 		.item = "clock",

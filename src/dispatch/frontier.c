@@ -315,6 +315,7 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 
 	if (db < 0)
 		return 0;
+	jobq_slots_expect(db, tickets, n);
 	for (done = 0; done < n; done++)
 	{
 		int32		number;

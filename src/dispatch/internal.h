@@ -97,6 +97,16 @@ jobq_slot_part(const JobqSlot *slot)
 	return &jobq_parts[slot->part];
 }
 
+/* Bring memory nearer that is about to be used. */
+static inline void
+jobq_prefetch(const void *address, size_t bytes)
+{
+#ifdef __GNUC__
+	for (size_t at = 0; at < bytes; at += 64)
+		__builtin_prefetch((const char *) address + at, 1);
+#endif
+}
+
 extern const JobqTreeType jobq_ready_tree;	/* priority, run_at, id */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
 extern const JobqTreeType jobq_expiry_tree; /* the ticket's expires_at, id */
@@ -127,6 +137,7 @@ typedef enum JobqEntered
 	ENTER_NO_SLOT
 } JobqEntered;
 
+extern void jobq_slots_expect(int db, const JobqTicket *tickets, int n);
 extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
 								   const JobqTicket *t, const JobqLease *l,
 								   bool any, int32 *number);

@@ -182,6 +182,7 @@ pop_free(const JobqPart *part, bool any)
 {
 	int64		share = pg_atomic_read_u32(&jobq_control->share);
 	int32		number = JOBQ_NIL;
+	int32		next = JOBQ_NIL;
 
 	SpinLockAcquire(&jobq_control->free_mutex);
 	if (any || (jobq_control->free_count > jobq_reserved_slots() &&
@@ -190,10 +191,13 @@ pop_free(const JobqPart *part, bool any)
 		number = jobq_control->free_head;
 	if (number != JOBQ_NIL)
 	{
-		jobq_control->free_head = jobq_slots[number].node.left;
+		next = jobq_slots[number].node.left;
+		jobq_control->free_head = next;
 		jobq_control->free_count--;
 	}
 	SpinLockRelease(&jobq_control->free_mutex);
+	if (next != JOBQ_NIL)
+		jobq_prefetch(&jobq_slots[next], sizeof(JobqSlot));
 	return number;
 }
 
@@ -374,13 +378,17 @@ jobq_slot_fill_ref(const JobqSlot *slot, JobqSlotRef *ref)
 static void
 fill_slot(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
 {
-	static const JobqLease no_lease = {0};
-
 	slot->flags = 0;
 	slot->mark = InvalidTransactionId;
 	slot->claim_proc = -1;
 	slot->t = *ticket;
-	slot->l = lease != NULL ? *lease : no_lease;
+	if (lease != NULL)
+		slot->l = *lease;
+	else
+	{
+		memset(&slot->l, 0, offsetof(JobqLease, worker));
+		slot->l.worker[0] = '\0';
+	}
 }
 
 static void
@@ -424,6 +432,23 @@ meet(JobqSlot *slot, const JobqTicket *ticket, const JobqLease *lease)
 	}
 	LWLockRelease(part->lock);
 	return held ? ENTER_HELD : ENTER_PRESENT;
+}
+
+/* Many will be entered: have what they need come while others are. */
+void
+jobq_slots_expect(int db, const JobqTicket *tickets, int n)
+{
+	for (int i = 0; i < n; i++)
+		jobq_prefetch(&jobq_buckets[jobq_bucket(db, tickets[i].id)],
+					  sizeof(int32));
+	for (int i = 0; i < n; i++)
+	{
+		int32		first = jobq_buckets[jobq_bucket(db, tickets[i].id)];
+
+		/* without a lock: if it is wrong by now, nothing is gained */
+		if (first != JOBQ_NIL)
+			jobq_prefetch(&jobq_slots[first], sizeof(JobqTreeNode));
+	}
 }
 
 JobqEntered

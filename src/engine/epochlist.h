@@ -1,7 +1,7 @@
 /*
  * epochlist.h: the keeper's list of epochs and classes, and how the steps of
- * their life wait and fail each for itself. Private to epochs.c, drain.c and
- * history.c.
+ * their life wait and fail each for itself. Private to epochs.c, drain.c,
+ * history.c and freeze.c.
  */
 #ifndef JOBQ_EPOCHLIST_H
 #define JOBQ_EPOCHLIST_H
@@ -24,6 +24,7 @@ typedef struct JobqKnown
 	JobqEpoch	row;
 	JobqWait	wait;			/* for locks, or for jobs to end */
 	JobqWait	trouble;		/* after an error */
+	JobqWait	freeze;			/* before looking again how old it is */
 	int64		slots;			/* live in memory at the last pass; -1 = no
 								 * pass yet */
 	int64		surveyed_slots; /* and at the last survey */
@@ -116,5 +117,16 @@ extern bool jobq_history_tend_classes(JobqEpochLook *look);
 
 /* Do epochs with finished jobs, drained or not, take more than they may? */
 extern bool jobq_history_presses(void);
+
+/* ---- freeze.c ---- */
+
+/* Look how old sealed epochs are; have one frozen that is too old. */
+extern bool jobq_freeze_epochs(JobqEpochLook *look);
+
+/* True once after a freezer has ended. */
+extern bool jobq_freeze_ended(void);
+
+/* The epoch is to go: whoever freezes it shall stop, soon. */
+extern void jobq_freeze_call_off(int32 epoch);
 
 #endif							/* JOBQ_EPOCHLIST_H */

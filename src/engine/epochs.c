@@ -1,7 +1,8 @@
 /*
  * epochs.c: the keeper's list of epochs; opening, closing and sealing them;
  * and one short step at a time of their life. What becomes of sealed ones is
- * drain.c's, what goes history.c's. Waits for nobody, wakes up for nothing.
+ * drain.c's, what goes history.c's, what gets old freeze.c's. Waits for
+ * nobody, wakes up for nothing.
  */
 #include "postgres.h"
 
@@ -405,7 +406,8 @@ take_step(JobqEpochLook *look, void *item)
 			jobq_epochs_step(look, seal, epoch, &epoch->trouble))
 			return true;
 	}
-	return jobq_history_tend_classes(look) || jobq_drain_epochs(look);
+	return jobq_history_tend_classes(look) || jobq_drain_epochs(look) ||
+		jobq_freeze_epochs(look);
 }
 
 static bool
@@ -429,6 +431,7 @@ no_more_waits(void)
 	{
 		jobq_epochs_no_more_wait(&jobq_epochs.known[i].wait);
 		jobq_epochs_no_more_wait(&jobq_epochs.known[i].trouble);
+		jobq_epochs_no_more_wait(&jobq_epochs.known[i].freeze);
 	}
 	for (int i = 1; i <= JOBQ_MAX_CLASSES; i++)
 	{
@@ -446,6 +449,8 @@ jobq_tend_epochs(const JobqSession *session, TimestampTz now)
 	bool		wanted = settings_changed();
 	bool		ended = jobq_drain_ended(session->db);
 
+	if (jobq_freeze_ended())
+		wanted = true;
 	if (jobq_take_epoch_news(session->db))
 	{
 		/* it may come before the word that the catalog has changed */

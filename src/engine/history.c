@@ -8,14 +8,30 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "storage/lmgr.h"
+#include "utils/inval.h"
 
 #include "engine/belts.h"
 #include "engine/epochlist.h"
 #include "pause.h"
 
+#define DROPS_REMEMBERED	32
 #define BYTES_PER_MB		(INT64CONST(1024) * 1024)
 
 /* ---- epochs ---- */
+
+/*
+ * PostgreSQL's caches keep what it looked for in vain on every table it has
+ * planned for, such as statistics, also when the table has gone: some kB an
+ * epoch, for ever. Inside a transaction.
+ */
+static void
+forget_dropped(void)
+{
+	static int	drops = 0;
+
+	if (++drops % DROPS_REMEMBERED == 0)
+		InvalidateSystemCaches();
+}
 
 static bool
 drop(JobqEpochLook *look, void *item)
@@ -24,9 +40,11 @@ drop(JobqEpochLook *look, void *item)
 
 	if (jobq_epochs_must_wait(look, &epoch->wait) || !jobq_epochs_begin(look))
 		return false;
+	forget_dropped();
 	if (!jobq_epoch_lock_all(epoch->row.epoch))
 	{
 		AbortCurrentTransaction();
+		jobq_freeze_call_off(epoch->row.epoch);
 		jobq_epochs_put_off(look, &epoch->wait, LOCK_PAUSE, LOCK_PAUSE_MAX);
 		return false;
 	}

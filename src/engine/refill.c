@@ -23,6 +23,7 @@
 #include "store/order.h"
 
 #define PIECE			4096	/* tickets looked at in one go */
+#define TURN			INT64CONST(60000)	/* us, then other work has its turn */
 #define STUCK_RETRY		INT64CONST(50000)	/* no slot was to be had */
 
 /* One epoch's tickets, the next of them in hand. */
@@ -155,6 +156,61 @@ read_chunk(Refill *refill)
 
 /* ---- placing ---- */
 
+static bool
+comes_before(const Refill *refill, int a, int b)
+{
+	if (refill->from[a] != refill->from[b])
+		return refill->from[a] < refill->from[b];
+	return refill->tickets[a].ticket < refill->tickets[b].ticket;
+}
+
+/* Those that have just come in, by source and ticket; mostly they are. */
+static int
+sort_fresh(const Refill *refill, const JobqSlotRef *fresh, int done,
+		   int *sorted)
+{
+	int			n = 0;
+
+	for (int i = 0; i < done; i++)
+	{
+		int			at = n;
+
+		if (fresh[i].slot == JOBQ_NIL)
+			continue;
+		for (; at > 0 && comes_before(refill, i, sorted[at - 1]); at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = i;
+		n++;
+	}
+	return n;
+}
+
+/* Look which of them have ended. */
+static void
+look_at_fresh(Refill *refill, const JobqSlotRef *fresh, int done, bool *ended)
+{
+	int			sorted[JOBQ_CHUNK];
+	int			n = sort_fresh(refill, fresh, done, sorted);
+	int			to;
+
+	for (int from = 0; from < n; from = to)
+	{
+		int			source = refill->from[sorted[from]];
+		int64		tickets[JOBQ_CHUNK];
+		bool		found[JOBQ_CHUNK];
+
+		for (to = from; to < n && refill->from[sorted[to]] == source; to++)
+			tickets[to - from] = refill->tickets[sorted[to]].ticket;
+		jobq_probe_many(&refill->sources[source].probe, tickets, to - from,
+						found);
+		for (int i = from; i < to; i++)
+		{
+			ended[sorted[i]] = found[i - from];
+			refill->entered |= !found[i - from];
+		}
+	}
+}
+
 /*
  * Put them in, look which have ended, link the others. Returns how many were
  * dealt with.
@@ -176,16 +232,7 @@ place_chunk(Refill *refill)
 	HOLD_INTERRUPTS();
 	PG_TRY();
 	{
-		for (int i = 0; i < done; i++)
-		{
-			Source	   *source = &refill->sources[refill->from[i]];
-
-			if (fresh[i].slot == JOBQ_NIL)
-				continue;
-			ended[i] = jobq_probe_ended(&source->probe,
-										refill->tickets[i].ticket);
-			refill->entered |= !ended[i];
-		}
+		look_at_fresh(refill, fresh, done, ended);
 		RESUME_INTERRUPTS();
 	}
 	PG_FINALLY();
@@ -315,13 +362,40 @@ load_lost_leases(const JobqSession *session)
 		jobq_keeper_commit();
 }
 
+/* A piece for each queue that wants one; false when none did. */
+static bool
+refill_parts(const JobqSession *session, TimestampTz now, TimestampTz *next)
+{
+	bool		wanted = false;
+	JobqPart   *part;
+
+	*next = JOBQ_NEVER;
+	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
+		 i = jobq_parts_of(session->db, session->gen, i, &part))
+	{
+		if (!jobq_refill_wanted(part, session->gen))
+			continue;
+		if (!wanted)
+			jobq_share_slots();
+		wanted = true;
+		if (!jobq_keeper_begin(session->db->install))
+		{
+			*next = now + STUCK_RETRY;
+			return false;
+		}
+		*next = Min(*next, refill_part(session, part) ? now : now + STUCK_RETRY);
+		jobq_keeper_commit();
+		CHECK_FOR_INTERRUPTS();
+	}
+	return wanted;
+}
+
 TimestampTz
 jobq_tend_refill(const JobqSession *session, TimestampTz now)
 {
 	static bool started = false;
-	TimestampTz next = JOBQ_NEVER;
-	bool		shared = false;
-	JobqPart   *part;
+	TimestampTz until = jobq_now() + TURN;
+	TimestampTz next;
 
 	if (!started)
 		jobq_refill_reset(session->db, session->gen);
@@ -330,19 +404,8 @@ jobq_tend_refill(const JobqSession *session, TimestampTz now)
 	/* what runs without a slot must not be taken for available */
 	if (jobq_lacks_leases(session->db))
 		return now + STUCK_RETRY;
-	for (int i = jobq_parts_of(session->db, session->gen, 0, &part); i >= 0;
-		 i = jobq_parts_of(session->db, session->gen, i, &part))
-	{
-		if (!jobq_refill_wanted(part, session->gen))
-			continue;
-		if (!shared)
-			jobq_share_slots();
-		shared = true;
-		if (!jobq_keeper_begin(session->db->install))
-			return now + STUCK_RETRY;
-		next = Min(next, refill_part(session, part) ? now : now + STUCK_RETRY);
-		jobq_keeper_commit();
-		CHECK_FOR_INTERRUPTS();
-	}
+	while (refill_parts(session, now, &next) && next <= now &&
+		   jobq_now() < until)
+		;
 	return next;
 }

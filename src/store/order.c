@@ -137,15 +137,50 @@ jobq_probe_begin(JobqProbe *probe, Relation outcome)
 	probe->scan = jobq_index_beginscan(outcome, probe->index, SnapshotSelf, 1);
 }
 
-bool
-jobq_probe_ended(JobqProbe *probe, int64 ticket)
+static void
+rescan(JobqProbe *probe, StrategyNumber strategy, RegProcedure operator,
+	   int64 ticket)
 {
 	ScanKeyData key;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(ticket));
+	ScanKeyInit(&key, 1, strategy, operator, Int64GetDatum(ticket));
 	index_rescan(probe->scan, &key, 1, NULL, 0);
+}
+
+bool
+jobq_probe_ended(JobqProbe *probe, int64 ticket)
+{
+	rescan(probe, BTEqualStrategyNumber, F_INT8EQ, ticket);
 	return index_getnext_slot(probe->scan, ForwardScanDirection, probe->slot);
+}
+
+/* The next ticket that has ended, in the scan's order. */
+static int64
+next_ended(JobqProbe *probe)
+{
+	bool		null;
+
+	if (!index_getnext_slot(probe->scan, ForwardScanDirection, probe->slot))
+		return PG_INT64_MAX;
+	return DatumGetInt64(slot_getattr(probe->slot, OUT_TICKET + 1, &null));
+}
+
+void
+jobq_probe_many(JobqProbe *probe, const int64 *tickets, int n, bool *ended)
+{
+	int64		found = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && found < tickets[i])
+			found = next_ended(probe);
+		if (i == 0 || found < tickets[i])
+		{
+			rescan(probe, BTGreaterEqualStrategyNumber, F_INT8GE, tickets[i]);
+			found = next_ended(probe);
+		}
+		ended[i] = found == tickets[i];
+	}
 }
 
 void

@@ -37,6 +37,13 @@ typedef struct JobqProbe
 /* Has a ticket an outcome that is committed, or our own, at this moment? */
 extern void jobq_probe_begin(JobqProbe *probe, Relation outcome);
 extern bool jobq_probe_ended(JobqProbe *probe, int64 ticket);
+
+/*
+ * The same of n tickets that ascend, at moments that come after the call: one
+ * walk, which is short where few of those in between have ended.
+ */
+extern void jobq_probe_many(JobqProbe *probe, const int64 *tickets, int n,
+							bool *ended);
 extern void jobq_probe_end(JobqProbe *probe);
 
 #endif							/* JOBQ_ORDER_H */

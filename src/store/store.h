@@ -393,6 +393,20 @@ extern void jobq_epoch_drop_tables(int32 epoch);
 
 extern int64 jobq_epoch_size(int32 epoch);	/* bytes on disk */
 
+/* ---- epochfreeze.c ---- */
+
+/*
+ * Is a table of it older, in transactions or multixacts, than half of what
+ * makes autovacuum come by force?
+ */
+extern bool jobq_epoch_is_old(int32 epoch);
+
+/*
+ * Freeze those that are, as far as the xmin horizon lets it, skipping what is
+ * locked. Takes transactions of its own, and its time.
+ */
+extern void jobq_epoch_freeze(int32 epoch);
+
 /* ---- walk.c: reading a belt table in pieces ---- */
 
 typedef void (*JobqRowVisitor) (TupleTableSlot *slot, void *state);

@@ -46,8 +46,8 @@ typedef enum Presence
  * What no ALTER DATABASE or ALTER ROLE may change for us. lock_timeout covers
  * what the server itself locks on our behalf.
  */
-static void
-pin_settings(void)
+void
+jobq_pin_settings(void)
 {
 	static const char *const pinned[][2] = {
 		{"search_path", ""},
@@ -316,7 +316,7 @@ jobq_keeper_main(Datum main_arg)
 
 	jobq_worker_begin();
 	before_shmem_exit(sign_off, (Datum) 0);
-	pin_settings();
+	jobq_pin_settings();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
 											  InvalidOid, 0);
 	work_context = AllocSetContextCreate(TopMemoryContext, "pg_jobq keeper",

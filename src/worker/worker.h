@@ -30,6 +30,14 @@ extern PGDLLEXPORT void jobq_launcher_main(Datum main_arg);
 
 extern PGDLLEXPORT void jobq_keeper_main(Datum main_arg);
 
+/* Settings that a worker with a database does not leave to anybody. */
+extern void jobq_pin_settings(void);
+
+/* ---- freezer.c ---- */
+
+/* Freezes the epoch whose number is in bgw_extra. */
+extern PGDLLEXPORT void jobq_freezer_main(Datum main_arg);
+
 /* ---- hooks.c ---- */
 
 extern void jobq_install_command_hooks(void);

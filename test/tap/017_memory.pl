@@ -1,5 +1,6 @@
 # Keeper and launcher do not grow: their memory after some thousand rounds, and
-# after ten thousand more. JOBQ_MEMORY_ROUNDS sets how many.
+# after ten thousand more, of which JOBQ_MEMORY_ROUNDS sets how many; and the
+# keeper's after opening and dropping some epochs, and after as many again.
 use strict;
 use warnings;
 
@@ -116,6 +117,46 @@ cmp_ok($after{launcher} - $before{launcher}, '<=', $GROWTH_KB,
 	'nor does the launcher');
 cmp_ok($after{contexts} - $before{contexts}, '<=', $GROWTH_KB * 1024,
 	"nor do the keeper's memory contexts");
+
+# ---- epochs come and go ----
+
+sql('ALTER SYSTEM SET jobq.epoch_rows = 100');
+sql('SELECT pg_reload_conf()');
+sql(q{SELECT jobq.create_queue('short', '{"retention": "0 s"}')});
+
+sub newest_epoch
+{
+	return sql('SELECT max(epoch) FROM jobq.epoch');
+}
+
+# Until so many epochs more have been opened, and all but a few are gone.
+sub turn_epochs
+{
+	my ($n) = @_;
+	my $until = newest_epoch() + $n;
+
+	ok( await(
+			sub {
+				sql(q{SELECT count(*) FROM unnest(jobq.enqueue_many('short',
+						array_fill('{}'::jsonb, ARRAY[150])));
+SELECT jobq.complete_many(array_agg(id), min(lease)) FROM jobq.dequeue('short', 150);
+SELECT jobq.run_maintenance()});
+				return newest_epoch() >= $until
+				  && sql('SELECT count(*) FROM jobq.epoch') < 10;
+			},
+			120),
+		"$n epochs have come and gone");
+	return;
+}
+
+my $EPOCHS = 96;
+turn_epochs($EPOCHS);
+my $before = contexts($keeper);
+turn_epochs($EPOCHS);
+my $after = contexts($keeper);
+note("contexts: $before, then $after");
+cmp_ok($after - $before, '<=', 1024 * $EPOCHS,
+	"the keeper does not grow with $EPOCHS epochs");
 
 $node->stop;
 done_testing();
