@@ -149,6 +149,7 @@ begin(JobqDequeue *call, JobqSession *session)
 						   &call->queues[i]);
 }
 
+/* Large values can be fetched only as long as there is a snapshot. */
 static bool
 attempt_dequeue(JobqWaiting *wait)
 {
@@ -162,6 +163,8 @@ attempt_dequeue(JobqWaiting *wait)
 		 i < call->nqueues && list_length(call->deliveries) < call->max_jobs;
 		 i++)
 		dequeue_from(call, &session, &call->queues[i], wait);
+	if (call->in_call)
+		call->json = jobq_deliveries_to_jsonb(call->deliveries);
 	return call->deliveries != NIL;
 }
 
@@ -204,14 +207,13 @@ static Datum
 receive(FunctionCallInfo fcinfo, JobqDequeue *call)
 {
 	JobqSession session;
-	Jsonb	   *deliveries;
 
 	jobq_dequeue_args(fcinfo, 1, JOBQ_DELAY_MAX, call);
 	begin(call, &session);
 	jobq_call_begin(fcinfo, call->what);
-	deliveries = jobq_deliveries_to_jsonb(jobq_dequeue(call));
+	(void) jobq_dequeue(call);
 	jobq_call_end();
-	return jobq_return_inout(fcinfo, JsonbPGetDatum(deliveries), false);
+	return jobq_return_inout(fcinfo, JsonbPGetDatum(call->json), false);
 }
 
 /* receive(queue, max_jobs, wait, lease_for, worker, INOUT deliveries jsonb) */

@@ -5,6 +5,7 @@
 #define JOBQ_DEQUEUE_H
 
 #include "engine/engine.h"
+#include "utils/jsonb.h"
 
 /* A function cannot let go of its caller's snapshot, so it waits no longer. */
 #define JOBQ_FUNCTION_WAIT		(20 * USECS_PER_SEC)
@@ -22,6 +23,7 @@ typedef struct JobqDequeue
 	char	   *worker;			/* NULL = none */
 	int64		lease;
 	List	   *deliveries;
+	Jsonb	   *json;			/* they, for a procedure */
 } JobqDequeue;
 
 /*

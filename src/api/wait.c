@@ -10,7 +10,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 
 #include "api/args.h"
 #include "api/delivery.h"
@@ -163,7 +162,7 @@ typedef struct AwaitedJob
 	bool		nulls[JOB_COLUMNS];
 } AwaitedJob;
 
-/* Values are copied to the caller's memory. */
+/* Values are copied to the caller's memory, large ones as a whole. */
 static void
 look_at_job(AwaitedJob *job)
 {
@@ -182,8 +181,8 @@ look_at_job(AwaitedJob *job)
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
 		if (!job->nulls[i])
-			job->values[i] = datumCopy(value, TupleDescAttr(desc, i)->attbyval,
-									   TupleDescAttr(desc, i)->attlen);
+			job->values[i] = TupleDescAttr(desc, i)->attbyval ? value :
+				PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();

@@ -135,6 +135,15 @@ is(finish_waiting(start_waiting($node, q{CALL jobq.receive('q', 5, '0.2 s')})),
 	'[]', 'nothing in time');
 clear('q');
 
+# Large values are fetched while there is a snapshot.
+my $large = q{to_jsonb((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 2000) i))};
+$id = put('q', ", $large");
+$answer = finish_waiting(start_waiting($node, q{CALL jobq.receive('q')}));
+like($answer, qr/"payload": "[0-9a-f]{64000}"/, 'a large payload');
+sql("SELECT jobq.complete($id, " . ($answer =~ /"lease": (\d+)/)[0] . ", $large)");
+like(sql("CALL jobq.wait_for_result($id)"), qr/"result": "[0-9a-f]{64000}"/, 'a large result');
+is(sql("SELECT length(result #>> '{}') FROM jobq.wait_for($id)"), '64000', 'in a function');
+
 # ---- whatever makes a job available ----
 
 # A session that waits for the queue gets the job that the code makes
