@@ -23,8 +23,14 @@ my $IDLE = setting('IDLE_SECONDS', 30, 2);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $client = "$dir/latency_client";
 
-chomp(my $include = `pg_config --includedir`);
-chomp(my $lib = `pg_config --libdir`);
+# The tests' own installation may be a copy of the server only.
+my $include;
+my ($pg_config) = grep {
+	chomp($include = `$_ --includedir`);
+	-e "$include/libpq-fe.h"
+} 'pg_config', '/usr/bin/pg_config';
+die 'the headers of libpq are not there' unless defined $pg_config;
+chomp(my $lib = `$pg_config --libdir`);
 system_or_bail('gcc', '-O2', '-o', $client, dirname(__FILE__) . '/latency_client.c',
 	"-I$include", "-L$lib", '-lpq');
 
