@@ -40,7 +40,7 @@ sub own_memory
 	return $anonymous;
 }
 
-# Bytes in memory contexts, as the server's log says.
+# Bytes used in memory contexts, as the server's log says.
 sub contexts
 {
 	my ($pid) = @_;
@@ -53,7 +53,7 @@ sub contexts
 	await(
 		sub {
 			my $log = substr(slurp_file($node->logfile), $position);
-			$log =~ /Grand total: (\d+) bytes in \d+ blocks/
+			$log =~ /Grand total: \d+ bytes in \d+ blocks; .*; (\d+) used/
 			  or return 0;
 			$total = $1;
 			return 1;
