@@ -40,6 +40,7 @@ SQL_PARTS = \
 	src/api/queues.sql \
 	src/api/produce.sql \
 	src/api/consume.sql \
+	src/api/wait.sql \
 	src/api/steer.sql \
 	src/api/schedule.sql \
 	src/api/look.sql \

@@ -28,13 +28,10 @@ sql() {
 while [ -z "$stop" ]; do
 	job=$(sql <<-'SQL'
 		SELECT id, lease, payload->>'file'
-		FROM jobq.dequeue(:'queue', worker => :'name');
+		FROM jobq.dequeue(:'queue', wait => '1 s', worker => :'name');
 	SQL
 	)
-	if [ -z "$job" ]; then
-		sleep 0.2				# nothing to do now
-		continue
-	fi
+	[ -n "$job" ] || continue	# nothing to do meanwhile
 	id=${job%%$'\t'*}
 	job=${job#*$'\t'}
 	lease=${job%%$'\t'*}

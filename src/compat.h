@@ -14,6 +14,8 @@
 #include "commands/vacuum.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -23,6 +25,10 @@
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"
+#else
+#include "postmaster/autovacuum.h"
+#include "postmaster/bgworker_internals.h"
+#include "replication/walsender.h"
 #endif
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
@@ -61,6 +67,60 @@ static inline void
 jobq_set_latch(int procno)
 {
 	SetLatch(&GetPGProcByNumber(procno)->procLatch);
+}
+
+/*
+ * How many processes may run SQL: their pgprocno is below it. 14 does not know
+ * yet when shared memory is asked for.
+ */
+static inline int
+jobq_max_backends(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return MaxBackends;
+#else
+	return MaxConnections + autovacuum_max_workers + 1 +
+		max_worker_processes + max_wal_senders;
+#endif
+}
+
+/*
+ * libpq/libpq.h wants the headers of GSSAPI and OpenSSL; this is all that we
+ * want of it. The set, NULL without a client, has socket, latch, postmaster.
+ */
+extern PGDLLIMPORT WaitEventSet *FeBeWaitSet;
+extern bool pq_check_connection(void);
+
+#define JOBQ_CLIENT_SOCKET_POS	0
+
+static inline bool
+jobq_client_is_gone(void)
+{
+	return FeBeWaitSet != NULL && !pq_check_connection();
+}
+
+/*
+ * Sleep until our latch is set or the time is over, in ms; from 15 on also
+ * until the client closes its connection.
+ */
+static inline void
+jobq_sleep(long timeout, uint32 wait_event)
+{
+#if PG_VERSION_NUM >= 150000
+	if (FeBeWaitSet != NULL && WaitEventSetCanReportClosed())
+	{
+		WaitEvent	event = {0};
+
+		ModifyWaitEvent(FeBeWaitSet, JOBQ_CLIENT_SOCKET_POS, WL_SOCKET_CLOSED,
+						NULL);
+		(void) WaitEventSetWait(FeBeWaitSet, timeout, &event, 1, wait_event);
+		if (event.events & WL_POSTMASTER_DEATH)
+			proc_exit(1);
+		return;
+	}
+#endif
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout, wait_event);
 }
 
 /*

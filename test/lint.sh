@@ -66,13 +66,13 @@ objects() {
 	grep -oE "^ $1 (UNLOGGED )?$2 jobq\.[a-z_]+" <<<"$statements" |
 		sed -E 's/.* jobq\.//' | sort -u
 }
-for kind in FUNCTION TABLE VIEW SEQUENCE TYPE; do
+for kind in FUNCTION PROCEDURE TABLE VIEW SEQUENCE TYPE; do
 	comm -23 <(objects CREATE "$kind") <(objects 'COMMENT ON' "$kind") |
 		rule "script: a comment on every ${kind,,}"
 done
 
-# Functions and views for users, in the script and in calls.tsv.
-comm -3 <({ objects CREATE FUNCTION; objects CREATE VIEW; } | grep -v '^_' | sort -u) \
+# Functions, procedures and views for users, in the script and in calls.tsv.
+comm -3 <({ objects CREATE FUNCTION; objects CREATE PROCEDURE; objects CREATE VIEW; } | grep -v '^_' | sort -u) \
 	<(sed -E '/^(#|$)/d; s/^view //; s/[(\t].*//; /^_/d' src/security/calls.tsv | sort -u) |
 	rule 'calls.tsv lists every function and view, and no others'
 

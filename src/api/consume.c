@@ -1,6 +1,6 @@
 /*
- * consume.c: the SQL face of dequeuing and settling: arguments, privileges,
- * result sets. The rules are the engine's.
+ * consume.c: the SQL face of settling: arguments, privileges, result sets. The
+ * rules are the engine's; dequeuing is in dequeue.c.
  */
 #include "postgres.h"
 
@@ -14,14 +14,13 @@
 
 #include "api/args.h"
 #include "api/delivery.h"
+#include "api/dequeue.h"
 #include "api/settle.h"
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
 #include "security/security.h"
 
-PG_FUNCTION_INFO_V1(jobq_sql_dequeue);
-PG_FUNCTION_INFO_V1(jobq_sql_dequeue_any);
 PG_FUNCTION_INFO_V1(jobq_sql_complete);
 PG_FUNCTION_INFO_V1(jobq_sql_complete_many);
 PG_FUNCTION_INFO_V1(jobq_sql_complete_and_dequeue);
@@ -29,119 +28,6 @@ PG_FUNCTION_INFO_V1(jobq_sql_fail);
 PG_FUNCTION_INFO_V1(jobq_sql_release);
 PG_FUNCTION_INFO_V1(jobq_sql_extend);
 PG_FUNCTION_INFO_V1(jobq_sql_extend_many);
-
-/* ---- dequeue ---- */
-
-/* The arguments after the queue(s). */
-typedef struct DequeueArgs
-{
-	int64		max_jobs;
-	int64		lease_for;		/* us, 0 = the queue's */
-	char	   *worker;			/* NULL = none */
-} DequeueArgs;
-
-/* A worker's name: what was given, else application_name; cut to fit. */
-static char *
-worker_name(FunctionCallInfo fcinfo, int argno)
-{
-	char	   *name;
-
-	if (!PG_ARGISNULL(argno))
-		name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
-	else
-		name = application_name != NULL ? pstrdup(application_name) : NULL;
-	if (name == NULL || name[0] == '\0')
-		return NULL;
-	name[pg_mbcliplen(name, (int) strlen(name), JOBQ_WORKER_MAX)] = '\0';
-	return name;
-}
-
-static void
-get_dequeue_args(FunctionCallInfo fcinfo, int first, DequeueArgs *args)
-{
-	args->max_jobs = PG_ARGISNULL(first) ? 1 :
-		jobq_arg_int(PG_GETARG_INT64(first), "max_jobs", 1, PG_INT64_MAX);
-	args->lease_for = PG_ARGISNULL(first + 1) ? 0 :
-		jobq_arg_interval(PG_GETARG_INTERVAL_P(first + 1), "lease_for",
-						  JOBQ_LEASE_FOR_MIN, JOBQ_LEASE_FOR_MAX);
-	args->worker = worker_name(fcinfo, first + 2);
-}
-
-static void
-require_dequeue(text *name, JobqQueue *queue)
-{
-	jobq_require_queue(jobq_arg_queue_name(name, "queue"), JOBQ_PRIV_DEQUEUE,
-					   queue);
-}
-
-static List *
-claim(const JobqSession *session, const JobqQueue *queue,
-	  const DequeueArgs *args, int64 *lease, List *deliveries)
-{
-	if (queue->paused)
-		return deliveries;
-	return jobq_claim(session, queue, args->max_jobs - list_length(deliveries),
-					  args->lease_for, args->worker, lease, deliveries);
-}
-
-Datum
-jobq_sql_dequeue(PG_FUNCTION_ARGS)
-{
-	JobqSession session;
-	JobqQueue	queue;
-	DequeueArgs args;
-	int64		lease = 0;
-
-	jobq_begin_write("jobq.dequeue()", &session);
-	jobq_arg_required(fcinfo, 0, "queue");
-	require_dequeue(PG_GETARG_TEXT_PP(0), &queue);
-	get_dequeue_args(fcinfo, 1, &args);
-	return jobq_return_deliveries(fcinfo,
-								  claim(&session, &queue, &args, &lease, NIL));
-}
-
-/* The queues of dequeue_any, all of which the caller may dequeue from. */
-static int
-get_queues(FunctionCallInfo fcinfo, JobqQueue **queues)
-{
-	ArrayType  *array;
-	Datum	   *names;
-	bool	   *nulls;
-	int			n;
-
-	jobq_arg_required(fcinfo, 0, "queues");
-	array = PG_GETARG_ARRAYTYPE_P(0);
-	if (ARR_NDIM(array) > 1)
-		jobq_bad_argument("queues", "It must be a one-dimensional array.");
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls,
-					  &n);
-	*queues = palloc(sizeof(JobqQueue) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		if (nulls[i])
-			jobq_bad_argument("queues", psprintf("Element %d is null.", i + 1));
-		require_dequeue(DatumGetTextPP(names[i]), &(*queues)[i]);
-	}
-	return n;
-}
-
-Datum
-jobq_sql_dequeue_any(PG_FUNCTION_ARGS)
-{
-	JobqSession session;
-	JobqQueue  *queues;
-	DequeueArgs args;
-	int64		lease = 0;
-	List	   *deliveries = NIL;
-	int			n;
-
-	jobq_begin_write("jobq.dequeue_any()", &session);
-	n = get_queues(fcinfo, &queues);
-	get_dequeue_args(fcinfo, 1, &args);
-	for (int i = 0; i < n && list_length(deliveries) < args.max_jobs; i++)
-		deliveries = claim(&session, &queues[i], &args, &lease, deliveries);
-	return jobq_return_deliveries(fcinfo, deliveries);
-}
 
 /* ---- settling one job ---- */
 
@@ -375,21 +261,24 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * Jobs that are done are done once we commit: with any, what there is now is
+ * all that is waited for.
+ */
 Datum
 jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS)
 {
 	JobqSession session;
+	JobqDequeue call = {.what = "jobq.complete_and_dequeue()"};
 	JobqQueue	queue;
-	DequeueArgs args;
 	int64	   *done;
 	int			n;
-	int64		lease = 0;
 
-	jobq_begin_write("jobq.complete_and_dequeue()", &session);
-	jobq_arg_required(fcinfo, 0, "queue");
-	require_dequeue(PG_GETARG_TEXT_PP(0), &queue);
+	jobq_begin_write(call.what, &session);
+	jobq_dequeue_from_one(fcinfo, &call);
+	jobq_require_queue(call.names[0], JOBQ_PRIV_DEQUEUE, &queue);
 	n = jobq_arg_ids(fcinfo, 1, "done", &done);
-	get_dequeue_args(fcinfo, 3, &args);
+	jobq_dequeue_args(fcinfo, 3, JOBQ_FUNCTION_WAIT, &call);
 	if (n > 0)
 	{
 		JobqHeld   *held = palloc_extended(sizeof(JobqHeld) * n, MCXT_ALLOC_HUGE);
@@ -399,7 +288,7 @@ jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS)
 		jobq_await_settle(&session);
 		nheld = hold_many(&session, done, n, PG_GETARG_INT64(2), false, held);
 		jobq_complete(&session, held, nheld, (Datum) 0, true);
+		call.wait = 0;
 	}
-	return jobq_return_deliveries(fcinfo,
-								  claim(&session, &queue, &args, &lease, NIL));
+	return jobq_return_deliveries(fcinfo, jobq_dequeue(&call));
 }

@@ -3,23 +3,25 @@
 CREATE FUNCTION jobq.dequeue(
 	queue			text,
 	max_jobs		bigint		DEFAULT 1,
+	wait			interval	DEFAULT '0',
 	lease_for		interval	DEFAULT NULL,
 	worker			text		DEFAULT NULL
 ) RETURNS SETOF jobq.delivery
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_sql_dequeue';
-COMMENT ON FUNCTION jobq.dequeue(text, bigint, interval, text) IS
-	'Leases up to max_jobs available jobs, in order of priority, run_at and id, under one lease. Put no WHERE or LIMIT on it: rows filtered away stay leased.';
+COMMENT ON FUNCTION jobq.dequeue(text, bigint, interval, interval, text) IS
+	'Leases up to max_jobs available jobs, in order of priority, run_at and id, under one lease. Waits for the first one, for 20 seconds at most; jobq.receive() waits longer. Put no WHERE or LIMIT on it: rows filtered away stay leased.';
 
 CREATE FUNCTION jobq.dequeue_any(
 	queues			text[],
 	max_jobs		bigint		DEFAULT 1,
+	wait			interval	DEFAULT '0',
 	lease_for		interval	DEFAULT NULL,
 	worker			text		DEFAULT NULL
 ) RETURNS SETOF jobq.delivery
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_sql_dequeue_any';
-COMMENT ON FUNCTION jobq.dequeue_any(text[], bigint, interval, text) IS
+COMMENT ON FUNCTION jobq.dequeue_any(text[], bigint, interval, interval, text) IS
 	'Like dequeue, from several queues in the order given; each job is leased for as long as its own queue says.';
 
 CREATE FUNCTION jobq.complete(
@@ -47,13 +49,14 @@ CREATE FUNCTION jobq.complete_and_dequeue(
 	done			bigint[],
 	lease			bigint,
 	max_jobs		bigint		DEFAULT 1,
+	wait			interval	DEFAULT '0',
 	lease_for		interval	DEFAULT NULL,
 	worker			text		DEFAULT NULL
 ) RETURNS SETOF jobq.delivery
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_sql_complete_and_dequeue';
-COMMENT ON FUNCTION jobq.complete_and_dequeue(text, bigint[], bigint, bigint, interval, text) IS
-	'Completes the jobs done and leases the next ones, in one transaction and one round trip. On the first turn done is empty and lease NULL.';
+COMMENT ON FUNCTION jobq.complete_and_dequeue(text, bigint[], bigint, bigint, interval, interval, text) IS
+	'Completes the jobs done and leases the next ones, in one transaction and one round trip. On the first turn done is empty and lease NULL. Waits like dequeue, but only if done is empty: jobs are completed when the transaction commits, which is not put off.';
 
 CREATE FUNCTION jobq.fail(
 	id				bigint,

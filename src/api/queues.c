@@ -255,6 +255,7 @@ alter(const JobqSession *session, const JobqQueue *queue,
 		change_row(UPDATE_CLASS, queue->queue_id, INT4OID,
 				   Int32GetDatum(class_id), SPI_OK_UPDATE);
 	disconnect(&context);
+	jobq_xact_queue_changed(session, queue->queue_id);
 	if (queue->dead_retention != wanted->dead_retention)
 		jobq_xact_died(session, jobq_now());
 	if (queue->rules.aging != wanted->rules.aging)
@@ -289,6 +290,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	options = PG_ARGISNULL(1) ? no_options() : PG_GETARG_JSONB_P(1);
 	if_exists = read_if_exists(fcinfo, 2);
 	jobq_options_defaults(&wanted);
+	strlcpy(wanted.name, name, sizeof(wanted.name));
 	jobq_options_apply(options, &wanted);
 	if (if_exists != IF_EXISTS_ALTER)
 		jobq_options_check(&wanted);
@@ -357,20 +359,21 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 
 /* The queue that is to be changed, its settings locked. */
 static void
-begin_change(FunctionCallInfo fcinfo, const char *what, JobqQueue *queue)
+begin_change(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
+			 JobqQueue *queue)
 {
-	JobqSession session;
 	char	   *name;
 
-	jobq_begin_write(what, &session);
-	jobq_xact_steered(&session);
+	jobq_begin_write(what, session);
+	jobq_xact_steered(session);
 	name = read_queue(fcinfo, JOBQ_PRIV_MANAGE, queue);
 	jobq_queue_lock_settings(queue->queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, queue);
 }
 
 static void
-change_queue(const JobqQueue *queue, const char *command)
+change_queue(const JobqSession *session, const JobqQueue *queue,
+			 const char *command)
 {
 	JobqOwnerContext context;
 
@@ -378,17 +381,19 @@ change_queue(const JobqQueue *queue, const char *command)
 	jobq_queue_changed();
 	change_row(command, queue->queue_id, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
 	disconnect(&context);
+	jobq_xact_queue_changed(session, queue->queue_id);
 }
 
 /* pause_queue(queue text) → void */
 Datum
 jobq_sql_pause_queue(PG_FUNCTION_ARGS)
 {
+	JobqSession session;
 	JobqQueue	queue;
 
-	begin_change(fcinfo, "jobq.pause_queue()", &queue);
+	begin_change(fcinfo, "jobq.pause_queue()", &session, &queue);
 	if (!queue.paused)
-		change_queue(&queue, PAUSE_QUEUE);
+		change_queue(&session, &queue, PAUSE_QUEUE);
 	PG_RETURN_VOID();
 }
 
@@ -396,11 +401,12 @@ jobq_sql_pause_queue(PG_FUNCTION_ARGS)
 Datum
 jobq_sql_drain_queue(PG_FUNCTION_ARGS)
 {
+	JobqSession session;
 	JobqQueue	queue;
 
-	begin_change(fcinfo, "jobq.drain_queue()", &queue);
+	begin_change(fcinfo, "jobq.drain_queue()", &session, &queue);
 	if (!queue.draining)
-		change_queue(&queue, DRAIN_QUEUE);
+		change_queue(&session, &queue, DRAIN_QUEUE);
 	PG_RETURN_VOID();
 }
 
@@ -408,11 +414,12 @@ jobq_sql_drain_queue(PG_FUNCTION_ARGS)
 Datum
 jobq_sql_resume_queue(PG_FUNCTION_ARGS)
 {
+	JobqSession session;
 	JobqQueue	queue;
 
-	begin_change(fcinfo, "jobq.resume_queue()", &queue);
+	begin_change(fcinfo, "jobq.resume_queue()", &session, &queue);
 	if (queue.paused || queue.draining)
-		change_queue(&queue, RESUME_QUEUE);
+		change_queue(&session, &queue, RESUME_QUEUE);
 	PG_RETURN_VOID();
 }
 

@@ -221,6 +221,8 @@ check_part(Walk *walk, int index)
 		wrong(walk, "count of probes is wrong", part->limits.probes);
 	if (part->start_wanted != start_wanted)
 		wrong(walk, "count of wanted starts is wrong", part->start_wanted);
+	if (!jobq_part_waiters_sound(part))
+		wrong(walk, "a list of waiters is broken", index);
 	LWLockRelease(part->lock);
 }
 

@@ -267,6 +267,30 @@ jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take)
 	return may;
 }
 
+bool
+jobq_may_take(JobqPart *part, uint32 gen, TimestampTz now,
+			  TimestampTz *retry_at)
+{
+	int			skipped = 0;
+	int32		at = JOBQ_NIL;
+
+	*retry_at = JOBQ_NEVER;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	while (jobq_part_is_mine(part, gen) && skipped < JOBQ_CHUNK)
+	{
+		at = next_ready(part, now, &skipped);
+		if (at == JOBQ_NIL || jobq_slots[at].t.expires_at > now)
+			break;
+		jobq_slot_set_aside(&jobq_slots[at]);
+		at = JOBQ_NIL;
+		skipped++;
+	}
+	if (part->groups.on)
+		*retry_at = jobq_group_next_wake(part);
+	LWLockRelease(part->lock);
+	return at != JOBQ_NIL;
+}
+
 int
 jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 		  JobqTicket *tickets)
@@ -373,10 +397,12 @@ void
 jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	JobqPart   *part;
 	TimestampTz expires_at;
 
 	if (slot == NULL)
 		return;
+	part = jobq_slot_part(slot);
 	expires_at = slot->t.expires_at;
 	if (slot->state == SLOT_RUNNING && (slot->flags & SLOT_CLAIM_OPEN) &&
 		!(slot->flags & SLOT_START_DONE) && !TransactionIdIsValid(slot->mark))
@@ -391,6 +417,7 @@ jobq_unclaim(JobqDb *db, const JobqSlotRef *ref)
 	}
 	jobq_slot_unlock(slot);
 	jobq_wake_keeper_by(db, expires_at);
+	jobq_wake_waiters(part, ref->gen, 1);
 }
 
 void

@@ -23,6 +23,7 @@
 #include "dispatch/key.h"
 #include "dispatch/limit.h"
 #include "dispatch/tree.h"
+#include "dispatch/wait.h"
 #include "rules.h"
 
 #define JOBQ_CHUNK				64	/* slots handled per lock hold */
@@ -312,6 +313,7 @@ typedef struct JobqPart
 	int64		aging_wanted;
 
 	JobqPartGroups groups;
+	JobqWaiters waiters;
 
 	/*
 	 * Without lock. entries: grows whenever others than publishers may have
@@ -607,6 +609,10 @@ extern bool jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take);
 /* A ticket that was taken has ended before: its slot goes. */
 extern void jobq_drop_taken(JobqDb *db, const JobqSlotRef *ref);
 
+/* Could a committed job be taken now? *retry_at is as in JobqTake. */
+extern bool jobq_may_take(JobqPart *part, uint32 gen, TimestampTz now,
+						  TimestampTz *retry_at);
+
 /*
  * The same order without taking: tickets after *after (NULL: the first), also
  * expired ones that nobody has met.
@@ -718,6 +724,59 @@ extern int	jobq_look_leases(JobqDb *db, uint32 gen, int32 queue_id,
 extern int	jobq_start_wanted(JobqPart *part, uint32 gen, int max,
 							  JobqSlot *copies);
 extern void jobq_start_done(JobqDb *db, const JobqSlotRef *ref);
+
+/* ---- wait.c ---- */
+
+/*
+ * n more jobs of the queue can be taken: wake as many of those who wait for
+ * one, each for one. Never under a lock.
+ */
+extern void jobq_wake_waiters(JobqPart *part, uint32 gen, int64 n);
+
+/* The queue's settings have changed: all who wait for it look again. */
+extern void jobq_queue_has_changed(JobqDb *db, uint32 gen, int32 queue_id);
+
+/* The job (0: some) has come to its end: those who wait for that look. */
+extern void jobq_wake_for_job(const JobqDb *db, int64 job);
+
+/* Is no job of the queue available, running or to be retried? */
+extern bool jobq_part_is_idle(JobqPart *part, uint32 gen);
+
+/*
+ * Around changes that take a job away from one place of the queue and bring
+ * it to another: the queue is not idle in between.
+ */
+extern void jobq_arrivals_begin(JobqDb *db, uint32 gen, int32 queue_id);
+extern void jobq_arrivals_end(JobqDb *db, uint32 gen, int32 queue_id);
+
+/*
+ * Wait for a queue, the i-th (below JOBQ_WAIT_QUEUES) of those this session
+ * waits for: look whether there is something only after that. retry_at is what
+ * the look before said. Returns when to look without being woken: JOBQ_NEVER
+ * also if somebody else will do so, 0 if the part is not the queue's any more.
+ */
+extern TimestampTz jobq_wait_join(int i, JobqPart *part, uint32 gen,
+								  int32 queue_id, JobqWaitKind kind,
+								  TimestampTz retry_at);
+extern void jobq_wait_join_job(const JobqDb *db, int64 job);
+
+/*
+ * Has somebody woken us? Then say that we are up before looking again. True
+ * if it was for something else than a job, such as the queue's settings: that
+ * they have changed may not have got about yet.
+ */
+extern bool jobq_wait_is_woken(void);
+extern bool jobq_wait_awake(void);
+
+/*
+ * We look no more. With keep a wake-up that has not been used stays ours, for
+ * our client is going to use it; else somebody else is woken instead.
+ */
+extern void jobq_wait_end(bool keep);
+
+/* A wake-up was used: its queue was looked at. Another one is passed on. */
+extern void jobq_wakeup_used(uint32 gen, int32 queue_id);
+extern void jobq_wakeup_pass_on(void);
 
 /* ---- expire.c ---- */
 

@@ -527,6 +527,7 @@ jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 void
 jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 {
+	int64		ready = 0;
 	bool		groups;
 
 	LWLockAcquire(part->lock, LW_SHARED);
@@ -547,8 +548,10 @@ jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 		part->frontier = jobq_key_before(&part->missed, reached) ?
 			part->missed : *reached;
 		jobq_group_frontier_moved(part);
+		ready = part->ready;
 	}
 	LWLockRelease(part->lock);
+	jobq_wake_waiters(part, gen, ready);
 }
 
 bool

@@ -208,6 +208,23 @@ extern bool jobq_slot_remove(int db, const JobqSlotRef *ref,
 /* It was never linked. */
 extern bool jobq_is_linking(const JobqSlot *slot, const JobqSlotRef *ref);
 
+/* ---- wait.c ---- */
+
+extern Size jobq_wait_shmem_size(void);
+extern void jobq_wait_shmem_init(void);
+extern void jobq_part_waiters_init(JobqPart *part);
+extern void jobq_part_waiters_reset(JobqPart *part);
+
+/* All who wait for it are to look again. */
+extern void jobq_wake_all_waiters(JobqPart *part, uint32 gen);
+
+#ifdef JOBQ_TEST_BUILD
+extern bool jobq_part_waiters_sound(const JobqPart *part);
+#endif
+
+/* Jobs of the queue have gone: if it is idle, those who wait for that look. */
+extern void jobq_wake_if_idle(JobqPart *part);
+
 /* ---- frontier.c ---- */
 
 /* Under the part's lock: tickets from key on may be on disk only. */

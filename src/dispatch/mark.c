@@ -78,16 +78,22 @@ void
 jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid)
 {
 	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
+	JobqPart   *part;
 	TimestampTz due;
 	bool		wanted;
+	bool		ready;
 
 	if (slot == NULL)
 		return;
+	part = jobq_slot_part(slot);
 	slot->mark = InvalidTransactionId;
 	jobq_slot_link(slot);
-	due = slot->state == SLOT_READY ? slot->t.expires_at : slot->l.expires_at;
+	ready = slot->state == SLOT_READY;
+	due = ready ? slot->t.expires_at : slot->l.expires_at;
 	wanted = slot->flags & SLOT_START_WANTED;
 	jobq_slot_unlock(slot);
+	if (ready)
+		jobq_wake_waiters(part, ref->gen, 1);
 	if (wanted)
 		jobq_wake_keeper(db);
 	else
@@ -189,10 +195,12 @@ jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 		  TimestampTz until)
 {
 	JobqSlot   *slot = jobq_slot_lock_marked(db, ref, xid);
+	JobqPart   *part;
 	int			waiter = -1;
 
 	if (slot == NULL)
 		return;
+	part = jobq_slot_part(slot);
 	if (slot->flags & SLOT_START_WANTED)
 		waiter = slot->claim_proc;
 	slot->flags &= ~SLOT_START_WANTED;
@@ -202,6 +210,8 @@ jobq_hold(JobqDb *db, const JobqSlotRef *ref, TransactionId xid,
 	if (waiter >= 0)
 		jobq_set_latch(waiter);
 	jobq_unmark(db, ref, xid);
+	jobq_wake_if_idle(part);
+	jobq_wake_for_job(db, ref->id);
 }
 
 void

@@ -329,6 +329,7 @@ see(const JobqPart *part, TimestampTz now, JobqSeen *seen, double *wait,
 	seen->rolled_back = part->rolled_back;
 	memcpy(seen->counters, part->counters, sizeof(seen->counters));
 	seen->frontier = part->frontier;
+	seen->aging = part->aging;
 	seen->holder = part->holder;
 	seen->oldest = oldest_ready(part);
 	seen->last_taken = meter->last_taken;

@@ -155,6 +155,7 @@ typedef struct JobqSeen
 	int64		rolled_back;
 	int64		counters[COUNT_N];
 	JobqKey		frontier;
+	int64		aging;			/* of the order that the frontier is in */
 	TransactionId holder;
 	TimestampTz oldest;			/* run_at of the available one that has waited
 								 * longest; JOBQ_NEVER = none is in memory */

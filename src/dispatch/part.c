@@ -145,6 +145,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	jobq_limits_reset(part);
 	jobq_part_groups_reset(part);
 	jobq_part_meter_reset(part);
+	jobq_part_waiters_reset(part);
 	pg_atomic_write_u64(&part->entries,
 						(pg_atomic_read_u64(&part->entries) + 2) &
 						~UINT64CONST(1));
@@ -277,7 +278,8 @@ jobq_parts_of(JobqDb *db, uint32 gen, int from, JobqPart **part)
 
 /*
  * First step, with control->lock exclusive: from now on nothing is linked
- * here. A publisher that comes too late notices and drops its slots itself.
+ * here. A publisher that comes too late notices and drops its slots itself,
+ * and whoever waits looks elsewhere.
  */
 static void
 close_part(JobqPart *part)
@@ -285,6 +287,7 @@ close_part(JobqPart *part)
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	part->closing = true;
 	LWLockRelease(part->lock);
+	jobq_wake_all_waiters(part, part->gen);
 }
 
 void
@@ -366,6 +369,8 @@ jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id, JobqCounter counter,
 			jobq_limits_failed(part, (int) delta);
 	}
 	LWLockRelease(part->lock);
+	if (delta < 0)
+		jobq_wake_if_idle(part);
 }
 
 bool

@@ -25,6 +25,7 @@ typedef struct Publish
 	uint64		since;
 	bool		keep[JOBQ_CHUNK];	/* before the frontier, or running */
 	int			nspilled;
+	int			nready;			/* that can be taken now */
 	bool		wake_keeper;
 	TimestampTz first_expiry;
 } Publish;
@@ -132,11 +133,17 @@ publish_chunk(Publish *p)
 		if (entered == ENTER_DONE)
 			nfresh++;
 		else if (entered != ENTER_PRESENT)
+		{
 			leave(p, i);
+			continue;
+		}
+		if (lease_of(p, i) == NULL)
+			p->nready++;
 	}
 	if (nfresh > 0)
 		jobq_slots_link(p->part, p->gen, p->queue_id, fresh, nfresh,
 						&p->since, &p->first_expiry);
+	jobq_wake_waiters(p->part, p->gen, p->nready);
 }
 
 static void
@@ -213,6 +220,7 @@ jobq_publish(JobqDb *db, uint32 gen, const JobqTicket *tickets,
 		p.nnew = from == 0 ? nnew : 0;
 		p.since = since;
 		p.nspilled = 0;
+		p.nready = 0;
 		p.wake_keeper = false;
 		p.first_expiry = JOBQ_NEVER;
 		publish_chunk(&p);

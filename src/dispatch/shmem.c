@@ -79,6 +79,7 @@ shmem_request(void)
 	size = add_size(size, jobq_group_pool_size());
 	size = add_size(size, MAXALIGN(jobq_meters_size()));
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
+	size = add_size(size, jobq_wait_shmem_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
@@ -143,6 +144,7 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].limits.keys_newest = JOBQ_NIL;
 		jobq_parts[i].groups.by_key = JOBQ_NIL;
 		jobq_part_groups_reset(&jobq_parts[i]);
+		jobq_part_waiters_init(&jobq_parts[i]);
 	}
 }
 
@@ -203,6 +205,7 @@ shmem_startup(void)
 	jobq_group_pool_startup();
 	jobq_meters_init();
 	jobq_tallies_init(&locks[1].lock);
+	jobq_wait_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -408,6 +411,7 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	LWLockRelease(jobq_control->lock);
 
 	jobq_part_free_before(db, gen);
+	jobq_wake_for_job(db, 0);
 	if (!everything)
 		return;
 

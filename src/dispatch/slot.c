@@ -668,8 +668,10 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	LWLock	   *hash_lock = hash_lock_of(bucket);
 	LWLock	   *part_lock;
 	JobqSlot   *slot;
+	JobqPart   *part;
 	int32		number;
 	bool		refill;
+	bool		place_free;
 	int			waiter = -1;
 	int32		epoch;
 
@@ -681,7 +683,8 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 		return false;
 	}
 	slot = &jobq_slots[number];
-	part_lock = jobq_slot_part(slot)->lock;
+	part = jobq_slot_part(slot);
+	part_lock = part->lock;
 	LWLockAcquire(part_lock, LW_EXCLUSIVE);
 	if (!may_go(slot, ref))
 	{
@@ -692,6 +695,8 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	if (slot->flags & SLOT_START_WANTED)
 		waiter = slot->claim_proc;
 	epoch = slot->t.epoch;
+	/* one that waits for its place can be taken, if there is a limit */
+	place_free = slot->l.lease != 0 && part->ready > 0;
 	jobq_slot_unlink(slot);
 	jobq_slot_set_state(slot, SLOT_FREE);
 	chain_remove(bucket, number);
@@ -707,6 +712,9 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 	if (waiter >= 0)
 		jobq_set_latch(waiter);
 	jobq_slot_gone(&jobq_dbs[db], epoch);
+	jobq_wake_if_idle(part);
+	if (place_free)
+		jobq_wake_waiters(part, ref->gen, 1);
 	if (refill)
 		jobq_wake_refillers();
 	return true;
@@ -757,6 +765,7 @@ void
 jobq_end(JobqDb *db, const JobqSlotRef *ref)
 {
 	(void) jobq_slot_remove(jobq_db_index(db), ref, ends);
+	jobq_wake_for_job(db, ref->id);
 }
 
 void

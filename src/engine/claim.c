@@ -36,6 +36,7 @@ typedef struct ClaimCall
 	JobqBelts	belts;
 	List	   *deliveries;
 	int			delivered;
+	TimestampTz retry_at;
 } ClaimCall;
 
 /* A job taken in this call whose claim row is still to be written. */
@@ -115,6 +116,7 @@ end_take(ClaimCall *call, const JobqTake *take)
 {
 	call->taken = !take->fresh;
 	call->limited = take->limited;
+	call->retry_at = take->retry_at;
 }
 
 /*
@@ -458,17 +460,19 @@ await_refill(const ClaimCall *call, TimestampTz *deadline)
 	return true;
 }
 
-List *
-jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
+static List *
+claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		   int64 lease_for, const char *worker, int64 *lease,
-		   List *deliveries)
+		   List *deliveries, TimestampTz *retry_at)
 {
-	ClaimCall	call = {.session = session,.queue = queue,.deliveries = deliveries};
+	ClaimCall	call = {.session = session,.queue = queue,
+	.deliveries = deliveries,.retry_at = JOBQ_NEVER};
 	Taken	   *taken;
 	int			ntaken = 0;
 	int			size = (int) Min(max, JOBQ_CHUNK);
 	TimestampTz deadline = 0;
 
+	*retry_at = JOBQ_NEVER;
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return deliveries;
@@ -525,7 +529,46 @@ jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		jobq_lazy_claim_end(call.careful || jobq_rules_limit(&queue->rules));
 	}
 	jobq_belts_close(&call.belts);
+	*retry_at = call.retry_at;
 	return call.deliveries;
+}
+
+/* Whatever comes of it, no other waiter needs to look instead of us. */
+List *
+jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
+		   int64 lease_for, const char *worker, int64 *lease,
+		   List *deliveries, TimestampTz *retry_at)
+{
+	deliveries = claim_jobs(session, queue, max, lease_for, worker, lease,
+							deliveries, retry_at);
+	jobq_wakeup_used(session->gen, queue->queue_id);
+	return deliveries;
+}
+
+/* The keeper is told to load what may be on disk, and wakes those who wait. */
+bool
+jobq_has_jobs(const JobqSession *session, const JobqQueue *queue,
+			  TimestampTz *retry_at)
+{
+	JobqPart   *part;
+	JobqLimitState limit;
+
+	*retry_at = JOBQ_NEVER;
+	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
+	part = jobq_require_part(session, queue);
+	if (!session->db->copy && !queue->paused &&
+		jobq_follow_rules(part, session->gen, &queue->rules) &&
+		jobq_may_take(part, session->gen, jobq_now(), retry_at))
+	{
+		jobq_limits_explain(part, session->gen, &queue->rules, &limit);
+		if (limit.reason == JOBQ_LIMIT_NONE)
+			return true;
+		*retry_at = limit.until;
+	}
+	if (jobq_refill_wanted(part, session->gen))
+		jobq_ask_refill(part, session->gen);
+	jobq_wakeup_used(session->gen, queue->queue_id);
+	return false;
 }
 
 /* ---- peek ---- */

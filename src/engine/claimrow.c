@@ -10,6 +10,7 @@
 
 #include "engine/claimrow.h"
 #include "engine/place.h"
+#include "engine/xact.h"
 #include "errors.h"
 
 void
@@ -154,4 +155,11 @@ jobq_write_outcomes(const JobqSession *session, JobqBelts *belts,
 	PG_END_TRY();
 	if (rows != &single)
 		pfree(rows);
+	if (ending->ended == ENDED_MOVED)
+		return;
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i].own < 0 && !TransactionIdIsValid(held[i].xid))
+			jobq_xact_ended(session, held[i].t.id);
+	}
 }

@@ -10,6 +10,7 @@
 #ifndef JOBQ_ENGINE_H
 #define JOBQ_ENGINE_H
 
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "pgtime.h"
 
@@ -89,6 +90,9 @@ extern void jobq_xact_cron_news(const JobqSession *session);
 /* alter_group() has set these rules. */
 extern void jobq_xact_group_altered(const JobqSession *session, int32 queue_id,
 									text *key, const JobqGroupRules *rules);
+/* After the commit those who wait for the queue's jobs look again. */
+extern void jobq_xact_queue_changed(const JobqSession *session,
+									int32 queue_id);
 
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
@@ -216,11 +220,15 @@ typedef struct JobqDelivery
 /*
  * Lease up to max available jobs of a queue under one lease number (0: take
  * a new one, which comes back). lease_for 0 = the queue's. Appends
- * JobqDelivery pointers.
+ * JobqDelivery pointers. *retry_at is as in JobqTake.
  */
 extern List *jobq_claim(const JobqSession *session, const JobqQueue *queue,
 						int64 max, int64 lease_for, const char *worker,
-						int64 *lease, List *deliveries);
+						int64 *lease, List *deliveries, TimestampTz *retry_at);
+
+/* Is there a job that could be claimed now? *retry_at is as in JobqTake. */
+extern bool jobq_has_jobs(const JobqSession *session, const JobqQueue *queue,
+						  TimestampTz *retry_at);
 
 /* The next jobs in order, not leased. */
 extern List *jobq_peek(const JobqSession *session, const JobqQueue *queue,
@@ -284,6 +292,66 @@ extern JobqGivenBack jobq_release(const JobqSession *session, JobqHeld *held,
 /* lease_for 0 = as taken. held[].l.expires_at is the new end. */
 extern void jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,
 						int64 lease_for, Datum progress, bool progress_null);
+
+/* ---- wait.c ---- */
+
+/* A queue to wait for, as the last attempt has found it. */
+typedef struct JobqWaitPlace
+{
+	uint32		gen;
+	int32		queue_id;
+	JobqWaitKind kind;
+	TimestampTz retry_at;		/* as in JobqTake */
+} JobqWaitPlace;
+
+typedef struct JobqWaiting JobqWaiting;
+
+/*
+ * Something to be tried until it succeeds. An attempt opens a session, checks
+ * privileges and says with jobq_wait_at() or jobq_wait_at_job() what it would
+ * wait for; there may be hours and changes of any kind between two of them.
+ * Each has a memory context of its own; the last one's stays.
+ */
+struct JobqWaiting
+{
+	bool		(*attempt) (JobqWaiting *wait);
+	void	   *state;
+	TimestampTz deadline;		/* 0 = one attempt */
+	bool		in_call;		/* let go of transaction and snapshot */
+	bool		only_looks;		/* our client will use what we have seen */
+	const char *wait_event;
+
+	JobqDb	   *db;
+	int64		job;			/* 0 = none */
+	int			nplaces;
+	JobqWaitPlace places[JOBQ_WAIT_QUEUES];
+};
+
+/* Did an attempt succeed before the deadline? */
+extern bool jobq_wait(JobqWaiting *wait);
+extern void jobq_wait_at(JobqWaiting *wait, const JobqSession *session,
+						 const JobqQueue *queue, JobqWaitKind kind,
+						 TimestampTz retry_at);
+extern void jobq_wait_at_job(JobqWaiting *wait, const JobqSession *session,
+							 int64 id);
+
+/*
+ * A procedure that waits: 25001 where it cannot commit, then commits. SPI is
+ * connected until jobq_call_end(); the memory context is still the caller's.
+ */
+extern void jobq_call_begin(FunctionCallInfo fcinfo, const char *what);
+extern void jobq_call_end(void);
+
+/* Has this transaction written the job's present place? */
+extern bool jobq_is_uncommitted(int64 id);
+
+/* ---- notify.c ---- */
+
+/*
+ * Jobs of the queue can be taken once we have committed: tell those who LISTEN
+ * if the queue wants it.
+ */
+extern void jobq_notify(const JobqQueue *queue);
 
 /* ---- steer.c ---- */
 

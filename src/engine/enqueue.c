@@ -92,6 +92,7 @@ place_on_belt(const JobqSession *session, const JobqQueue *queue,
 	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);
 	pfree(tids);
+	jobq_notify(queue);
 }
 
 void

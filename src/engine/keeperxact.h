@@ -83,6 +83,12 @@ extern TimestampTz jobq_tend_dead(const JobqSession *session, TimestampTz now);
 /* ---- cron.c: ticks of schedules ---- */
 extern TimestampTz jobq_tend_cron(const JobqSession *session, TimestampTz now);
 
+/* ---- notify.c ---- */
+
+/* Send the notifications of what the keeper has brought to the belt. */
+extern TimestampTz jobq_tend_notify(const JobqSession *session,
+									TimestampTz now);
+
 /* ---- recover.c ---- */
 
 /* Write a higher mark, commit the keeper's transaction, open up to it. */

@@ -46,16 +46,16 @@ extern void jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 
 /* ---- steer.c: a waiting job, to be changed or ended ---- */
 
-typedef enum JobqWaiting
+typedef enum JobqWaitingJob
 {
 	WAITING_HELD,				/* in our hands */
 	WAITING_SHELVED,			/* its row is off the shelf */
 	WAITING_NOT_RUNS,
 	WAITING_NOT_FINAL,
 	WAITING_NO_JOB
-} JobqWaiting;
+} JobqWaitingJob;
 
-extern JobqWaiting jobq_take_waiting(const JobqSession *session, int64 id,
+extern JobqWaitingJob jobq_take_waiting(const JobqSession *session, int64 id,
 									 JobqHeld *held, JobqRow *row);
 
 extern void jobq_cancel_held(const JobqSession *session, JobqHeld *held,

@@ -248,7 +248,7 @@ is_not_waiting(const JobqSession *session, int64 id, bool *later)
 		 !TransactionIdIsCurrentTransactionId(slot.mark));
 }
 
-JobqWaiting
+JobqWaitingJob
 jobq_take_waiting(const JobqSession *session, int64 id, JobqHeld *held,
 				  JobqRow *row)
 {

@@ -484,6 +484,12 @@ tend_dead(Round *round)
 }
 
 static void
+tend_notify(Round *round)
+{
+	come_again(round, jobq_tend_notify(&round->session, round->now));
+}
+
+static void
 tend_refill(Round *round)
 {
 	come_again(round, jobq_tend_refill(&round->session, round->now));
@@ -525,6 +531,7 @@ static Task tasks[] = {
 	{.tend = tend_cron},
 	{.tend = tend_shelf},
 	{.tend = tend_dead},
+	{.tend = tend_notify},
 	{.tend = tend_refill},
 	{.tend = tend_epochs},
 	{.tend = tend_keys},

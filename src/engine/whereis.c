@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -166,6 +167,25 @@ jobq_job_owner(const JobqSession *session, int64 id, int32 *queue_id,
 	*queue_id = DatumGetInt32(where.row.values[JOB_QUEUE_ID]);
 	*enqueued_by = DatumGetObjectId(where.row.values[JOB_ENQUEUED_BY]);
 	return true;
+}
+
+bool
+jobq_is_uncommitted(int64 id)
+{
+	JobqWhere	where;
+	JobqBelts	belts = {0};
+	Relation	job;
+	bool		own;
+
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		!jobq_newest(id, &where))
+		return false;
+	if (where.on_shelf)
+		return jobq_shelf_is_own(id);
+	job = jobq_belts_read(&belts, where.t.epoch, BELT_JOB);
+	own = job != NULL && jobq_belt_is_own(job, id, where.t.ticket);
+	jobq_belts_close(&belts);
+	return own;
 }
 
 /* ---- lists ---- */

@@ -507,6 +507,28 @@ jobq_xact_steered(const JobqSession *session)
 		push(OP_STEERED, session->db);
 }
 
+/* Of many that follow each other only that they are many. */
+void
+jobq_xact_ended(const JobqSession *session, int64 id)
+{
+	JobqOp	   *last = nops > 0 ? &ops[nops - 1] : NULL;
+
+	if (last != NULL && last->kind == OP_ENDED &&
+		last->subid == GetCurrentSubTransactionId())
+		last->ref.id = 0;
+	else
+		push(OP_ENDED, session->db)->ref.id = id;
+}
+
+void
+jobq_xact_queue_changed(const JobqSession *session, int32 queue_id)
+{
+	JobqOp	   *op = push(OP_QUEUE_CHANGED, session->db);
+
+	op->ref.gen = session->gen;
+	op->queue_id = queue_id;
+}
+
 void
 jobq_xact_aging(const JobqSession *session, int32 queue_id, int64 aging)
 {
@@ -695,8 +717,12 @@ apply_verdicts(void)
 	for (int i = 0; i < nops; i++)
 	{
 		if (ops[i].kind == OP_VERDICT)
+		{
 			jobq_breaker_judge(ops[i].db, ops[i].ref.gen, ops[i].queue_id,
 							   ops[i].passed);
+			jobq_queue_has_changed(ops[i].db, ops[i].ref.gen,
+								   ops[i].queue_id);
+		}
 	}
 }
 
@@ -768,6 +794,8 @@ undo(JobqOp *op)
 		case OP_CRON_NEWS:
 		case OP_STEERED:
 		case OP_AGING:
+		case OP_ENDED:
+		case OP_QUEUE_CHANGED:
 		case OP_QUEUE_DROPPED:
 			break;
 	}
@@ -894,6 +922,42 @@ apply_publish(int from)
 	return i;
 }
 
+/* Do we take jobs away from where they were? */
+static bool
+takes_away(void)
+{
+	for (int i = 0; i < nops; i++)
+	{
+		if (ops[i].kind == OP_MARK ||
+			(ops[i].kind == OP_COUNT && ops[i].delta < 0))
+			return true;
+	}
+	return false;
+}
+
+/* Call it for each queue that jobs come to, perhaps more than once. */
+static void
+for_arrivals(void (*call) (JobqDb *db, uint32 gen, int32 queue_id))
+{
+	int32		last = 0;
+
+	for (int i = 0; i < nops; i++)
+	{
+		const JobqOp *op = &ops[i];
+		int32		queue_id = op->queue_id;
+
+		if (op->kind == OP_PUBLISH)
+			queue_id = own_jobs[op->own].t.queue_id;
+		else if (op->kind != OP_SPILL &&
+				 !(op->kind == OP_COUNT && op->delta > 0 &&
+				   op->counter == COUNT_RETRYABLE))
+			continue;
+		if (queue_id != last)
+			call(op->db, op->ref.gen, queue_id);
+		last = queue_id;
+	}
+}
+
 /*
  * First to where the jobs have gone on: their slots go there in one step,
  * before the end of their former tickets would free them, and with them a place
@@ -974,6 +1038,13 @@ apply(JobqOp *op, int shelved)
 		case OP_GROUP_ALTERED:
 			jobq_group_set_rules(op->db, op->ref.gen, op->queue_id, &op->group,
 								 op->group_rules, true);
+			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
+			break;
+		case OP_ENDED:
+			jobq_wake_for_job(op->db, op->ref.id);
+			break;
+		case OP_QUEUE_CHANGED:
+			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
 			break;
 		case OP_DIED:
 			jobq_db_dead_due(op->db, op->when);
@@ -1001,8 +1072,12 @@ apply(JobqOp *op, int shelved)
 static void
 apply_all(void)
 {
-	int			shelved = apply_new_places();
+	bool		moves = takes_away();
+	int			shelved;
 
+	if (moves)
+		for_arrivals(jobq_arrivals_begin);
+	shelved = apply_new_places();
 	for (int i = 0; i < nops;)
 	{
 		if (ops[i].kind == OP_COUNT)
@@ -1010,6 +1085,10 @@ apply_all(void)
 		else
 			apply(&ops[i++], shelved);
 	}
+	if (moves)
+		for_arrivals(jobq_arrivals_end);
+	if (moves)
+		for_arrivals(jobq_arrivals_end);
 }
 
 static void

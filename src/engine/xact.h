@@ -104,6 +104,9 @@ extern bool jobq_xact_spilled(int32 queue_id);
 /* We hold a queue's refill: the keeper is to know when we end. */
 extern void jobq_xact_holds(const JobqSession *session);
 
+/* A job without a slot has come to its end. */
+extern void jobq_xact_ended(const JobqSession *session, int64 id);
+
 extern void jobq_xact_count(const JobqSession *session, int32 queue_id,
 							JobqCounter counter, int64 delta);
 

@@ -33,6 +33,8 @@ typedef enum JobqOpKind
 	OP_ADMITTED,				/* jobs were let into a queue with limits */
 	OP_VERDICT,					/* a circuit breaker's probe has passed, or
 								 * not */
+	OP_ENDED,					/* job ref.id, or several, without a slot */
+	OP_QUEUE_CHANGED,
 	OP_QUEUE_DROPPED
 } JobqOpKind;
 

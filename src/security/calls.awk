@@ -36,7 +36,7 @@ BEGIN {
 	if (is_view ? name !~ /^[a-z_]+$/ : name !~ /^[a-z_]+\(.*\)$/)
 		stop("neither a function's signature nor a view")
 
-	object = (is_view ? "SELECT ON TABLE" : "EXECUTE ON FUNCTION") " jobq." name
+	object = (is_view ? "SELECT ON TABLE" : "EXECUTE ON ROUTINE") " jobq." name
 	print "GRANT " object " TO jobq_admin;"
 	n = split($2, privileges, ",")
 	if (n == 0)

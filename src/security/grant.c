@@ -142,7 +142,7 @@ change_calls(const char *query, const char *verb, const char *preposition,
 
 		jobq_execute(psprintf("%s %s jobq.%s %s %s", verb,
 						 is_view[0] == 't' ? "SELECT ON TABLE" :
-						 "EXECUTE ON FUNCTION",
+						 "EXECUTE ON ROUTINE",
 						 call, preposition, name),
 				0, NULL, NULL, SPI_OK_UTILITY);
 	}

@@ -458,4 +458,12 @@ jobq_options_check(const JobqQueue *queue)
 				 errmsg("invalid value for \"%s\"", "expired_to"),
 				 errdetail("Expired jobs cannot go to a dead-letter queue without the option \"dead_letter\"."),
 				 errhint("Set \"dead_letter\" as well, or \"expired_to\" to \"drop\".")));
+	if (queue->notify && strlen(queue->name) > JOBQ_NOTIFY_NAME_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+				 errmsg("invalid value for \"%s\"", "notify"),
+				 errdetail("The channel would be \"%s%s\", which is too long: the queue's name may have %d bytes, not %d.",
+						   JOBQ_NOTIFY_PREFIX, queue->name,
+						   JOBQ_NOTIFY_NAME_MAX, (int) strlen(queue->name)),
+				 errhint("Leave out \"notify\", or make a queue with a shorter name.")));
 }

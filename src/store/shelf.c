@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -155,4 +156,26 @@ jobq_shelf_read(int64 id, JobqRow *row)
 
 	table_close(rel, NoLock);
 	return found;
+}
+
+bool
+jobq_shelf_is_own(int64 id)
+{
+	Relation	rel = open_shelf(AccessShareLock);
+	JobqScan	scan;
+	bool		own = false;
+
+	jobq_scan_begin_int8(&scan, rel, SnapshotSelf, JOB_ID + 1, id);
+	if (jobq_scan_next(&scan))
+	{
+		bool		isnull;
+		Datum		xmin = slot_getsysattr(scan.slot,
+										   MinTransactionIdAttributeNumber,
+										   &isnull);
+
+		own = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+	}
+	jobq_scan_end(&scan);
+	table_close(rel, NoLock);
+	return own;
 }

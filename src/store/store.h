@@ -65,9 +65,14 @@ extern Oid	jobq_enter_by_view(void);
  */
 extern uint64 jobq_catalog_changes(void);
 
+/* It has changed, though no message about it may have come yet. */
+extern void jobq_queue_forget(void);
+
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
+#define JOBQ_NOTIFY_PREFIX		"jobq." /* and the name: a channel */
+#define JOBQ_NOTIFY_NAME_MAX	(JOBQ_NAME_MAX - 5)
 #define JOBQ_CLASS_MAX			8	/* = JOBQ_MAX_CLASSES */
 #define JOBQ_CLASS_DEFAULT		1	/* the retention class that never goes */
 
@@ -512,6 +517,8 @@ extern bool jobq_shelf_read(int64 id, JobqRow *row);
  * shelf, or has put it there and is about to commit; Invalid: none.
  */
 extern bool jobq_shelf_look(int64 id, JobqRow *row, TransactionId *busy);
+/* Has this transaction written the job's row? */
+extern bool jobq_shelf_is_own(int64 id);
 
 /* ---- shelfdue.c ---- */
 

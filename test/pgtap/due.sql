@@ -56,7 +56,7 @@ SELECT jobq.cancel(:a) AS x \gset
 -- ---- expired leases ----
 
 SELECT jobq.enqueue('due', '1') AS a, clock_timestamp() AS start \gset
-SELECT lease AS one FROM jobq.dequeue('due', 1, '1 s', 'w1') \gset
+SELECT lease AS one FROM jobq.dequeue('due', 1, '0', '1 s', 'w1') \gset
 SELECT jobq.extend(:a, :one, '1 s', '{"half": true}') AS x \gset
 CALL pg_temp.await(format('(SELECT state = ''retryable'' FROM jobq.job(%s))', :a));
 SELECT ok(clock_timestamp() - :'start' BETWEEN '1 s' AND '3 s', 'expired in time');
@@ -78,7 +78,7 @@ SELECT is(pg_temp.try(format('complete(%s, %s)', :a, :two)), 'JQ015', 'the secon
 -- the last attempt expires: dead, in the dead-letter queue
 SELECT jobq.alter_queue('due', '{"max_attempts": 1, "dead_letter": "due dead"}') AS x \gset
 SELECT jobq.enqueue('due', '1') AS a \gset
-SELECT count(*) AS x FROM jobq.dequeue('due', 1, '1 s') \gset
+SELECT count(*) AS x FROM jobq.dequeue('due', 1, '0', '1 s') \gset
 CALL pg_temp.await(format('(SELECT is_final FROM jobq.job(%s))', :a));
 SELECT is((j.state, d.queue, d.headers #>> '{dead_letter,reason}', d.headers #>> '{dead_letter,attempts}')::text,
 	'(dead,"due dead",max_attempts,1)', 'died of it') FROM jobq.job(:a) j, jobq.jobs d WHERE d.id = j.moved_to;
@@ -87,7 +87,7 @@ SELECT is(jobq.purge_queue('due'), 1::bigint, 'purged');
 
 -- many at once, on different queues
 SELECT jobq.enqueue_many('due', array_fill('1'::jsonb, ARRAY[500])) AS ids \gset
-SELECT count(*) AS x FROM jobq.dequeue('due', 500, '1 s') \gset
+SELECT count(*) AS x FROM jobq.dequeue('due', 500, '0', '1 s') \gset
 CALL pg_temp.await('(SELECT dead_total >= 501 FROM jobq.queue_stats WHERE queue = ''due'')');
 SELECT is(count(*), 500::bigint, '500 dead') FROM jobq.dead_jobs WHERE queue = 'due';
 SELECT is(jobq.redrive('due dead', 400), 400::bigint, '400 redriven');

@@ -72,7 +72,8 @@ BEGIN
 		IF read_only THEN
 			SET LOCAL transaction_read_only = on;
 		END IF;
-		EXECUTE 'SELECT jobq.' || pg_temp.fill(call);
+		EXECUTE CASE WHEN call LIKE 'CALL %' THEN 'CALL jobq.' ELSE 'SELECT jobq.' END
+			|| replace(pg_temp.fill(call), 'CALL ', '');
 		RAISE EXCEPTION 'ok' USING ERRCODE = 'YES01';
 	EXCEPTION
 		WHEN SQLSTATE 'YES01' THEN
@@ -81,7 +82,7 @@ BEGIN
 			GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL,
 				hint = PG_EXCEPTION_HINT;
 			result := SQLSTATE;
-			IF SQLSTATE LIKE 'JQ%' AND (detail = '' OR hint = '') THEN
+			IF (SQLSTATE LIKE 'JQ%' OR SQLSTATE = '25001') AND (detail = '' OR hint = '') THEN
 				result := result || ' without detail and hint';
 			END IF;
 	END;
@@ -121,6 +122,10 @@ INSERT INTO named VALUES
 	('enqueue_jobs(jsonb_build_array(jsonb_build_object(''queue'', %s)))'),
 	('dequeue(%s)'),
 	('dequeue_any(ARRAY[''inputs'', %s])'),
+	('CALL receive(%s)'),
+	('CALL receive_any(ARRAY[''inputs'', %s])'),
+	('CALL wait_for_jobs(%s)'),
+	('CALL wait_until_idle(%s)'),
 	('complete_and_dequeue(%s, ''{}'', NULL)'),
 	('complete_and_dequeue(%s, ''{$l}'', $t)'),
 	('redrive(%s)'),
@@ -233,13 +238,38 @@ INSERT INTO wrong (call, state) VALUES
 
 INSERT INTO wrong (call)
 	SELECT format(call, span)
-		FROM unnest(ARRAY['dequeue(''inputs'', 1, %s)',
-			'dequeue_any(''{inputs}'', 1, %s)', 'extend($l, $t, %s)',
+		FROM unnest(ARRAY['dequeue(''inputs'', 1, NULL, %s)',
+			'dequeue_any(''{inputs}'', 1, NULL, %s)',
+			'CALL receive(''inputs'', 1, NULL, %s)',
+			'CALL receive_any(''{inputs}'', 1, NULL, %s)', 'extend($l, $t, %s)',
 			'extend_many(''{$l}'', $t, %s)', 'extend_many(''{}'', NULL, %s)',
-			'complete_and_dequeue(''inputs'', ''{$l}'', $t, 1, %s)']) call,
+			'complete_and_dequeue(''inputs'', ''{$l}'', $t, 1, NULL, %s)']) call,
 		unnest(ARRAY['''0''', '''-1 s''', '''0.999 s''', '''7 days 0.001 s''',
 			'''1 month''', '''-1 month''', '''178000000 years''',
 			'''-178000000 years''', '''2147483647 days''']) span;
+INSERT INTO wrong (call)
+	SELECT format(call, span)
+		FROM unnest(ARRAY['dequeue(''inputs'', 1, %s)',
+			'dequeue_any(''{inputs}'', 1, %s)',
+			'complete_and_dequeue(''inputs'', ''{}'', NULL, 1, %s)',
+			'CALL receive(''inputs'', 1, %s)',
+			'CALL receive_any(''{inputs}'', 1, %s)',
+			'CALL wait_for_jobs(''inputs'', %s)',
+			'CALL wait_until_idle(''inputs'', %s)', 'wait_for($w, %s)',
+			'CALL wait_for_result($w, %s)']) call,
+		unnest(ARRAY['''-1 microsecond''', '''-1 month''',
+			'''178000000 years''', '''-178000000 years''']) span;
+INSERT INTO wrong (call) VALUES
+	('dequeue_any(array_fill(''inputs''::text, ARRAY[65]), 1, ''1 s'')'),
+	('CALL receive_any(array_fill(''inputs''::text, ARRAY[65]))'),
+	('wait_for(NULL)'), ('CALL wait_for_result(NULL)');
+-- procedures that wait have to commit
+INSERT INTO wrong (call, state) VALUES
+	('CALL receive(''inputs'')', '25001'),
+	('CALL receive_any(''{inputs}'')', '25001'),
+	('CALL wait_for_jobs(''inputs'')', '25001'),
+	('CALL wait_until_idle(''inputs'')', '25001'),
+	('CALL wait_for_result($w)', '25001');
 INSERT INTO wrong (call)
 	SELECT format(call, span)
 		FROM unnest(ARRAY['enqueue(''inputs'', delay => %s)',
@@ -261,6 +291,7 @@ INSERT INTO wrong (call)
 	SELECT format(call, n)
 		FROM unnest(ARRAY['dequeue(''inputs'', %s)',
 			'dequeue_any(''{inputs}'', %s)', 'dequeue_any(''{}'', %s)',
+			'CALL receive(''inputs'', %s)',
 			'complete_and_dequeue(''inputs'', ''{$l}'', $t, %s)',
 			'peek(''inputs'', %s)', 'redrive(''inputs'', %s)']) call,
 		unnest(ARRAY['0', '-1', '-9223372036854775808']) n;
@@ -444,7 +475,7 @@ SELECT is_empty($$
 	SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace
 		AND proname NOT LIKE '\_%' 
 		AND proname NOT IN ('health', 'check_install', 'run_maintenance', 'adopt', 'metrics')
-		AND NOT EXISTS (SELECT FROM wrong WHERE call LIKE proname || '(%')
+		AND NOT EXISTS (SELECT FROM wrong WHERE replace(call, 'CALL ', '') LIKE proname || '(%')
 	$$, 'every function was given something wrong');
 
 -- ---- nothing to do is not wrong ----
@@ -484,8 +515,11 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'enqueue_unique(''inputs'', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)',
 	'enqueue_unique(''inputs'', unique_key => ''k'', on_conflict => NULL, unique_while => NULL, unique_for => NULL, debounce_max => NULL)',
 	'enqueue_many(''inputs'', ''{"null"}'', NULL, NULL, NULL, NULL, NULL, NULL)',
-	'dequeue(''inputs own'', NULL, NULL, NULL)',
-	'dequeue_any(''{inputs own,inputs own}'', NULL, NULL, NULL)',
+	'dequeue(''inputs own'', NULL, NULL, NULL, NULL)',
+	'dequeue_any(''{inputs own,inputs own}'', NULL, NULL, NULL, NULL)',
+	'wait_for($d, NULL)',
+	'wait_for(0, NULL)',
+	'wait_for($w, ''0'')',
 	'complete($l, $t, NULL)',
 	'complete_many(''{$l}'', $t, NULL)',
 	'complete_many(''[0:0]={$l}'', $t)',
@@ -493,7 +527,7 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'release($l, $t, NULL)',
 	'extend($l, $t, NULL, NULL)',
 	'extend_many(''{$l}'', $t, NULL)',
-	'complete_and_dequeue(''inputs own'', NULL, NULL, NULL, NULL, NULL)',
+	'complete_and_dequeue(''inputs own'', NULL, NULL, NULL, NULL, NULL, NULL)',
 	'cancel($l, NULL, NULL)',
 	'reschedule($w, NULL, NULL)',
 	'redrive(''inputs'', NULL, NULL, NULL, NULL)',
@@ -508,8 +542,8 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'enqueue(''inputs'', unique_key => repeat(''k'', 255), unique_for => ''100 years'')',
 	'enqueue(''inputs'', unique_key => '''', on_conflict => ''debounce'', debounce_max => ''0'')',
 	'enqueue_many(''inputs'', ''{1,2,3,4,5}'')',
-	'dequeue(''inputs own'', 9223372036854775807, ''1 s'', repeat(''w'', 100000))',
-	'dequeue(''inputs own'', 1, ''7 days'', '''')',
+	'dequeue(''inputs own'', 9223372036854775807, ''0'', ''1 s'', repeat(''w'', 100000))',
+	'dequeue(''inputs own'', 1, ''100 years'', ''7 days'', '''')',
 	'extend($l, $t, ''7 days'', ''null'')',
 	'fail($l, $t, repeat(''e'', 100000), retry_in => ''0'')',
 	'fail($l, $t, '''', retry => false)',
@@ -564,6 +598,7 @@ SELECT is(pg_temp.prepared(p.oid, given, named),
 		generate_series(pronargs - pronargdefaults, pronargs::int) given,
 		unnest(ARRAY[false, true]) named
 	WHERE pronamespace = 'jobq'::regnamespace AND proname NOT LIKE '\_%'
+		AND prokind = 'f'
 	ORDER BY proname, given, named;
 
 PREPARE untyped_enqueue AS SELECT jobq.enqueue($1, $2, $3, $4, $5, $6, $7, $8, headers => $9);
@@ -604,6 +639,7 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('attempts(0::int)', 'ok'),
 	('explain_job(0::smallint)', 'ok'),
 	('explain_queue(''inputs''::name)', 'ok'),
+	('wait_for(0::smallint)', 'ok'),
 	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
 	('enqueue_unique(''inputs'', priority => 1::smallint, max_attempts => 1::smallint, unique_key => ''k''::name)', 'ok'),
 	('enqueue(''inputs''::name, kind => ''k''::varchar, run_at => current_date)', 'ok')
@@ -622,6 +658,7 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'enqueue(''inputs'')', 'enqueue_unique(''inputs'', unique_key => ''k'')',
 		'enqueue_many(''inputs'', ''{1}'')',
 		'dequeue(''inputs'')', 'dequeue_any(''{inputs}'')',
+		'CALL receive(''inputs'')', 'CALL receive_any(''{inputs}'')',
 		'complete($l, $t)', 'complete_many(''{$l}'', $t)', 'fail($l, $t)',
 		'release($l, $t)', 'extend($l, $t)', 'extend_many(''{$l}'', $t)',
 		'settle_jobs(''[{"id": $l, "lease": $t, "do": "complete"}]'')',
@@ -631,7 +668,7 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
 		'run_schedule(''inputs'')']) call;
 SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
-	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)',
+	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)', 'wait_for($d)',
 		'explain_job($w)', 'explain_job($d)', 'explain_queue(''inputs'')',
 		'metrics()', 'health()', 'check_install()', 'run_maintenance()',
 		'preview_schedule(''@daily'')']) call;

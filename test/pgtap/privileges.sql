@@ -59,11 +59,17 @@ INSERT INTO sample VALUES
 	('enqueue_unique(text, jsonb, text, int, timestamptz, interval, int, text, text, text, text, interval, interval, timestamptz, jsonb)', $$SELECT jobq.enqueue_unique('pt', unique_key => 'k')$$),
 	('enqueue_many(text, jsonb[], text, int, timestamptz, interval, int, text, timestamptz, jsonb)', $$SELECT jobq.enqueue_many('pt', '{1,2}')$$),
 	('enqueue_jobs(jsonb)', $$SELECT jobq.enqueue_jobs('[{"queue": "pt"}]')$$),
-	('dequeue(text, bigint, interval, text)', $$SELECT jobq.dequeue('pt')$$),
-	('dequeue_any(text[], bigint, interval, text)', $$SELECT jobq.dequeue_any('{pt}')$$),
+	('dequeue(text, bigint, interval, interval, text)', $$SELECT jobq.dequeue('pt')$$),
+	('dequeue_any(text[], bigint, interval, interval, text)', $$SELECT jobq.dequeue_any('{pt}')$$),
+	('receive(text, bigint, interval, interval, text, jsonb)', $$CALL jobq.receive('pt')$$),
+	('receive_any(text[], bigint, interval, interval, text, jsonb)', $$CALL jobq.receive_any('{pt}')$$),
+	('wait_for_jobs(text, interval, boolean)', $$CALL jobq.wait_for_jobs('pt')$$),
+	('wait_until_idle(text, interval, boolean)', $$CALL jobq.wait_until_idle('pt')$$),
+	('wait_for(bigint, interval)', $$SELECT jobq.wait_for($d)$$),
+	('wait_for_result(bigint, interval, jsonb)', $$CALL jobq.wait_for_result($w)$$),
 	('complete(bigint, bigint, jsonb)', $$SELECT jobq.complete($l, $t)$$),
 	('complete_many(bigint[], bigint, text)', $$SELECT jobq.complete_many(ARRAY[$l], $t)$$),
-	('complete_and_dequeue(text, bigint[], bigint, bigint, interval, text)', $$SELECT jobq.complete_and_dequeue('pt', ARRAY[$l], $t)$$),
+	('complete_and_dequeue(text, bigint[], bigint, bigint, interval, interval, text)', $$SELECT jobq.complete_and_dequeue('pt', ARRAY[$l], $t)$$),
 	('fail(bigint, bigint, text, boolean, interval)', $$SELECT jobq.fail($l, $t)$$),
 	('release(bigint, bigint, interval)', $$SELECT jobq.release($l, $t)$$),
 	('extend(bigint, bigint, interval, jsonb)', $$SELECT jobq.extend($l, $t)$$),
@@ -111,6 +117,8 @@ BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'JT000';
 EXCEPTION
 	WHEN SQLSTATE 'JT000' THEN RETURN 'allowed';
+	-- a procedure that has got past the checks, and cannot commit here
+	WHEN SQLSTATE '25001' THEN RETURN 'allowed';
 	WHEN SQLSTATE '42501' THEN RETURN 'denied';
 	WHEN SQLSTATE 'JQ002' THEN RETURN 'does not exist';
 	WHEN SQLSTATE 'JQ020' THEN RETURN 'does not exist';
@@ -146,7 +154,7 @@ SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
 	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
-	AND call !~ '^(job|attempts|explain_job)\(';
+	AND call !~ '^(job|attempts|explain_job|wait_for|wait_for_result)\(';
 
 SELECT ok(CASE WHEN pg_temp.expected(caller, call) THEN got = 'allowed'
 		WHEN caller IN ('stranger', 'monitor') THEN got = 'does not exist'
@@ -173,6 +181,8 @@ SELECT is_empty(format('SELECT id FROM jobq.job(%s)', current_setting('jt.' || j
 SELECT is_empty(format('SELECT attempt FROM jobq.attempts(%s)', current_setting('jt.' || j)), 'attempts ' || j)
 	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
 SELECT is_empty(format('SELECT reason FROM jobq.explain_job(%s)', current_setting('jt.' || j)), 'explain_job ' || j)
+	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
+SELECT is_empty(format('SELECT state FROM jobq.wait_for(%s)', current_setting('jt.' || j)), 'wait_for ' || j)
 	FROM unnest(ARRAY['waiting', 'leased', 'dead']) j;
 SELECT throws_ok($$SELECT jobq.health()$$, '42501');
 SELECT throws_ok($$SELECT jobq.create_queue('stranger')$$, '42501');

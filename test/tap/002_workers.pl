@@ -125,7 +125,7 @@ like($err, qr/cannot prepare a transaction/i,
 
 $node->safe_psql('shop', q{SELECT jobq.enqueue('mail') FROM generate_series(1, 5)});
 my $taken = $node->safe_psql('shop',
-	q{SELECT id, lease FROM jobq.dequeue('mail', 2, '1 hour')});
+	q{SELECT id, lease FROM jobq.dequeue('mail', 2, lease_for => '1 hour')});
 my $old = keeper('shop');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($old)");
 ok( $node->poll_query_until('postgres',

@@ -121,7 +121,7 @@ SELECT p.id FROM jobq.peek('work', 100) p;
 SELECT queue, grantee, privileges FROM jobq.queue_acl JOIN jobq.queue
 	USING (queue_id) ORDER BY 1, grantee::text;
 SELECT rolname, has_schema_privilege(rolname, 'jobq', 'USAGE'),
-	has_function_privilege(rolname, 'jobq.dequeue(text, bigint, interval, text)', 'EXECUTE')
+	has_function_privilege(rolname, 'jobq.dequeue(text, bigint, interval, interval, text)', 'EXECUTE')
 FROM pg_roles WHERE rolname IN ('alice', 'bob') ORDER BY 1};
 my $before = src($states);
 like($before, qr/\b$id{$_}\|/, "$_ is among them")

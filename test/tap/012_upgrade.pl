@@ -50,7 +50,7 @@ SELECT * FROM jobq.queues ORDER BY queue;
 SELECT queue, available, scheduled, running, retryable, completed_total,
 	failed_total, dead_total, cancelled_total FROM jobq.queue_stats ORDER BY queue;
 SELECT grantee, privileges FROM jobq.queue_acl;
-SELECT has_function_privilege('alice', 'jobq.dequeue(text, bigint, interval, text)', 'EXECUTE')};
+SELECT has_function_privilege('alice', 'jobq.dequeue(text, bigint, interval, interval, text)', 'EXECUTE')};
 my $before = old($states);
 my $last = old('SELECT max(id) FROM jobq.jobs');
 $_->stop foreach $old, $new;

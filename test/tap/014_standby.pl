@@ -165,6 +165,8 @@ my %writing = (
 	'enqueue_many' => q{enqueue_many('s', '{1,2}')},
 	'dequeue' => q{dequeue('s')},
 	'dequeue_any' => q{dequeue_any('{s}')},
+	'receive' => q{CALL receive('s')},
+	'receive_any' => q{CALL receive_any('{s}')},
 	'complete' => "complete($l, $t)",
 	'complete_many' => "complete_many('{$l}', $t)",
 	'complete_and_dequeue' => "complete_and_dequeue('s', '{$l}', $t)",
@@ -179,7 +181,8 @@ my %writing = (
 	'redrive' => q{redrive('s')},
 	'adopt' => 'adopt()',);
 my @reading = qw(peek job attempts explain_job explain_queue metrics health
-  check_install run_maintenance);
+  check_install run_maintenance wait_for wait_for_result wait_for_jobs
+  wait_until_idle);
 # Calls of a newer version must come in here, too, or this test fails.
 my @calls = split(
 	/\n/,
@@ -197,12 +200,21 @@ foreach my $call (sort @calls)
 		next;
 	}
 	$start = time();
-	is(sqlstate($standby, "SELECT jobq.$statement"),
+	is( sqlstate($standby,
+			$statement =~ /^CALL/ ? $statement =~ s/CALL /CALL jobq./r :
+			  "SELECT jobq.$statement"),
 		'25006', "$call refuses on a standby");
 	cmp_ok(time() - $start, '<', 3, "$call does not wait");
 }
 is(sqlstate($standby, 'SELECT jobq.run_maintenance()'),
 	'JQ009', 'run_maintenance() has no keeper here');
+is(sqlstate($standby, "CALL jobq.$_"), 'JQ009', "nobody is woken here: $_")
+  for q{wait_for_jobs('s')}, q{wait_until_idle('s')},
+  "wait_for_result($id{available})";
+is(sqlstate($standby, "SELECT * FROM jobq.wait_for($id{available})"),
+	'JQ009', 'nor from wait_for');
+is($standby->safe_psql('postgres', "SELECT state FROM jobq.wait_for($id{completed})"),
+	'completed', 'but what has ended shows');
 
 # ---- promotion ----
 
