@@ -16,7 +16,7 @@ my $KEYS = 10;
 my $WORKERS = 4;
 
 my $node = start_node('fair', 'jobq.max_live_jobs = '
-	  . (($BACKLOG > $BLOCKED ? $BACKLOG : $BLOCKED) * 2 + 10000));
+	  . (($BACKLOG > $BLOCKED ? $BACKLOG : $BLOCKED) * 3 + 10000));
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
 add_auditor($node);
 
