@@ -83,6 +83,12 @@ running(const JobqSeen *seen)
 	return seen->running;
 }
 
+static int64
+blocked(const JobqSeen *seen)
+{
+	return seen->counters[COUNT_BLOCKED];
+}
+
 static const struct
 {
 	const char *state;
@@ -90,6 +96,7 @@ static const struct
 }			states[] = {
 	{"available", available},
 	{"scheduled", scheduled},
+	{"blocked", blocked},
 	{"retryable", retryable},
 	{"running", running},
 };

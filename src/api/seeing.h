@@ -13,6 +13,7 @@
 extern int	jobq_visible_queues(JobqQueue **queues);
 
 /* Jobs of the queue that are available, less those counted too late. */
-#define JOBQ_AVAILABLE(counters)	Max((counters)[COUNT_AVAILABLE], 0)
+#define JOBQ_AVAILABLE(counters) \
+	Max((counters)[COUNT_AVAILABLE] - (counters)[COUNT_BLOCKED], 0)
 
 #endif							/* JOBQ_SEEING_H */

@@ -118,7 +118,7 @@ show_stats(ReturnSetInfo *rsinfo, const JobqQueue *queue,
 	values[STATS_QUEUE] = CStringGetTextDatum(queue->name);
 	values[STATS_AVAILABLE] = Int64GetDatum(JOBQ_AVAILABLE(seen->counters));
 	values[STATS_SCHEDULED] = Int64GetDatum(seen->counters[COUNT_SCHEDULED]);
-	values[STATS_BLOCKED] = Int64GetDatum(0);
+	values[STATS_BLOCKED] = Int64GetDatum(seen->counters[COUNT_BLOCKED]);
 	values[STATS_RETRYABLE] =
 		Int64GetDatum(seen->counters[COUNT_RETRYABLE] + seen->rolled_back);
 	values[STATS_RUNNING] = Int64GetDatum(seen->running);

@@ -118,6 +118,88 @@ is_on_disk(const Case *c)
 				pstrdup("It comes into memory in time; have more workers dequeue."));
 }
 
+static JobqPart *
+part_of(const Case *c)
+{
+	return jobq_part_get(c->session->db, c->session->gen, c->queue.queue_id);
+}
+
+/* The limits of the queue as a whole. */
+static bool
+is_limited(const Case *c)
+{
+	JobqPart   *part = part_of(c);
+	JobqLimitState state;
+
+	if (part == NULL)
+		return false;
+	jobq_limits_explain(part, c->session->gen, &c->queue.rules, &state);
+	switch (state.reason)
+	{
+		case JOBQ_LIMIT_NONE:
+			break;
+		case JOBQ_LIMIT_ACTIVE:
+			return because(c->reason, "max_active", state.until,
+						   psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs run.",
+									state.used, state.limit),
+						   pstrdup("Raise max_active with jobq.alter_queue()."));
+		case JOBQ_LIMIT_RATE:
+			return because(c->reason, "rate_limit", state.until,
+						   psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs were delivered; the next one may be at %s.",
+									state.used, state.limit,
+									at_time(state.until)),
+						   pstrdup("Raise rate_limit with jobq.alter_queue()."));
+		case JOBQ_LIMIT_OPEN:
+			return because(c->reason, "circuit_breaker", state.until,
+						   psprintf("The circuit breaker is open: it lets one job through at %s.",
+									at_time(state.until)), NULL);
+		case JOBQ_LIMIT_PROBE:
+			return because(c->reason, "circuit_breaker", JOBQ_NEVER,
+						   pstrdup("The circuit breaker is half-open, and the one job that it has let through is running."),
+						   NULL);
+		case JOBQ_LIMIT_LEASES:
+			return because(c->reason, "lost_leases", JOBQ_NEVER,
+						   pstrdup("Running jobs have found no place in memory, so what runs is not known."),
+						   pstrdup("Raise jobq.max_live_jobs and restart the server."));
+	}
+	return false;
+}
+
+/* Its group is full, paused, or has had as many as it may. */
+static bool
+is_blocked(const Case *c)
+{
+	JobqPart   *part = part_of(c);
+	JobqGroupReason group;
+
+	if (part == NULL ||
+		!jobq_group_explain(part, c->session->gen, &c->t.group, c->t.started,
+							c->now, &group))
+		return false;
+	if (group.full)
+		return because(c->reason, "group_limit", JOBQ_NEVER,
+					   group.taken_id == 0 ?
+					   psprintf("The job's group is busy: %d of %d places are taken.",
+								group.active + group.kept, group.limit) :
+					   psprintf("The job's group is busy: %d of %d places are taken, the last one by job " INT64_FORMAT " since %s.",
+								group.active + group.kept, group.limit,
+								group.taken_id, at_time(group.taken_at)),
+					   pstrdup("Raise the limit with jobq.alter_group() or jobq.alter_queue()."));
+	if (group.paused_until > c->now)
+		return because(c->reason, "group_paused",
+					   group.paused_until == DT_NOEND ? JOBQ_NEVER :
+					   group.paused_until,
+					   psprintf("The job's group is paused until %s.",
+								at_time(group.paused_until)),
+					   pstrdup("Set paused_until to null with jobq.alter_group()."));
+	if (group.not_before > c->now)
+		return because(c->reason, "group_rate_limit", group.not_before,
+					   psprintf("The job's group has had as many deliveries as it may; the next one may be at %s.",
+								at_time(group.not_before)),
+					   pstrdup("Raise the rate with jobq.alter_group() or jobq.alter_queue()."));
+	return false;
+}
+
 /* How many jobs are handed out before this one, AHEAD_MAX at most. */
 static int
 count_ahead(const Case *c)
@@ -162,6 +244,8 @@ static const Probe job_probes[] = {
 	is_copy,
 	has_expired,
 	is_paused,
+	is_limited,
+	is_blocked,
 	is_on_disk,
 	is_in_line
 };
@@ -495,11 +579,24 @@ gives_jobs(const Case *c)
 				   call_for("dequeue", &c->queue));
 }
 
+static bool
+is_all_blocked(const Case *c)
+{
+	return c->seen.counters[COUNT_BLOCKED] >=
+		c->seen.counters[COUNT_AVAILABLE] &&
+		because(c->reason, "group_limit", JOBQ_NEVER,
+				psprintf("All " INT64_FORMAT " jobs that wait are blocked: their groups have as many running as they may.",
+						 c->seen.counters[COUNT_BLOCKED]),
+				pstrdup("View jobq.groups shows the groups; raise the limit with jobq.alter_group() or jobq.alter_queue()."));
+}
+
 /* Why dequeue gives nothing; in the order in which they decide. */
 static const Probe queue_probes[] = {
 	is_copy,
 	is_paused,
 	is_empty,
+	is_limited,
+	is_all_blocked,
 	is_held,
 	is_all_on_disk,
 	is_all_marked,

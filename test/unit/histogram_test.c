@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dispatch/histogram.c"
+#include "dispatch/histogram.h"
 
 #define VALUES	20000
 #define ERROR	0.2				/* a bucket's width, of its start */
