@@ -106,6 +106,7 @@ jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
 		jobq_group_forget_unused(part, group);
 	}
 	LWLockRelease(part->lock);
+	jobq_wake_waiters(part, gen, 1);
 }
 
 bool

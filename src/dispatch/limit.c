@@ -215,6 +215,7 @@ jobq_own_released(JobqDb *db, uint32 gen, int32 queue_id, bool probe)
 	if (probe && part->limits.probes > 0)
 		part->limits.probes--;
 	LWLockRelease(part->lock);
+	jobq_wake_waiters(part, gen, 1);
 }
 
 void
