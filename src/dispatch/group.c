@@ -523,14 +523,17 @@ bool
 jobq_groups_load_end(JobqPart *part, uint32 gen, uint32 alters)
 {
 	bool		known = false;
+	int64		ready = 0;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->groups.known == GROUPS_LOADING)
 	{
 		known = part->groups.alters == alters;
 		part->groups.known = known ? GROUPS_KNOWN : GROUPS_UNKNOWN;
+		ready = part->ready;
 	}
 	LWLockRelease(part->lock);
+	jobq_wake_waiters(part, gen, ready);
 	return known;
 }
 

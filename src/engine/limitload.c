@@ -14,6 +14,7 @@
 #include "engine/belts.h"
 #include "engine/keeperxact.h"
 #include "engine/limit.h"
+#include "engine/place.h"
 
 /* Grace is looked for in epochs that have drained since. */
 #define LOOK_BACK		USECS_PER_HOUR
@@ -480,6 +481,8 @@ take_grace(HeapTuple tuple, TupleDesc desc, void *state)
 	Limited    *limited;
 	JobqSlotRef ref;
 	bool		ended = false;
+	Datum		group;
+	bool		null;
 
 	t.queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL));
 	t.id = DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
@@ -492,6 +495,9 @@ take_grace(HeapTuple tuple, TupleDesc desc, void *state)
 	l.lease = DatumGetInt64(jobq_row_value(tuple, desc, 8, NULL));
 	l.claimed_at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 9, NULL));
 	until = DatumGetTimestampTz(jobq_row_value(tuple, desc, 10, NULL));
+	group = jobq_row_value(tuple, desc, 11, &null);
+	if (!null)
+		t.group = jobq_group_of(group);
 	l.expires_at = until;
 	l.lease_for = until - l.claimed_at;
 	ItemPointerSetInvalid(&l.claim_tid);
@@ -520,7 +526,8 @@ read_epoch(Load *load, TimestampTz since)
 		  limits_enqueue, since, take_enqueued);
 	query(load, psprintf("SELECT o.queue_id, j.id, j.ticket, j.run_at,"
 						 " j.priority, j.attempt, j.max_attempts, o.lease,"
-						 " o.claimed_at, o.held_until FROM jobq.outcome_%1$d o"
+						 " o.claimed_at, o.held_until, j.group_key"
+						 " FROM jobq.outcome_%1$d o"
 						 " JOIN jobq.job_%1$d j ON j.ticket = o.ticket"
 						 " WHERE o.queue_id = ANY ($1) AND o.held_until > $2",
 						 load->epoch),

@@ -460,7 +460,7 @@ BEGIN
 			s.have, t.want)
 		FROM jobq.queue q,
 			LATERAL (SELECT jsonb_build_object(
-				'live', s.available + s.running + s.retryable,
+				'live', s.available + s.blocked + s.running + s.retryable,
 				'scheduled', s.scheduled,
 				'completed', s.completed_total, 'failed', s.failed_total,
 				'dead', s.dead_total, 'cancelled', s.cancelled_total,
