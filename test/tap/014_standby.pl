@@ -179,8 +179,17 @@ my %writing = (
 	'reschedule' => "reschedule($id{available})",
 	'retry' => "retry($id{completed})",
 	'redrive' => q{redrive('s')},
+	'alter_group' => q{alter_group('s', 'k', '{"limit": 1}')},
+	'drain_queue' => q{drain_queue('s')},
+	'enqueue_jobs' => q{enqueue_jobs('[{"queue": "s"}]')},
+	'enqueue_unique' => q{enqueue_unique('s', unique_key => 'k')},
+	'schedule' => q{schedule('t', '@daily', 's')},
+	'unschedule' => q{unschedule('t')},
+	'pause_schedule' => q{pause_schedule('t')},
+	'resume_schedule' => q{resume_schedule('t')},
+	'run_schedule' => q{run_schedule('t')},
 	'adopt' => 'adopt()',);
-my @reading = qw(peek job attempts explain_job explain_queue metrics health
+my @reading = qw(peek preview_schedule job attempts explain_job explain_queue metrics health
   check_install run_maintenance wait_for wait_for_result wait_for_jobs
   wait_until_idle);
 # Calls of a newer version must come in here, too, or this test fails.
