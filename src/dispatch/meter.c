@@ -209,6 +209,7 @@ jobq_part_counts(JobqDb *db, uint32 gen, int32 queue_id,
 				 const JobqCount *counts, int ncounts, TimestampTz now)
 {
 	JobqPart   *part = jobq_part_get(db, gen, queue_id);
+	bool		less = false;
 
 	if (part == NULL)
 		return;
@@ -216,11 +217,16 @@ jobq_part_counts(JobqDb *db, uint32 gen, int32 queue_id,
 	for (int i = 0; i < ncounts && jobq_part_is(part, gen, queue_id); i++)
 	{
 		jobq_meter_count(part, counts[i].counter, counts[i].n, now);
+		less |= counts[i].n < 0;
+		if (counts[i].counter == COUNT_FAILED && counts[i].n > 0)
+			jobq_limits_failed(part, (int) counts[i].n);
 		if (counts[i].claimed_at != 0)
 			time_runs(part, &counts[i], now);
 		jobq_tally_attempts(part, &counts[i], now);
 	}
 	LWLockRelease(part->lock);
+	if (less)
+		jobq_wake_if_idle(part);
 }
 
 /* ---- reading ---- */
@@ -295,7 +301,7 @@ jobq_meter_percentiles(const JobqHistogram *histogram, double *percentiles)
 
 /*
  * Under the part's lock: the first of each priority is the one of it that has
- * waited longest.
+ * waited longest. In an aging queue the first of all stands for it.
  */
 static TimestampTz
 oldest_ready(const JobqPart *part)
@@ -309,6 +315,9 @@ oldest_ready(const JobqPart *part)
 		JobqSlot	key;
 
 		oldest = Min(oldest, jobq_slots[at].t.run_at);
+		if (part->aging != 0)
+			break;
+		key.part = jobq_part_index(part);
 		key.t = jobq_slots[at].t;
 		key.t.run_at = PG_INT64_MAX;
 		key.t.id = PG_INT64_MAX;

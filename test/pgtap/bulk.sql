@@ -71,7 +71,7 @@ SELECT is(left(pg_temp.refused(jobs), length(says)), says, jobs) FROM (VALUES
 	('[{"queue": "bulk a"}, {"queue": "nowhere"}]', 'JQ002'),
 	('[{"queue": "bulk a"}, {"queue": 1}]', 'JQ007 invalid value for "jobs[2].queue"'),
 	('[{"queue": "bulk a"}, {"queue": "bulk b", "unique": 1}]',
-		'JQ007 unknown key "jobs[2].unique" Valid are: queue, payload, kind, priority, run_at, delay, max_attempts, group_key, expires_at, headers.'),
+		'JQ007 unknown key "jobs[2].unique" Valid are: queue, payload, kind, priority, run_at, delay, max_attempts, group_key, unique_key, on_conflict, unique_while, unique_for, debounce_max, expires_at, headers.'),
 	('[{"queue": "bulk a"}, {"queue": "bulk b", "priority": 101}]', 'JQ007 invalid value for "jobs[2].priority"'),
 	('[{"queue": "bulk a"}, {"queue": "bulk b", "priority": "1"}]', 'JQ007 invalid value for "jobs[2].priority"'),
 	('[{"queue": "bulk a", "run_at": "2100-01-01 00:00:00"}]', 'JQ007 invalid value for "jobs[1].run_at" It must be a point in time with its offset'),
