@@ -44,7 +44,7 @@ sub deliver
 
 	return sql(qq{SELECT string_agg(coalesce(d.group_key, '-'), '')
 		FROM generate_series(1, $n) i, LATERAL
-			(SELECT * FROM jobq.dequeue('$queue', 1, interval '1 hour' + i * interval '1 s')) d});
+			(SELECT * FROM jobq.dequeue('$queue', 1, lease_for => interval '1 hour' + i * interval '1 s')) d});
 }
 
 # ---- turns ----
@@ -92,7 +92,7 @@ sub seconds
 
 	sql(qq{SELECT count(jobq.complete(d.id, d.lease)) FROM generate_series(1, $n) i,
 		LATERAL (SELECT * FROM jobq.dequeue('$queue', 1,
-			interval '1 hour' + i * interval '1 s')) d});
+			lease_for => interval '1 hour' + i * interval '1 s')) d});
 	return time() - $begun;
 }
 
