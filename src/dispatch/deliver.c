@@ -209,7 +209,9 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 	}
 	take->limited = take->limited && n == room;
 	*more = n == max || naside == JOBQ_CHUNK;
-	take->retry_at = Min(take->retry_at, jobq_group_next_wake(part));
+	/* without room nobody has looked at the groups */
+	if (room > 0)
+		take->retry_at = Min(take->retry_at, jobq_group_next_wake(part));
 	*db = part->db;
 	*ask = *db >= 0 && (jobq_part_asks(part) || naside > 0);
 	LWLockRelease(part->lock);
@@ -350,10 +352,12 @@ void
 jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref)
 {
 	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	JobqPart   *part;
 	bool		undone;
 
 	if (slot == NULL)
 		return;
+	part = jobq_slot_part(slot);
 	undone = (slot->flags & SLOT_CLAIM_OPEN) != 0;
 	if (undone)
 	{
@@ -366,8 +370,10 @@ jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref)
 			jobq_slot_link(slot);
 	}
 	jobq_slot_unlock(slot);
-	if (undone)
-		jobq_wake_keeper(db);
+	if (!undone)
+		return;
+	jobq_wake_keeper(db);
+	jobq_wake_waiters(part, ref->gen, 1);
 }
 
 /* A delivery of this slot was not handed out. */

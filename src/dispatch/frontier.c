@@ -322,6 +322,7 @@ static void
 set_aging(JobqPart *part, int64 aging)
 {
 	int32		list = JOBQ_NIL;
+	int32		marked;
 	int32		at;
 
 	while ((at = jobq_tree_first(&jobq_ready_tree, jobq_slots,
@@ -331,7 +332,9 @@ set_aging(JobqPart *part, int64 aging)
 		jobq_slots[at].node.left = list;
 		list = at;
 	}
+	marked = jobq_groups_unorder(part);
 	part->aging = aging;
+	jobq_groups_reorder(part, marked);
 	while (list != JOBQ_NIL)
 	{
 		at = list;
@@ -369,7 +372,7 @@ jobq_part_set_aging(JobqDb *db, uint32 gen, int32 queue_id, int64 aging)
 	{
 		part->aging_wanted = aging;
 		if (!is_spilled(part) && !part->refilling &&
-			part->ready_root == JOBQ_NIL)
+			part->groups.spilled == 0 && part->ready_root == JOBQ_NIL)
 			set_aging(part, aging);
 		else if (is_outdated(part))
 		{
@@ -421,6 +424,8 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 	if (jobq_part_is_mine(part, gen) && part->holder == holder &&
 		(groups || is_spilled(part)) && follow_order(part))
 	{
+		/* a change of order has ended those of groups */
+		groups = groups && part->groups.hungry > 0;
 		part->holder = InvalidTransactionId;
 		set_refilling(part, true);
 		*claimers = pg_atomic_read_u64(&part->claimers);
@@ -541,6 +546,7 @@ jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 	{
 		set_refilling(part, false);
 		part->groups.refilling = false;
+		ready = part->ready;
 	}
 	else if (jobq_part_is_mine(part, gen) && part->refilling)
 	{

@@ -277,7 +277,8 @@ jobq_group_join(JobqPart *part, JobqSlot *slot)
 	if (slot->group >= 0)
 		return true;
 	group = jobq_group_get(part, &slot->t.group,
-					  slot->state != SLOT_READY || slot->t.started);
+						   slot->l.lease != 0 || slot->t.ticket == 0 ||
+						   slot->t.started);
 	if (group == NULL)
 		return false;
 	if (slot->group == JOBQ_STRAY)
@@ -441,6 +442,50 @@ jobq_group_after(const JobqPart *part, const JobqGroup *after)
 		jobq_tree_after(&key_tree, jobq_groups, part->groups.by_key, after);
 
 	return at != JOBQ_NIL ? &jobq_groups[at] : NULL;
+}
+
+/*
+ * The order is about to change. Out of it with those that are marked, which come
+ * back as a list through in_group.left; and all is to be read again.
+ */
+int32
+jobq_groups_unorder(JobqPart *part)
+{
+	static const JobqKey end = {.priority = JOBQ_KEY_END};
+	int32		list = JOBQ_NIL;
+	JobqGroup  *next;
+
+	for (JobqGroup *group = jobq_group_after(part, NULL); group != NULL;
+		 group = next)
+	{
+		int32		at;
+
+		next = jobq_group_after(part, group);
+		while ((at = jobq_tree_first(&jobq_group_slots, jobq_slots,
+									 group->root[GROUP_TREE_MARKED])) !=
+			   JOBQ_NIL)
+		{
+			move_to_tree(group, &jobq_slots[at], GROUP_TREE_NONE);
+			jobq_slots[at].in_group.left = list;
+			list = at;
+		}
+		jobq_group_set_frontier(part, group, &end);
+		jobq_group_forget_unused(part, group);
+	}
+	return list;
+}
+
+void
+jobq_groups_reorder(JobqPart *part, int32 list)
+{
+	while (list != JOBQ_NIL)
+	{
+		JobqSlot   *slot = &jobq_slots[list];
+
+		list = slot->in_group.left;
+		slot->in_group.left = JOBQ_NIL;
+		jobq_group_sync(part, slot);
+	}
 }
 
 static void

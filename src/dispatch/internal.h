@@ -323,6 +323,9 @@ extern bool jobq_groups_catch_up(JobqPart *part, bool strays_too,
 extern bool jobq_groups_ready(const JobqPart *part);
 
 /* Of all groups of a part, the next by key; NULL: the first. */
+/* Under the part's lock: before and after its order changes. */
+extern int32 jobq_groups_unorder(JobqPart *part);
+extern void jobq_groups_reorder(JobqPart *part, int32 list);
 extern JobqGroup *jobq_group_after(const JobqPart *part,
 								   const JobqGroup *after);
 

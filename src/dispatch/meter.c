@@ -324,6 +324,9 @@ oldest_ready(const JobqPart *part)
 		at = jobq_tree_after(&jobq_ready_tree, jobq_slots, part->ready_root,
 							 &key);
 	}
+	at = jobq_tree_first(&jobq_ready_tree, jobq_slots, part->groups.kept);
+	if (at != JOBQ_NIL)
+		oldest = Min(oldest, jobq_slots[at].t.run_at);
 	return oldest;
 }
 

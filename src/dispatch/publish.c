@@ -261,6 +261,7 @@ jobq_shelve(JobqDb *db, uint32 gen, const JobqTicket *t)
 		lose_lease(db);
 		jobq_wake_keeper(db);
 	}
+	jobq_wake_waiters(part, gen, 1);
 }
 
 static bool

@@ -460,7 +460,10 @@ goes_on(const JobqSlot *slot, JobqSource source, const JobqTicket *ticket)
 		return (ticket->ticket == 0 || ticket->ticket > slot->t.ticket) &&
 			TransactionIdIsCurrentTransactionId(slot->mark);
 	if (slot->state == SLOT_SHELVED)
-		return source == FROM_COMMIT && ticket->ticket > 0;
+		return source == FROM_COMMIT &&
+			(ticket->ticket > 0 ||
+			 memcmp(&slot->t.group, &ticket->group,
+					sizeof(JobqGroupKey)) != 0);
 	return ticket->ticket > slot->t.ticket && slot->state == SLOT_READY;
 }
 
@@ -696,7 +699,10 @@ jobq_slot_remove(int db, const JobqSlotRef *ref,
 		waiter = slot->claim_proc;
 	epoch = slot->t.epoch;
 	/* one that waits for its place can be taken, if there is a limit */
-	place_free = slot->l.lease != 0 && part->ready > 0;
+	place_free = part->ready > 0 &&
+		(slot->l.lease != 0 || slot->state == SLOT_SHELVED ||
+		 (part->groups.on && slot->state == SLOT_READY &&
+		  TransactionIdIsValid(slot->mark)));
 	jobq_slot_unlink(slot);
 	jobq_slot_set_state(slot, SLOT_FREE);
 	chain_remove(bucket, number);

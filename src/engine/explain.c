@@ -429,7 +429,7 @@ look_in_memory(Case *c, int64 id, bool *found)
 		return true;
 	}
 	if (!jobq_find(c->session->db, c->session->gen, id, &slot) ||
-		(slot.flags & SLOT_VERIFY) != 0)
+		(slot.flags & SLOT_VERIFY) != 0 || slot.state == SLOT_SHELVED)
 		return false;
 	if (jobq_queue_by_id(slot.t.queue_id, &c->queue) && may_see_slot(c, id))
 		*found = explain_slot(c, &slot);

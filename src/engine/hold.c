@@ -435,7 +435,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		if (result == MARK_OK)
 		{
 			jobq_xact_marked(session, &ref, xid, &slot);
-			jobq_xact_settles(slot.t.queue_id);
+			jobq_xact_settles();
 		}
 		if (slot.t.queue_id != checked)
 			check_dequeue(slot.t.queue_id, id, queue);

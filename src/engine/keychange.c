@@ -93,6 +93,7 @@ static void
 change_shelved(const JobqSession *session, const JobqQueue *queue,
 			   JobqRow *row, const JobqRow *new, const JobqUnique *unique)
 {
+	jobq_left_shelf(session, row);
 	change_row(queue, new, unique, row);
 	if (DatumGetTimestampTz(row->values[JOB_RUN_AT]) > jobq_now())
 	{

@@ -430,6 +430,7 @@ static void
 load_lost_leases(const JobqSession *session)
 {
 	JobqDb	   *db = session->db;
+	JobqPart   *part;
 	bool		lost;
 
 	SpinLockAcquire(&db->mutex);
@@ -446,6 +447,9 @@ load_lost_leases(const JobqSession *session)
 		SpinLockAcquire(&db->mutex);
 		db->loading_leases = false;
 		SpinLockRelease(&db->mutex);
+		for (int i = jobq_parts_of(db, session->gen, 0, &part); i >= 0;
+			 i = jobq_parts_of(db, session->gen, i, &part))
+			jobq_queue_has_changed(db, session->gen, part->queue_id);
 	}
 	if (IsTransactionState())
 		jobq_keeper_commit();

@@ -214,9 +214,9 @@ jobq_xact_verdict(const JobqSession *session, int32 queue_id, bool passed)
 }
 
 void
-jobq_xact_settles(int32 queue_id)
+jobq_xact_settles(void)
 {
-	ops[nops - 1].queue_id = queue_id;
+	ops[nops - 1].settles = true;
 }
 
 bool
@@ -229,7 +229,8 @@ jobq_xact_worked_for(int32 queue_id)
 	}
 	for (int i = 0; i < nops; i++)
 	{
-		if (ops[i].kind == OP_MARK && ops[i].queue_id == queue_id &&
+		if (ops[i].kind == OP_MARK && ops[i].settles &&
+			ops[i].queue_id == queue_id &&
 			ops[i].at_commit != AT_COMMIT_NOTHING)
 			return true;
 	}
@@ -1085,8 +1086,6 @@ apply_all(void)
 		else
 			apply(&ops[i++], shelved);
 	}
-	if (moves)
-		for_arrivals(jobq_arrivals_end);
 	if (moves)
 		for_arrivals(jobq_arrivals_end);
 }

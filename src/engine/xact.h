@@ -68,8 +68,8 @@ extern void jobq_xact_admitted(const JobqSession *session, int32 queue_id,
 extern void jobq_xact_verdict(const JobqSession *session, int32 queue_id,
 							  bool passed);
 
-/* The slot marked last is of this queue and settled under its lease. */
-extern void jobq_xact_settles(int32 queue_id);
+/* The slot marked last is settled under its lease. */
+extern void jobq_xact_settles(void);
 
 /* Has this transaction leased a job of the queue that it enqueued, or settled one? */
 extern bool jobq_xact_worked_for(int32 queue_id);

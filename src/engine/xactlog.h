@@ -57,7 +57,8 @@ typedef struct JobqOp
 	JobqGroupRules *group_rules;
 	int			own;
 	JobqOwnState own_state;
-	int32		queue_id;		/* OP_MARK: not 0 = settled under its lease */
+	int32		queue_id;
+	bool		settles;		/* OP_MARK: under its lease */
 	JobqCounter counter;
 	int64		delta;			/* OP_MARK: 1 = it runs, and commits or aborts
 								 * with us only */
