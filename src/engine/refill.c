@@ -23,7 +23,7 @@
 #include "store/order.h"
 
 #define PIECE			4096	/* tickets looked at in one go */
-#define TURN			INT64CONST(60000)	/* us, then other work has its turn */
+#define TURN			INT64CONST(30000)	/* us, then other work has its turn */
 #define STUCK_RETRY		INT64CONST(50000)	/* no slot was to be had */
 
 /*
