@@ -277,8 +277,7 @@ jobq_group_join(JobqPart *part, JobqSlot *slot)
 	if (slot->group >= 0)
 		return true;
 	group = jobq_group_get(part, &slot->t.group,
-						   slot->l.lease != 0 || slot->t.ticket == 0 ||
-						   slot->t.started);
+						   slot->state != SLOT_READY || slot->t.started);
 	if (group == NULL)
 		return false;
 	if (slot->group == JOBQ_STRAY)
