@@ -188,7 +188,8 @@ enqueue_one(FunctionCallInfo fcinfo, const char *what, JobqEnqueued *outcome)
 		jobq_admit(&session, &queue, &row, 1);
 		return jobq_enqueue_row(&session, &queue, &row, now);
 	}
-	return jobq_enqueue_unique(&session, &queue, &row, now, &unique, outcome);
+	return jobq_enqueue_unique(&session, &queue, &row, 0, now, &unique,
+							   outcome);
 }
 
 Datum

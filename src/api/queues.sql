@@ -14,14 +14,14 @@ CREATE FUNCTION jobq.alter_queue(queue text, options jsonb) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_alter_queue';
 COMMENT ON FUNCTION jobq.alter_queue(text, jsonb) IS
-	'Sets the options it names and leaves the others; null returns one to its default. backoff is replaced as a whole.';
+	'Sets the options it names and leaves the others; null returns one to its default. an option that is an object is replaced as a whole.';
 
 CREATE FUNCTION jobq.drop_queue(queue text, force boolean DEFAULT false)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_sql_drop_queue';
 COMMENT ON FUNCTION jobq.drop_queue(text, boolean) IS
-	'Drops a queue with its dead jobs. Refuses while it has live jobs or is the dead-letter queue of another; with force the jobs are cancelled and the others lose their dead_letter.';
+	'Drops a queue with its dead jobs. Refuses while it has live jobs, schedules name it, or it is the dead-letter queue of another; with force its jobs are cancelled, its schedules removed, and the others lose their dead_letter.';
 
 CREATE FUNCTION jobq.pause_queue(queue text) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE

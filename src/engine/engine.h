@@ -159,7 +159,8 @@ typedef enum JobqEnqueued
 } JobqEnqueued;
 
 /*
- * The same as jobq_enqueue_row for a row with a unique key: the id is that of
+ * The same as jobq_enqueue_row for a row with a unique key; a new job gets this
+ * id, or 0: the next one. The id that comes back is that of
  * the new job, or of the one that holds the key. Waits for whoever is taking
  * the key or ending its holder. Whoever takes many keys in one transaction
  * takes them in the order of queue and key. JQ008 as on_conflict says, 42501
@@ -167,7 +168,8 @@ typedef enum JobqEnqueued
  */
 extern int64 jobq_enqueue_unique(const JobqSession *session,
 								 const JobqQueue *queue, JobqRow *row,
-								 TimestampTz now, const JobqUnique *unique,
+								 int64 id, TimestampTz now,
+								 const JobqUnique *unique,
 								 JobqEnqueued *outcome);
 
 /* ---- enqueue.c again ---- */

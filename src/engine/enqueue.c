@@ -301,17 +301,14 @@ static void
 enqueue_plain(const JobqSession *session, JobqNewJob **jobs, int njobs,
 			  TimestampTz now)
 {
-	int64	   *ids = palloc_extended(sizeof(int64) * njobs, MCXT_ALLOC_HUGE);
 	JobqRow    *rows = palloc_extended(sizeof(JobqRow) * njobs,
 									   MCXT_ALLOC_HUGE);
 	int			to;
 
-	jobq_take_numbers(session->db, njobs, ids);
 	for (int i = 0; i < njobs; i++)
 	{
-		jobs[i]->id = ids[i];
 		jobs[i]->outcome = JOBQ_INSERTED;
-		set_identity(&jobs[i]->row, jobs[i]->queue, ids[i]);
+		set_identity(&jobs[i]->row, jobs[i]->queue, jobs[i]->id);
 	}
 	qsort(jobs, njobs, sizeof(JobqNewJob *), compare_new);
 	for (int from = 0; from < njobs; from = to)
@@ -325,7 +322,6 @@ enqueue_plain(const JobqSession *session, JobqNewJob **jobs, int njobs,
 		place_rows(session, queue, rows, to - from, now);
 	}
 	pfree(rows);
-	pfree(ids);
 }
 
 /* Keys are taken in the order of queue and key, as by everybody. */
@@ -357,8 +353,8 @@ enqueue_keyed(const JobqSession *session, JobqNewJob **jobs, int njobs,
 	qsort(jobs, njobs, sizeof(JobqNewJob *), compare_keyed);
 	for (int i = 0; i < njobs; i++)
 		jobs[i]->id = jobq_enqueue_unique(session, jobs[i]->queue,
-										  &jobs[i]->row, now, jobs[i]->unique,
-										  &jobs[i]->outcome);
+										  &jobs[i]->row, jobs[i]->id, now,
+										  jobs[i]->unique, &jobs[i]->outcome);
 }
 
 void
@@ -369,11 +365,14 @@ jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs, int njobs,
 										 MCXT_ALLOC_HUGE);
 	JobqNewJob **keyed = palloc_extended(sizeof(JobqNewJob *) * njobs,
 										 MCXT_ALLOC_HUGE);
+	int64	   *ids = palloc_extended(sizeof(int64) * njobs, MCXT_ALLOC_HUGE);
 	int			nplain = 0;
 	int			nkeyed = 0;
 
+	jobq_take_numbers(session->db, njobs, ids);
 	for (int i = 0; i < njobs; i++)
 	{
+		jobs[i].id = ids[i];
 		if (jobs[i].unique == NULL)
 			plain[nplain++] = &jobs[i];
 		else
@@ -382,6 +381,7 @@ jobq_enqueue_mixed(const JobqSession *session, JobqNewJob *jobs, int njobs,
 	if (nplain > 0)
 		enqueue_plain(session, plain, nplain, now);
 	enqueue_keyed(session, keyed, nkeyed, now);
+	pfree(ids);
 	pfree(plain);
 	pfree(keyed);
 }

@@ -118,6 +118,8 @@ is_on_disk(const Case *c)
 				pstrdup("It comes into memory in time; have more workers dequeue."));
 }
 
+static bool may_see_slot(const Case *c, int64 id);
+
 static JobqPart *
 part_of(const Case *c)
 {
@@ -178,7 +180,7 @@ is_blocked(const Case *c)
 		return false;
 	if (group.full)
 		return because(c->reason, "group_limit", JOBQ_NEVER,
-					   group.taken_id == 0 ?
+					   group.taken_id == 0 || !may_see_slot(c, group.taken_id) ?
 					   psprintf("The job's group is busy: %d of %d places are taken.",
 								group.active + group.kept, group.limit) :
 					   psprintf("The job's group is busy: %d of %d places are taken, the last one by job " INT64_FORMAT " since %s.",
@@ -575,7 +577,8 @@ gives_jobs(const Case *c)
 {
 	return because(c->reason, "available", JOBQ_NEVER,
 				   psprintf(INT64_FORMAT " jobs are available, and nothing keeps them.",
-							c->seen.counters[COUNT_AVAILABLE]),
+							c->seen.counters[COUNT_AVAILABLE] -
+							c->seen.counters[COUNT_BLOCKED]),
 				   call_for("dequeue", &c->queue));
 }
 

@@ -82,7 +82,8 @@ limits_delivery(const JobqQueue *queue)
 static bool
 limits_places(const JobqQueue *queue)
 {
-	return queue->rules.max_active > 0 || queue->rules.group_limit > 0;
+	return queue->rules.max_active > 0 || queue->rules.group_limit > 0 ||
+		queue->rules.altered_groups;
 }
 
 static bool

@@ -37,8 +37,8 @@ unlock_key(const JobqUniqueKey *key)
 }
 
 /*
- * Take it for a job that gets its number now, or say who has it, or, nowait,
- * who is at it: KEY_BUSY.
+ * Take it for a job, which gets its number now if it has none, or say who has
+ * it, or, nowait, who is at it: KEY_BUSY.
  */
 static JobqKeyState
 take_key(const JobqUniqueKey *key, JobqKeyRow *row, bool nowait,
@@ -55,7 +55,8 @@ take_key(const JobqUniqueKey *key, JobqKeyRow *row, bool nowait,
 		hold = jobq_key_find_holder(key, rows, n, holder);
 		if (hold == KEY_FREE)
 		{
-			row->id = jobq_take_number(key->session->db);
+			if (row->id == 0)
+				row->id = jobq_take_number(key->session->db);
 			jobq_key_add_row(key, rows, n, row);
 		}
 		unlock_key(key);
@@ -126,13 +127,13 @@ deal_with(const JobqSession *session, const JobqQueue *queue,
 
 int64
 jobq_enqueue_unique(const JobqSession *session, const JobqQueue *queue,
-					JobqRow *row, TimestampTz now, const JobqUnique *unique,
-					JobqEnqueued *outcome)
+					JobqRow *row, int64 id, TimestampTz now,
+					const JobqUnique *unique, JobqEnqueued *outcome)
 {
 	JobqUniqueKey key = {.session = session,.queue_id = queue->queue_id,
 		.key = row->values[JOB_UNIQUE_KEY],.role = GetUserId(),
 	.sees_all = jobq_sees_all(queue)};
-	JobqKeyRow	taken = {.free_at = now + unique->unique_for,
+	JobqKeyRow	taken = {.id = id,.free_at = now + unique->unique_for,
 		.unique_while = unique->unique_while == JOBQ_UNIQUE_WAITING ?
 	UKEY_WAITING : UKEY_LIVE};
 	JobqKeyHolder holder;

@@ -33,6 +33,18 @@ SELECT results_eq('SELECT ord, outcome FROM made',
 	$$SELECT n::int, 'inserted' FROM generate_series(1, 6) n$$, 'a row for each, in order');
 SELECT ok(bool_and(after), 'ids ascend as in the array, whatever the queue')
 	FROM (SELECT id > lag(id, 1, 0::bigint) OVER (ORDER BY ord) AS after FROM made) t;
+-- keys are taken in their own order, ids in that of the array
+CREATE TEMP TABLE keyed AS SELECT * FROM jobq.enqueue_jobs('[
+	{"queue": "bulk b", "unique_key": "y"}, {"queue": "bulk b", "unique_key": "x"},
+	{"queue": "bulk b"}, {"queue": "bulk b", "unique_key": "y"},
+	{"queue": "bulk b", "unique_key": "x", "on_conflict": "replace"}]');
+SELECT results_eq('SELECT ord, outcome, id = min(id) OVER (PARTITION BY ord % 3 = 1) FROM keyed ORDER BY ord',
+	$$VALUES (1, 'inserted', true), (2, 'inserted', true), (3, 'inserted', false),
+		(4, 'existing', true), (5, 'replaced', true)$$, 'what becomes of unique keys');
+SELECT ok(bool_and(after), 'ids ascend with keys, too')
+	FROM (SELECT id > lag(id, 1, 0::bigint) OVER (ORDER BY ord) AS after FROM keyed WHERE ord <= 3) t;
+SELECT is(count(jobq.cancel(id)), 3::bigint, 'and away with them')
+	FROM (SELECT DISTINCT id FROM keyed) k;
 SELECT results_eq('SELECT m.ord, j.queue, j.state, j.payload, j.kind, j.priority, j.max_attempts, j.group_key, j.headers
 		FROM made m JOIN jobq.jobs j USING (id) ORDER BY 1',
 	$$VALUES (1, 'bulk b', 'available', '{"a": [1, null]}'::jsonb, 'k', -3, 2, 'g', '{"traceparent": "00-1"}'::jsonb),
