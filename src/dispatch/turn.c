@@ -358,9 +358,6 @@ jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
 		if (number == JOBQ_NIL)
 			return JOBQ_NIL;
 		group = &jobq_groups[number];
-		if (!is_fair(part) &&
-			!jobq_is_before_frontier(part, &jobq_slots[group->first]))
-			return JOBQ_NIL;
 		until = jobq_group_not_before(part, group, now);
 		if ((is_fair(part) &&
 			 !jobq_is_before_frontier(part, &jobq_slots[group->first])) ||
