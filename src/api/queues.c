@@ -74,21 +74,6 @@ typedef enum IfExists
 #define DELETE_QUEUE \
 	"DELETE FROM jobq.queue WHERE queue_id = $1"
 
-static void
-connect_as_owner(JobqOwnerContext *context)
-{
-	jobq_become_owner(context);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-disconnect(JobqOwnerContext *context)
-{
-	SPI_finish();
-	jobq_leave_owner(context);
-}
-
 /*
  * Change the one row of a queue. We hold the lock and have just read the row,
  * so that it is only missed by a snapshot older than it.
@@ -183,13 +168,13 @@ insert_queue(const char *name, Oid owner, Jsonb *options, int32 class_id)
 	};
 	JobqOwnerContext context;
 
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	jobq_queue_changed();
 	(void) jobq_execute(INSERT_QUEUE, lengthof(types), types, values,
 				   SPI_OK_INSERT);
 	if (!jobq_is_admin(owner))
 		jobq_give_calls(owner, JOBQ_PRIV_ALL);
-	disconnect(&context);
+	jobq_disconnect(&context);
 }
 
 static Jsonb *
@@ -247,14 +232,14 @@ alter(const JobqSession *session, const JobqQueue *queue,
 		jobq_xact_epoch_news(session);
 	if (strcmp(queue->dead_letter, wanted->dead_letter) != 0)
 		prepare_dead_letter(queue->name, wanted->dead_letter, queue->owner);
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	jobq_queue_changed();
 	change_row(UPDATE_OPTIONS, queue->queue_id, JSONBOID,
 			   JsonbPGetDatum(options), SPI_OK_UPDATE);
 	if (class_id != queue->class_id)
 		change_row(UPDATE_CLASS, queue->queue_id, INT4OID,
 				   Int32GetDatum(class_id), SPI_OK_UPDATE);
-	disconnect(&context);
+	jobq_disconnect(&context);
 	jobq_xact_queue_changed(session, queue->queue_id);
 	if (queue->dead_retention != wanted->dead_retention)
 		jobq_xact_died(session, jobq_now());
@@ -377,10 +362,10 @@ change_queue(const JobqSession *session, const JobqQueue *queue,
 {
 	JobqOwnerContext context;
 
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	jobq_queue_changed();
 	change_row(command, queue->queue_id, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
-	disconnect(&context);
+	jobq_disconnect(&context);
 	jobq_xact_queue_changed(session, queue->queue_id);
 }
 
@@ -544,7 +529,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	List	   *roles;
 	ListCell   *lc;
 
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	jobq_queue_changed();
 	roles = grantees(queue->queue_id);
 	forget_dead_letter(pointing);
@@ -556,7 +541,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 			   SPI_OK_DELETE);
 	foreach(lc, roles)
 		jobq_take_calls_back(lfirst_oid(lc));
-	disconnect(&context);
+	jobq_disconnect(&context);
 }
 
 /* drop_queue(queue text, force boolean) → void */

@@ -79,17 +79,6 @@ begin_take(JobqPart *part, JobqTake *take, int max)
 	return part->limits.on ? jobq_limits_room(part, take, max) : max;
 }
 
-static bool
-lacks_leases(JobqDb *db)
-{
-	bool		lacks;
-
-	SpinLockAcquire(&db->mutex);
-	lacks = jobq_db_lacks_leases(db);
-	SpinLockRelease(&db->mutex);
-	return lacks;
-}
-
 /*
  * Where groups count, all slots are in theirs before anything is taken. False
  * when that, or what else must be known, is still to be loaded.
@@ -124,7 +113,7 @@ jobq_follow_rules(JobqPart *part, uint32 gen, const JobqRules *rules)
 	}
 	if (!mine)
 		return false;
-	if (ready && !lacks_leases(&jobq_dbs[db]))
+	if (ready && !jobq_lacks_leases(&jobq_dbs[db]))
 		return true;
 	jobq_wake_keeper(&jobq_dbs[db]);
 	return false;

@@ -443,6 +443,9 @@ jobq_db_lacks_leases(const JobqDb *db)
 	return db->lost_leases || db->loading_leases;
 }
 
+/* Do running jobs wait for slots? */
+extern bool jobq_lacks_leases(JobqDb *db);
+
 /* Is the database's keeper done with recovery? */
 extern bool jobq_db_ready(JobqDb *db, uint32 gen);
 

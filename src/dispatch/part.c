@@ -350,6 +350,17 @@ jobq_part_free_before(JobqDb *db, uint32 keep)
 
 /* ---- counters ---- */
 
+bool
+jobq_lacks_leases(JobqDb *db)
+{
+	bool		lacks;
+
+	SpinLockAcquire(&db->mutex);
+	lacks = jobq_db_lacks_leases(db);
+	SpinLockRelease(&db->mutex);
+	return lacks;
+}
+
 void
 jobq_part_count(JobqDb *db, uint32 gen, int32 queue_id, JobqCounter counter,
 				int64 delta)

@@ -95,17 +95,6 @@ jobq_newest(int64 id, JobqWhere *where)
 	}
 }
 
-bool
-jobq_lacks_leases(JobqDb *db)
-{
-	bool		lacks;
-
-	SpinLockAcquire(&db->mutex);
-	lacks = jobq_db_lacks_leases(db);
-	SpinLockRelease(&db->mutex);
-	return lacks;
-}
-
 typedef struct ClaimSearch
 {
 	int64		ticket;

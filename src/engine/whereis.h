@@ -28,9 +28,6 @@ typedef struct JobqWhere
 extern JobqWhereResult jobq_where_is(const JobqSession *session, int64 id,
 									 JobqWhere *where);
 
-/* Do running jobs wait for slots? */
-extern bool jobq_lacks_leases(JobqDb *db);
-
 /* Has a claim of a ticket been committed? Reads all claims of its epoch. */
 extern bool jobq_is_claimed_on_disk(const JobqTicket *t);
 

@@ -149,6 +149,21 @@ jobq_leave_owner(JobqOwnerContext *context)
 	SetUserIdAndSecContext(context->role, context->sec_context);
 }
 
+void
+jobq_connect_as_owner(JobqOwnerContext *context)
+{
+	jobq_become_owner(context);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+void
+jobq_disconnect(JobqOwnerContext *context)
+{
+	SPI_finish();
+	jobq_leave_owner(context);
+}
+
 uint64
 jobq_execute(const char *command, int nargs, Oid *types, Datum *values,
 			 int expected)

@@ -46,6 +46,10 @@ typedef struct JobqOwnerContext
 extern void jobq_become_owner(JobqOwnerContext *context);
 extern void jobq_leave_owner(JobqOwnerContext *context);
 
+/* The same together with SPI. */
+extern void jobq_connect_as_owner(JobqOwnerContext *context);
+extern void jobq_disconnect(JobqOwnerContext *context);
+
 /*
  * Inside SPI: run a command and return the number of its rows; anything but
  * the expected SPI_OK_* is a bug.

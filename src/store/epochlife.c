@@ -55,29 +55,14 @@ execute(const char *command, int32 epoch, Oid type, const Datum *more,
 }
 
 static void
-connect_as_owner(JobqOwnerContext *context)
-{
-	jobq_become_owner(context);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-disconnect(JobqOwnerContext *context)
-{
-	SPI_finish();
-	jobq_leave_owner(context);
-}
-
-static void
 set_time(const char *command, int32 epoch, TimestampTz when)
 {
 	JobqOwnerContext context;
 	Datum		value = TimestampTzGetDatum(when);
 
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	execute(command, epoch, TIMESTAMPTZOID, &value, 1, SPI_OK_UPDATE);
-	disconnect(&context);
+	jobq_disconnect(&context);
 }
 
 void
@@ -103,7 +88,7 @@ jobq_epoch_set_drained(int32 epoch, TimestampTz when,
 		TimestampTzGetDatum(last_finished)
 	};
 
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	execute(SET_DRAINED, epoch, TIMESTAMPTZOID, times, lengthof(times),
 			SPI_OK_UPDATE);
 	for (int i = 0; i < ntotals; i++)
@@ -120,7 +105,7 @@ jobq_epoch_set_drained(int32 epoch, TimestampTz when,
 		execute(ADD_TOTAL, epoch, INT8OID, counts, lengthof(counts),
 				SPI_OK_INSERT);
 	}
-	disconnect(&context);
+	jobq_disconnect(&context);
 }
 
 void
@@ -128,9 +113,9 @@ jobq_epoch_forget(int32 epoch)
 {
 	JobqOwnerContext context;
 
-	connect_as_owner(&context);
+	jobq_connect_as_owner(&context);
 	execute(FOLD_TOTALS, epoch, InvalidOid, NULL, 0, SPI_OK_INSERT);
 	execute(DELETE_TOTALS, epoch, InvalidOid, NULL, 0, SPI_OK_DELETE);
 	execute(DELETE_EPOCH, epoch, InvalidOid, NULL, 0, SPI_OK_DELETE);
-	disconnect(&context);
+	jobq_disconnect(&context);
 }

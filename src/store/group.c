@@ -29,21 +29,6 @@
 #define DELETE_GROUPS \
 	"DELETE FROM jobq.queue_group WHERE queue_id = $1"
 
-static void
-connect_as_owner(JobqOwnerContext *owner)
-{
-	jobq_become_owner(owner);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-disconnect(JobqOwnerContext *owner)
-{
-	SPI_finish();
-	jobq_leave_owner(owner);
-}
-
 void
 jobq_group_of_tuple(HeapTuple tuple, TupleDesc desc, int column,
 					JobqGroupRules *rules)
@@ -69,12 +54,12 @@ jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules)
 	JobqOwnerContext owner;
 
 	memset(rules, 0, sizeof(*rules));
-	connect_as_owner(&owner);
+	jobq_connect_as_owner(&owner);
 	if (jobq_execute(READ_GROUP, lengthof(types), types, values,
 					 SPI_OK_SELECT) > 0)
 		jobq_group_of_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 							rules);
-	disconnect(&owner);
+	jobq_disconnect(&owner);
 }
 
 static void
@@ -107,14 +92,14 @@ jobq_group_write(int32 queue_id, text *key, const JobqGroupRules *rules)
 	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
 	JobqOwnerContext owner;
 
-	connect_as_owner(&owner);
+	jobq_connect_as_owner(&owner);
 	jobq_queue_changed();
 	if (jobq_rules_alter_group(rules))
 		write_row(queue_id, key, rules);
 	else
 		(void) jobq_execute(DELETE_GROUP, lengthof(types), types, values,
 							SPI_OK_DELETE);
-	disconnect(&owner);
+	jobq_disconnect(&owner);
 }
 
 void

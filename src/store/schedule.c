@@ -100,21 +100,6 @@ enum
 	" last_miss_reason = coalesce($7, last_miss_reason)" \
 	" WHERE schedule_id = $1"
 
-static void
-connect_as_owner(JobqOwnerContext *context)
-{
-	jobq_become_owner(context);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-}
-
-static void
-disconnect(JobqOwnerContext *context)
-{
-	SPI_finish();
-	jobq_leave_owner(context);
-}
-
 /* ---- reading ---- */
 
 static void
@@ -168,14 +153,14 @@ query(const char *command, Oid type, Datum value, JobqSchedule **schedules)
 	JobqOwnerContext owner;
 	int			n;
 
-	connect_as_owner(&owner);
+	jobq_connect_as_owner(&owner);
 	n = (int) jobq_execute(command, 1, &type, &value, SPI_OK_SELECT);
 	MemoryContextSwitchTo(context);
 	*schedules = palloc(sizeof(JobqSchedule) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		read_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 				 &(*schedules)[i]);
-	disconnect(&owner);
+	jobq_disconnect(&owner);
 	MemoryContextSwitchTo(context);
 	return n;
 }
@@ -205,7 +190,7 @@ jobq_schedule_timers(JobqSchedule **schedules)
 	JobqOwnerContext owner;
 	int			n;
 
-	connect_as_owner(&owner);
+	jobq_connect_as_owner(&owner);
 	n = (int) jobq_execute(SELECT_TIMERS, 0, NULL, NULL, SPI_OK_SELECT);
 	MemoryContextSwitchTo(context);
 	*schedules = palloc0(sizeof(JobqSchedule) * Max(n, 1));
@@ -223,7 +208,7 @@ jobq_schedule_timers(JobqSchedule **schedules)
 		schedule->last_tick =
 			DatumGetTimestampTz(SPI_getbinval(tuple, desc, 4, &null));
 	}
-	disconnect(&owner);
+	jobq_disconnect(&owner);
 	MemoryContextSwitchTo(context);
 	return n;
 }
@@ -237,7 +222,7 @@ jobq_schedules_of_queue(int32 queue_id)
 	Datum		value = Int32GetDatum(queue_id);
 	char	   *found = NULL;
 
-	connect_as_owner(&owner);
+	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args(SELECT_OF_QUEUE, 1, &type, &value, NULL, true,
 							  0) != SPI_OK_SELECT)
@@ -246,7 +231,7 @@ jobq_schedules_of_queue(int32 queue_id)
 	MemoryContextSwitchTo(context);
 	if (SPI_processed > 0)
 		found = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	disconnect(&owner);
+	jobq_disconnect(&owner);
 	MemoryContextSwitchTo(context);
 	return found;
 }
@@ -261,12 +246,12 @@ change(const char *command, int nargs, Oid *types, Datum *values,
 	JobqOwnerContext owner;
 	uint64		n;
 
-	connect_as_owner(&owner);
+	jobq_connect_as_owner(&owner);
 	if (SPI_execute_with_args(command, nargs, types, values, nulls, false,
 							  0) != expected)
 		elog(ERROR, "unexpected result of \"%s\"", command);
 	n = SPI_processed;
-	disconnect(&owner);
+	jobq_disconnect(&owner);
 	return n;
 }
 
