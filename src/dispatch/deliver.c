@@ -321,15 +321,72 @@ jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after, int max,
 
 /* ---- a claiming transaction ends ---- */
 
-void
-jobq_close_claim(JobqDb *db, const JobqSlotRef *ref)
+static JobqPart *
+part_of(const JobqSlotRef *ref)
 {
-	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+	return jobq_slot_part(&jobq_slots[ref->slot]);
+}
 
-	if (slot == NULL)
-		return;
-	slot->flags &= ~SLOT_CLAIM_OPEN;
-	jobq_slot_unlock(slot);
+/*
+ * With the lock of a part: the slot of a claim that we have made, or NULL if
+ * it is not the part's any more, or not under our lease. A lease begins and
+ * ends under the part's lock, so that the hash need not be asked.
+ */
+static JobqSlot *
+claimed_slot(const JobqPart *part, const JobqSlotRef *ref)
+{
+	JobqSlot   *slot = &jobq_slots[ref->slot];
+
+	if (jobq_slot_part(slot) != part || slot->gen != ref->gen ||
+		slot->t.id != ref->id || slot->t.ticket != ref->ticket ||
+		slot->l.lease != ref->lease || slot->state == SLOT_LINKING)
+		return NULL;
+	return slot;
+}
+
+void
+jobq_close_claims(const JobqSlotRef *refs, int n)
+{
+	int			i = 0;
+
+	while (i < n)
+	{
+		JobqPart   *part = part_of(&refs[i]);
+
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		for (; i < n && part_of(&refs[i]) == part; i++)
+		{
+			JobqSlot   *slot = claimed_slot(part, &refs[i]);
+
+			if (slot != NULL)
+				slot->flags &= ~SLOT_CLAIM_OPEN;
+		}
+		LWLockRelease(part->lock);
+	}
+}
+
+void
+jobq_set_claims(const JobqClaimed *claimed, int n, ItemPointer tid)
+{
+	int			i = 0;
+
+	while (i < n)
+	{
+		JobqPart   *part = part_of(&claimed[i].ref);
+
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		for (; i < n && part_of(&claimed[i].ref) == part; i++)
+		{
+			JobqSlot   *slot = claimed_slot(part, &claimed[i].ref);
+
+			if (slot == NULL)
+				continue;
+			slot->l.by_kind = claimed[i].by_kind;
+			if (tid != NULL)
+				slot->l.claim_tid = *tid;
+		}
+		LWLockRelease(part->lock);
+	}
 }
 
 /*
@@ -432,21 +489,6 @@ jobq_postpone(JobqDb *db, const JobqSlotRef *ref, TimestampTz until)
 	jobq_slot_unlock(slot);
 }
 
-void
-jobq_set_claim(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid,
-			   const JobqTallyRef *by_kind)
-{
-	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
-
-	if (slot == NULL)
-		return;
-	if (tid != NULL)
-		slot->l.claim_tid = *tid;
-	if (by_kind != NULL)
-		slot->l.by_kind = *by_kind;
-	jobq_slot_unlock(slot);
-}
-
 bool
 jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
 				 TimestampTz since)
@@ -482,7 +524,12 @@ jobq_holds_lease(JobqDb *db, uint32 gen, int32 queue_id, int proc,
 void
 jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref, ItemPointer tid)
 {
-	jobq_set_claim(db, ref, tid, NULL);
+	JobqSlot   *slot = jobq_slot_lock_leased(db, ref);
+
+	if (slot == NULL)
+		return;
+	slot->l.claim_tid = *tid;
+	jobq_slot_unlock(slot);
 }
 
 /* ---- the keeper's views ---- */

@@ -627,7 +627,7 @@ extern int	jobq_look(JobqPart *part, uint32 gen, const JobqTicket *after,
  * Claims of a transaction that ends: commit closes, abort rolls back. No-ops
  * unless the slot is still under this lease.
  */
-extern void jobq_close_claim(JobqDb *db, const JobqSlotRef *ref);
+extern void jobq_close_claims(const JobqSlotRef *refs, int n);
 extern void jobq_undo_claim(JobqDb *db, const JobqSlotRef *ref);
 
 /* A claim that was never handed out: available again, as if not taken. */
@@ -639,9 +639,16 @@ extern void jobq_postpone(JobqDb *db, const JobqSlotRef *ref,
 extern void jobq_set_claim_tid(JobqDb *db, const JobqSlotRef *ref,
 							   ItemPointer tid);
 
-/* The same for a claim just made, with the kind of its job; NULL = as it is. */
-extern void jobq_set_claim(JobqDb *db, const JobqSlotRef *ref,
-						   ItemPointer tid, const JobqTallyRef *by_kind);
+/* Slots just claimed, and the kinds of their jobs. */
+typedef struct JobqClaimed
+{
+	JobqSlotRef ref;
+	JobqTallyRef by_kind;
+} JobqClaimed;
+
+/* They are told their kinds and, unless it is NULL, their claim row. */
+extern void jobq_set_claims(const JobqClaimed *claimed, int n,
+							ItemPointer tid);
 
 typedef enum JobqMarkResult
 {
@@ -697,6 +704,9 @@ extern bool jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
 
 /* Has the job a slot, perhaps one that is only about to be linked? */
 extern bool jobq_is_entered(JobqDb *db, uint32 gen, int64 id);
+
+/* The queue of a job that has a slot, 0 when there is none. */
+extern int32 jobq_queue_of(JobqDb *db, uint32 gen, int64 id);
 
 /* Read a slot by id; false when there is none. */
 extern bool jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy);

@@ -49,6 +49,7 @@ jobq_has_ended(JobqBelts *belts, const JobqTicket *t)
 void
 jobq_belts_close(JobqBelts *belts)
 {
+	jobq_reader_close(&belts->jobs);
 	for (int i = BELT_JOB; i <= BELT_OUTCOME; i++)
 	{
 		if (belts->rel[i] != NULL)

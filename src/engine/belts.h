@@ -11,6 +11,7 @@ typedef struct JobqBelts
 {
 	int32		epoch;			/* 0 = none open */
 	Relation	rel[BELT_OUTCOME + 1];
+	JobqReader	jobs;			/* of the job table */
 } JobqBelts;
 
 /* The table of an epoch for reading or appending; NULL when dropped. */

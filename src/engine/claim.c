@@ -76,7 +76,8 @@ read_body(JobqBelts *belts, JobqTicket *t, bool verify, JobqRow *row,
 	*missing = false;
 	if (job == NULL || (verify && jobq_has_ended(belts, t)))
 		return false;
-	if (jobq_belt_read_ticket(job, &t->tid, t->id, t->ticket, row))
+	if (jobq_belt_read_ticket(job, &belts->jobs, &t->tid, t->id, t->ticket,
+							  row))
 		return true;
 	ereport(WARNING,
 			(errmsg("job " INT64_FORMAT " is not where it should be", t->id),
@@ -225,6 +226,27 @@ compare_taken(const void *a, const void *b)
 	return x->ticket < y->ticket ? -1 : x->ticket > y->ticket;
 }
 
+/* The slots learn their kinds and, unless it is NULL, their claim row. */
+static void
+note_claims(const Taken *taken, int n, ItemPointer tid)
+{
+	JobqClaimed claimed[JOBQ_CHUNK];
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (taken[i].own >= 0)
+			continue;
+		claimed[count].ref = taken[i].ref;
+		claimed[count].by_kind = taken[i].by_kind;
+		if (++count < JOBQ_CHUNK)
+			continue;
+		jobq_set_claims(claimed, count, tid);
+		count = 0;
+	}
+	jobq_set_claims(claimed, count, tid);
+}
+
 /* One claim row per epoch for all that was taken. */
 static void
 write_claims(ClaimCall *call, Taken *taken, int n)
@@ -244,37 +266,22 @@ write_claims(ClaimCall *call, Taken *taken, int n)
 							  jobq_claim_flag(&call->lease), &call->lease,
 							  tickets, count, (Datum) 0, true, &tid))
 			continue;
+		note_claims(&taken[from], to - from, &tid);
 		for (int i = from; i < to; i++)
 		{
-			JobqOwnJob *own;
-
-			if (taken[i].own < 0)
+			if (taken[i].own >= 0)
 			{
-				jobq_set_claim(call->session->db, &taken[i].ref, &tid,
-							   &taken[i].by_kind);
-				continue;
+				JobqOwnJob *own = jobq_own(taken[i].own);
+
+				own->l.claim_tid = tid;
+				own->l.by_kind = taken[i].by_kind;
 			}
-			own = jobq_own(taken[i].own);
-			own->l.claim_tid = tid;
-			own->l.by_kind = taken[i].by_kind;
 		}
 	}
 	pfree(tickets);
 }
 
 /* ---- start records ---- */
-
-/* What is set along with the claim row when it is not the keeper's to write. */
-static void
-set_kinds(ClaimCall *call, const Taken *taken, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (taken[i].own < 0)
-			jobq_set_claim(call->session->db, &taken[i].ref, NULL,
-						   &taken[i].by_kind);
-	}
-}
 
 /* Is the keeper still to commit this delivery's start? */
 static bool
@@ -521,7 +528,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	{
 		if (call.careful)
 		{
-			set_kinds(&call, taken, ntaken);
+			note_claims(taken, ntaken, NULL);
 			await_start_records(&call, taken, ntaken);
 			write_own_claims(&call, taken, ntaken);
 		}

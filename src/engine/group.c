@@ -141,14 +141,18 @@ take_ticket(HeapTuple tuple, TupleDesc desc, void *state)
 	Load	   *load = state;
 	int64		id = DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL));
 	int64		ticket = DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
+	JobqReader	reader = {0};
 	ItemPointerData tid;
 	JobqTicket	t;
 	JobqRow		row;
+	bool		found;
 
 	CHECK_FOR_INTERRUPTS();
 	ItemPointerSetInvalid(&tid);
-	if (!jobq_belt_read_ticket(load->belts.rel[BELT_JOB], &tid, id, ticket,
-							   &row))
+	found = jobq_belt_read_ticket(load->belts.rel[BELT_JOB], &reader, &tid,
+								  id, ticket, &row);
+	jobq_reader_close(&reader);
+	if (!found)
 		return;
 	jobq_ticket_of_row(&row, load->belts.epoch, &tid, &t);
 	enter(load, &t);

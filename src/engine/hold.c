@@ -416,11 +416,9 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		JobqMarkResult result;
 
 		/* before the job is touched */
-		if (jobq_find(session->db, session->gen, id, &slot))
-		{
-			check_dequeue(slot.t.queue_id, id, queue);
-			checked = slot.t.queue_id;
-		}
+		checked = jobq_queue_of(session->db, session->gen, id);
+		if (checked != 0)
+			check_dequeue(checked, id, queue);
 		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
 		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,

@@ -186,6 +186,7 @@ find_first_tickets(Load *load)
 {
 	HASH_SEQ_STATUS seq;
 	Running    *running;
+	JobqReader	reader = {0};
 
 	hash_seq_init(&seq, load->running);
 	while ((running = hash_seq_search(&seq)) != NULL)
@@ -194,7 +195,7 @@ find_first_tickets(Load *load)
 		JobqRow		row;
 
 		ItemPointerSetInvalid(&none);
-		if (jobq_belt_read_ticket(load->job, &none, running->ticket,
+		if (jobq_belt_read_ticket(load->job, &reader, &none, running->ticket,
 								  running->ticket, &row))
 		{
 			jobq_ticket_of_row(&row, load->epoch, &none, &running->t);
@@ -203,6 +204,7 @@ find_first_tickets(Load *load)
 		else
 			load->nmissing++;
 	}
+	jobq_reader_close(&reader);
 }
 
 /* The others are looked for among all. */

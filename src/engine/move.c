@@ -26,7 +26,8 @@ jobq_read_held(const JobqHeld *held, JobqRow *row)
 	ItemPointerData tid = held->t.tid;
 
 	if (job == NULL ||
-		!jobq_belt_read_ticket(job, &tid, held->t.id, held->t.ticket, row))
+		!jobq_belt_read_ticket(job, &belts.jobs, &tid, held->t.id,
+							   held->t.ticket, row))
 		elog(ERROR, "ticket " INT64_FORMAT " of job " INT64_FORMAT " is missing",
 			 held->t.ticket, held->t.id);
 	jobq_belts_close(&belts);

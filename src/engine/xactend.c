@@ -177,6 +177,23 @@ apply_counts(int from)
 	return from + n;
 }
 
+/* Close a run of claims, from entry `from` on; returns the entry after it. */
+static int
+apply_claims(int from)
+{
+	JobqSlotRef refs[JOBQ_CHUNK];
+	int			n = 0;
+
+	while (n < JOBQ_CHUNK && from + n < jobq_nops &&
+		   jobq_ops[from + n].kind == OP_CLAIM)
+	{
+		refs[n] = jobq_ops[from + n].ref;
+		n++;
+	}
+	jobq_close_claims(refs, n);
+	return from + n;
+}
+
 /* Do we take jobs away from where they were? */
 static bool
 takes_away(void)
@@ -259,9 +276,6 @@ apply(JobqOp *op, int shelved)
 {
 	switch (op->kind)
 	{
-		case OP_CLAIM:
-			jobq_close_claim(op->db, &op->ref);
-			break;
 		case OP_MARK:
 			apply_mark(op);
 			break;
@@ -309,6 +323,7 @@ apply(JobqOp *op, int shelved)
 			jobq_epoch_news(op->db);
 			break;
 		case OP_PUBLISH:
+		case OP_CLAIM:
 		case OP_COUNT:
 		case OP_KEEPS_PLACE:
 		case OP_AMEND:
@@ -334,6 +349,8 @@ apply_all(void)
 	{
 		if (jobq_ops[i].kind == OP_COUNT)
 			i = apply_counts(i);
+		else if (jobq_ops[i].kind == OP_CLAIM)
+			i = apply_claims(i);
 		else
 			apply(&jobq_ops[i++], shelved);
 	}

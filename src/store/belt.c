@@ -20,14 +20,10 @@
 
 PG_FUNCTION_INFO_V1(jobq_refuse_write);
 
-static const struct
-{
-	const char *prefix;
-	int			natts;
-}			belt_tables[] = {
-	[BELT_JOB] = {"job", JOB_NATTS},
-	[BELT_CLAIM] = {"claim", CLAIM_NATTS},
-	[BELT_OUTCOME] = {"outcome", OUT_NATTS},
+static const int belt_natts[] = {
+	[BELT_JOB] = JOB_NATTS,
+	[BELT_CLAIM] = CLAIM_NATTS,
+	[BELT_OUTCOME] = OUT_NATTS,
 };
 
 /*
@@ -53,16 +49,6 @@ jobq_refuse_write(PG_FUNCTION_ARGS)
 			 errhint("Use functions such as jobq.enqueue(), jobq.complete(), jobq.cancel() or jobq.purge_queue().")));
 }
 
-Oid
-jobq_belt_oid(int32 epoch, JobqBeltKind kind)
-{
-	Oid			schema = get_rel_namespace(jobq_table_oid(JOBQ_TABLE_EPOCH));
-	char		name[NAMEDATALEN];
-
-	snprintf(name, sizeof(name), "%s_%d", belt_tables[kind].prefix, epoch);
-	return get_relname_relid(name, schema);
-}
-
 Relation
 jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
 {
@@ -73,7 +59,7 @@ jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
 		return NULL;
 	rel = try_relation_open(relid, lockmode);
 	if (rel != NULL)
-		jobq_check_columns(rel, belt_tables[kind].natts);
+		jobq_check_columns(rel, belt_natts[kind]);
 	return rel;
 }
 
@@ -82,11 +68,26 @@ jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
  * must not be read.
  */
 static bool
-fetch_at(Relation rel, ItemPointer tid, TupleTableSlot *slot)
+fetch_at(Relation rel, JobqReader *reader, ItemPointer tid)
 {
-	return tid != NULL && ItemPointerIsValid(tid) &&
-		ItemPointerGetBlockNumber(tid) < RelationGetNumberOfBlocks(rel) &&
-		table_tuple_fetch_row_version(rel, tid, SnapshotSelf, slot);
+	if (reader->slot == NULL)
+		reader->slot = table_slot_create(rel, NULL);
+	if (tid == NULL || !ItemPointerIsValid(tid))
+		return false;
+	/* belts only grow, and asking for their size is a system call */
+	if (ItemPointerGetBlockNumber(tid) >= reader->blocks)
+		reader->blocks = RelationGetNumberOfBlocks(rel);
+	return ItemPointerGetBlockNumber(tid) < reader->blocks &&
+		table_tuple_fetch_row_version(rel, tid, SnapshotSelf, reader->slot);
+}
+
+void
+jobq_reader_close(JobqReader *reader)
+{
+	if (reader->slot != NULL)
+		ExecDropSingleTupleTableSlot(reader->slot);
+	reader->slot = NULL;
+	reader->blocks = 0;
 }
 
 static bool
@@ -110,19 +111,18 @@ copy_job(TupleTableSlot *slot, JobqRow *row)
 }
 
 bool
-jobq_belt_read_ticket(Relation job_rel, ItemPointer hint, int64 id,
-					  int64 ticket, JobqRow *row)
+jobq_belt_read_ticket(Relation job_rel, JobqReader *reader, ItemPointer hint,
+					  int64 id, int64 ticket, JobqRow *row)
 {
-	TupleTableSlot *slot = table_slot_create(job_rel, NULL);
 	bool		found;
 	JobqScan	scan;
 
-	found = fetch_at(job_rel, hint, slot) &&
-		slot_has_int8(slot, JOB_TICKET, ticket) &&
-		slot_has_int8(slot, JOB_ID, id);
+	found = fetch_at(job_rel, reader, hint) &&
+		slot_has_int8(reader->slot, JOB_TICKET, ticket) &&
+		slot_has_int8(reader->slot, JOB_ID, id);
 	if (found)
-		copy_job(slot, row);
-	ExecDropSingleTupleTableSlot(slot);
+		copy_job(reader->slot, row);
+	ExecClearTuple(reader->slot);
 	if (found)
 		return true;
 
@@ -208,13 +208,13 @@ bool
 jobq_belt_read_claim(Relation claim_rel, ItemPointer hint, int64 lease,
 					 Datum *values, bool *nulls)
 {
-	TupleTableSlot *slot = table_slot_create(claim_rel, NULL);
+	JobqReader	reader = {0};
 	bool		found;
 
-	found = fetch_at(claim_rel, hint, slot) &&
-		slot_has_int8(slot, CLAIM_LEASE, lease);
+	found = fetch_at(claim_rel, &reader, hint) &&
+		slot_has_int8(reader.slot, CLAIM_LEASE, lease);
 	if (found)
-		jobq_copy_values(slot, values, nulls);
-	ExecDropSingleTupleTableSlot(slot);
+		jobq_copy_values(reader.slot, values, nulls);
+	jobq_reader_close(&reader);
 	return found;
 }

@@ -40,6 +40,17 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 
 /* InvalidOid = look it up. Emptied by the callback, never anything else. */
 static Oid	table_oids[JOBQ_TABLE_COUNT];
+
+/* The same for tables of epochs, each in the place that its number gives. */
+#define BELT_OIDS		64
+
+static struct
+{
+	int32		epoch;
+	JobqBeltKind kind;
+	Oid			relid;
+}			belt_oids[BELT_OIDS];
+
 static uint64 messages;			/* how often the callback ran */
 static uint64 changes = 1;		/* of the catalog of queues */
 
@@ -61,6 +72,11 @@ forget_relation(Datum arg, Oid relid)
 		if (i == JOBQ_TABLE_QUEUE || i == JOBQ_TABLE_QUEUE_ACL)
 			ours = true;
 		table_oids[i] = InvalidOid;
+	}
+	for (int i = 0; i < BELT_OIDS; i++)
+	{
+		if (!OidIsValid(relid) || belt_oids[i].relid == relid)
+			belt_oids[i].relid = InvalidOid;
 	}
 	if (ours || !OidIsValid(relid))
 		changes++;
@@ -133,6 +149,34 @@ jobq_table_oid(JobqTable table)
 				 errdetail("There is no table jobq.%s that belongs to the extension.",
 						   table_names[table]),
 				 errhint("Run CREATE EXTENSION pg_jobq as a superuser.")));
+	return relid;
+}
+
+Oid
+jobq_belt_oid(int32 epoch, JobqBeltKind kind)
+{
+	static const char *const prefixes[] = {
+		[BELT_JOB] = "job",[BELT_CLAIM] = "claim",[BELT_OUTCOME] = "outcome",
+	};
+	int			place = (int) (((uint32) epoch * 4 + kind) % BELT_OIDS);
+	char		name[NAMEDATALEN];
+	Oid			schema;
+	Oid			relid;
+	uint64		seen;
+
+	if (OidIsValid(belt_oids[place].relid) &&
+		belt_oids[place].epoch == epoch && belt_oids[place].kind == kind)
+		return belt_oids[place].relid;
+	snprintf(name, sizeof(name), "%s_%d", prefixes[kind], epoch);
+	schema = get_rel_namespace(jobq_table_oid(JOBQ_TABLE_EPOCH));
+	do
+	{
+		seen = messages;
+		relid = get_relname_relid(name, schema);
+	} while (seen != messages);
+	belt_oids[place].epoch = epoch;
+	belt_oids[place].kind = kind;
+	belt_oids[place].relid = relid;
 	return relid;
 }
 

@@ -189,11 +189,13 @@ void
 jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 				 ItemPointerData *tids)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
+	TupleDesc	desc;
 	int			nslots = Min(nrows, CHUNK_ROWS);
 	CommandId	cid;
 	TupleTableSlot **slots;
+	MemoryContext context;
 	MemoryContext chunk_context;
+	MemoryContext caller;
 	IndexSet	indexes;
 
 	if (nrows <= 0)
@@ -206,21 +208,25 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 
 	cid = GetCurrentCommandId(true);
 	open_indexes(rel, &indexes);
+	context = AllocSetContextCreate(CurrentMemoryContext, "jobq insert",
+									ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(context);
+	/* a copy that is not counted: each slot would remember the relation's */
+	desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	slots = palloc(nslots * sizeof(TupleTableSlot *));
 	for (int i = 0; i < nslots; i++)
 		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	/* tuples, and what the access methods leave behind */
-	chunk_context = AllocSetContextCreate(CurrentMemoryContext,
-										  "jobq insert",
+	chunk_context = AllocSetContextCreate(context, "jobq insert chunk",
 										  ALLOCSET_DEFAULT_SIZES);
 
 	for (int done = 0; done < nrows;)
 	{
-		MemoryContext caller = MemoryContextSwitchTo(chunk_context);
 		Size		bytes = 0;
 		int			n = 0;
 
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(chunk_context);
 		do
 		{
 			const JobqRow *row = &rows[done + n];
@@ -240,16 +246,13 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 		for (int j = 0; tids != NULL && j < n; j++)
 			tids[done + j] = slots[j]->tts_tid;
 
-		MemoryContextSwitchTo(caller);
 		MemoryContextReset(chunk_context);
 		done += n;
 	}
 
-	for (int i = 0; i < nslots; i++)
-		ExecDropSingleTupleTableSlot(slots[i]);
-	pfree(slots);
+	MemoryContextSwitchTo(caller);
 	close_indexes(&indexes);
-	MemoryContextDelete(chunk_context);
+	MemoryContextDelete(context);
 }
 
 static bool

@@ -321,11 +321,25 @@ extern void jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 /* ---- belt.c again: reading ---- */
 
 /*
+ * What reading many rows of one table keeps between them; all zero at first.
+ * It must be closed before the table, and the memory context of the first
+ * reading live until then.
+ */
+typedef struct JobqReader
+{
+	TupleTableSlot *slot;
+	BlockNumber blocks;			/* the table has at least so many */
+} JobqReader;
+
+extern void jobq_reader_close(JobqReader *reader);
+
+/*
  * Read the row of a ticket: first at the hint, then by the id index. True when
  * found (committed, or our own). Values live in the current memory context.
  */
-extern bool jobq_belt_read_ticket(Relation job_rel, ItemPointer hint,
-								  int64 id, int64 ticket, JobqRow *row);
+extern bool jobq_belt_read_ticket(Relation job_rel, JobqReader *reader,
+								  ItemPointer hint, int64 id, int64 ticket,
+								  JobqRow *row);
 
 /* All tickets of a job in one epoch, ascending; returns their number. */
 extern int	jobq_belt_read_id(Relation job_rel, int64 id, JobqRow **rows);
