@@ -75,7 +75,7 @@ foreach my $role ('maker_1', 'maker_2')
 # ---- max_depth ----
 
 # Nothing comes back here: that would go beyond it.
-my @all = map { "CALL $_('depth');" } ('produce', 'produce', 'finish', 'steer');
+my @all = map { "CALL $_('depth');" } ('produce', 'produce', 'cancel_some', 'purge', 'finish');
 
 create('depth', '"max_depth": 30', 20);
 load($SECONDS, @all);
@@ -83,10 +83,10 @@ ok(await_idle('depth'), 'all is quiet');
 my $most = most_waiting('depth');
 cmp_ok($most, '<=', 30, 'never more than max_depth wait');
 cmp_ok($most, '>=', 28, 'but nearly as many');
-load($SECONDS, @all[ 0, 1, 3 ]);
+load($SECONDS, @all[ 0 .. 3 ]);
 ok(await_idle('depth'), 'all is quiet again');
 is(most_waiting('depth') <= 30, 1, 'nor when jobs are only cancelled');
-load_and_crash($SECONDS, @all[ 0, 1, 3 ]);
+load_and_crash($SECONDS, @all[ 0 .. 3 ]);
 load(1, @all);
 ok(await_idle('depth'), 'all is quiet after a crash');
 sql(q{SELECT jobq.purge_queue('depth')});

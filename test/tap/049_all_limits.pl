@@ -24,7 +24,7 @@ create('all', qq{"max_active": $ACTIVE, "rate_limit": {"limit": 90, "period": "5
 	"circuit_breaker": {"failures": 10, "window": "200 ms", "open": "50 ms"},
 	"max_depth": $DEPTH, "enqueue_limit": {"limit": 40, "period": "100 ms", "per": "group"}}, 30, 3);
 
-my @everything = map { "CALL $_('all');" } ('produce', 'produce', 'work', 'work', 'work', 'steer');
+my @everything = map { "CALL $_('all');" } ('produce', 'produce', 'work', 'work', 'work', 'purge');
 
 sub all_hold
 {

@@ -37,7 +37,7 @@ LANGUAGE sql VOLATILE AS $$
 	WITH j AS MATERIALIZED (
 		SELECT jsonb_build_object('queue', q, 'unique_key', k, 'on_conflict',
 			modes[1 + floor(random() * cardinality(modes))::int]) AS j
-		FROM unnest('{one,two}'::text[]) q, generate_series(1, keys) k,
+		FROM unnest('{one,two}'::text[]) q, (SELECT n::text FROM generate_series(1, keys) n) k(k),
 			generate_series(1, CASE WHEN 'error' = ANY (modes) THEN 1 ELSE 2 END)
 		WHERE random() < 0.4)
 	SELECT coalesce(jsonb_agg(j ORDER BY random()), '[]') || '[{"queue": "one"}]' FROM j

@@ -86,8 +86,9 @@ BEGIN
 			-- abandoned; until its lease expires at the earliest
 			INSERT INTO ran VALUES (name, job.id, job.group_key, began,
 				job.lease_expires_at);
-		ELSIF random() < 0.03 THEN
-			PERFORM jobq.cancel(job.id, grace => '0.02 s');
+		ELSIF random() < 0.05 THEN
+			PERFORM jobq.cancel(job.id, grace =>
+				CASE WHEN random() < 0.5 THEN interval '0.02 s' END);
 			INSERT INTO ran VALUES (name, job.id, job.group_key, began, ended);
 		ELSIF settle(job.id, job.lease, random()) THEN
 			INSERT INTO ran VALUES (name, job.id, job.group_key, began, ended);
@@ -105,14 +106,21 @@ BEGIN
 END $$;
 
 -- Now and then all that waits goes.
-CREATE PROCEDURE steer(name text) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE purge(name text) LANGUAGE plpgsql AS $$
 BEGIN
-	IF random() < 0.02 THEN
+	IF random() < 0.05 THEN
 		PERFORM jobq.purge_queue(name);
-	ELSE
-		PERFORM jobq.cancel(id) FROM (SELECT id FROM jobq.jobs
-			WHERE queue = name AND state <> 'running' LIMIT 2) j;
+		IF random() < 0.5 THEN
+			ROLLBACK;
+		END IF;
 	END IF;
+END $$;
+
+-- Somebody may have taken them meanwhile: then a worker thinks that they run.
+CREATE PROCEDURE cancel_some(name text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM jobq.cancel(id) FROM (SELECT id FROM jobq.jobs
+		WHERE queue = name AND state <> 'running' LIMIT 2) j;
 	IF random() < 0.3 THEN
 		ROLLBACK;
 	END IF;
