@@ -18,6 +18,7 @@
 #include "engine/claimrow.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "pause.h"
 
 #define PART_WAIT_MS	2000	/* for keepers to free parts */
 
@@ -134,6 +135,7 @@ take_own(ClaimCall *call, int own, Taken *taken)
 	JobqOwnPlace place;
 
 	jobq_xact_reserve(1);
+	JOBQ_PAUSE("before-own-claim");
 	place = jobq_take_own(call->part, call->session->gen, &t, &take);
 	if (place == OWN_PLACE_REFUSED && !take.limited)
 	{

@@ -15,6 +15,7 @@ use Time::HiRes qw(usleep);
 
 my $SECONDS = $ENV{JOBQ_SECONDS} || 2;
 my $node = start_limits('grouprate', "jobq.epoch_rows = 100\njobq.epoch_age = 100ms\n");
+test_functions($node);
 
 # How many jobs of each group are to be had.
 sub take_groups
@@ -55,14 +56,22 @@ sql(q{SELECT jobq.purge_queue('kept'); SELECT jobq.cancel(id) FROM jobq.jobs;
 
 # ---- what is not delivered does not count ----
 
-create('own', '"max_active": 1, "group_rate_limit": {"limit": 2, "period": "1 h"}', 1);
-is(take('own'), 1, 'one runs, so that there is no place');
-sql(q{BEGIN;
-	INSERT INTO audit.ledger SELECT jobq.enqueue('own', group_key => 'a') FROM generate_series(1, 3);
-	DO $$ BEGIN FOR i IN 1 .. 5 LOOP PERFORM FROM jobq.dequeue('own'); END LOOP; END $$;
-	COMMIT});
-is(sql(q{SELECT running || ' ' || available FROM jobq.queue_stats WHERE queue = 'own'}), '1 3',
-	'own jobs are refused for lack of a place');
+# Somebody takes the last place while a transaction is about to take its own job.
+create('own', '"max_active": 1, "group_rate_limit": {"limit": 2, "period": "1 h"}');
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+$session->query_safe(q{BEGIN; INSERT INTO audit.ledger
+	SELECT jobq.enqueue('own', group_key => 'a') FROM generate_series(1, 3)});
+sql(q{SELECT pause_at('before-own-claim')});
+$session->{stdin} .= "SELECT 'got ' || count(*) FROM jobq.dequeue('own');\n";
+$session->{run}->pump_nb;
+ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'a transaction is about to take its own job');
+fill('own', 1);
+is(take('own'), 1, 'somebody else gets the only place');
+sql(q{SELECT pause_at('')});
+$session->{run}->pump until $session->{stdout} =~ /got \d/ || $session->{timeout}->is_expired;
+like($session->{stdout}, qr/got 0/, 'so its own is refused');
+$session->{stdout} = '';
+$session->query_safe('COMMIT');
 sql(q{SELECT jobq.cancel(id) FROM jobq.jobs WHERE queue = 'own' AND state = 'running';
 	SELECT jobq.alter_queue('own', '{"max_active": null}')});
 is(take_groups('own'), 'a:2', 'their group has its whole rate');
