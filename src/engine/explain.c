@@ -18,8 +18,8 @@
 #include "dispatch/meter.h"
 #include "engine/belts.h"
 #include "engine/explain.h"
+#include "engine/own.h"
 #include "engine/whereis.h"
-#include "engine/xact.h"
 #include "security/security.h"
 
 #define AHEAD_MAX		128		/* jobs ahead of one that are counted */
