@@ -20,6 +20,7 @@ jobq_sql_alter_group(PG_FUNCTION_ARGS)
 	JobqSession session;
 	JobqQueue	queue;
 	JobqGroupRules rules = {0};
+	int64		period;
 	char	   *name;
 	text	   *key;
 	Jsonb	   *options;
@@ -39,8 +40,11 @@ jobq_sql_alter_group(PG_FUNCTION_ARGS)
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
 	jobq_group_read(queue.queue_id, key, &rules);
+	period = rules.rate_limit.period;
 	jobq_group_options_apply(options, &rules);
 	jobq_group_write(queue.queue_id, key, &rules);
 	jobq_xact_group_altered(&session, queue.queue_id, key, &rules);
+	if (rules.rate_limit.period != period)
+		jobq_xact_epoch_news(&session);
 	PG_RETURN_VOID();
 }

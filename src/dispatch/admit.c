@@ -304,6 +304,17 @@ jobq_admit_jobs(JobqPart *part, uint32 gen, JobqAdmission *admission)
 	return admitted;
 }
 
+void
+jobq_admit_hold(JobqDb *db, uint32 gen, int32 queue_id, int n)
+{
+	JobqPart   *part = jobq_part_lock(db, gen, queue_id);
+
+	if (part == NULL)
+		return;
+	part->limits.reserved += n;
+	LWLockRelease(part->lock);
+}
+
 /* The part may have come and gone meanwhile, with its queue. */
 void
 jobq_admit_settled(JobqDb *db, uint32 gen, int32 queue_id, int n)

@@ -153,8 +153,10 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen))
 		room = begin_take(part, take, max);
+	/* what counts for a group's rate is the time that the claim tells */
 	if (part->groups.on)
-		now = GetCurrentTimestamp();
+		now = part->limits.on ? take->lease->claimed_at :
+			GetCurrentTimestamp();
 	while (n < room && naside < JOBQ_CHUNK && jobq_part_is_mine(part, gen))
 	{
 		int32		number;
@@ -237,15 +239,16 @@ jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 	return n;
 }
 
-bool
-jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take)
+/* Only what all limits let through is counted by any of them. */
+JobqOwnPlace
+jobq_take_own(JobqPart *part, uint32 gen, const JobqTicket *t, JobqTake *take)
 {
-	bool		may = false;
+	JobqOwnPlace place = OWN_PLACE_REFUSED;
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen))
-		may = begin_take(part, take, 1) > 0;
-	if (may)
+	if (jobq_part_is_mine(part, gen) && begin_take(part, take, 1) > 0)
+		place = jobq_group_take_own(part, t, take->lease->claimed_at);
+	if (place != OWN_PLACE_REFUSED)
 	{
 		part->limits.own_running++;
 		if (take->lease->probe)
@@ -255,7 +258,7 @@ jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take)
 		take->fresh = false;
 	}
 	LWLockRelease(part->lock);
-	return may;
+	return place;
 }
 
 bool
@@ -430,6 +433,9 @@ not_taken(const JobqSlot *slot)
 
 	if (part->limits.on)
 		jobq_limits_not_taken(part, slot->l.claimed_at);
+	if (slot->group >= 0)
+		jobq_group_not_taken(part, &jobq_groups[slot->group],
+							 slot->l.claimed_at);
 }
 
 void

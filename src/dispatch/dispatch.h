@@ -44,9 +44,10 @@ typedef enum JobqDbState
 
 /*
  * A prepared transaction that has enqueued: what is on disk only once it has
- * committed. unknown: it may be more than that, or all.
+ * committed. unknown: it may be more than that, or all. Until it has ended, so
+ * many of its jobs are among those that limits.reserved counts.
  */
-#define JOBQ_PREPARED_QUEUES	4
+#define JOBQ_PREPARED_QUEUES	8
 
 typedef struct JobqPrepared
 {
@@ -57,6 +58,7 @@ typedef struct JobqPrepared
 	JobqKey		first[JOBQ_PREPARED_QUEUES];	/* as if without aging */
 	int64		n[JOBQ_PREPARED_QUEUES];
 	int64		scheduled[JOBQ_PREPARED_QUEUES];	/* on the shelf */
+	int64		reserved[JOBQ_PREPARED_QUEUES];
 	TimestampTz shelf_due;		/* the first of those; JOBQ_NEVER = none */
 } JobqPrepared;
 
@@ -605,9 +607,21 @@ extern int	jobq_take(JobqPart *part, uint32 gen, int max, JobqTake *take,
 
 /*
  * May the transaction take a job that it has enqueued itself? Then it counts
- * from now on, until jobq_own_released().
+ * from now on, until jobq_own_released(), and if it has taken a place in its
+ * group, there until jobq_group_leave_own().
  */
-extern bool jobq_take_own(JobqPart *part, uint32 gen, JobqTake *take);
+typedef enum JobqOwnPlace
+{
+	OWN_PLACE_NONE,				/* none is needed */
+	OWN_PLACE_TAKEN,
+	OWN_PLACE_REFUSED			/* it may not, because of its group, or of a
+								 * limit if take->limited */
+} JobqOwnPlace;
+
+extern JobqOwnPlace jobq_take_own(JobqPart *part, uint32 gen,
+								  const JobqTicket *t, JobqTake *take);
+extern void jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
+								 const JobqGroupKey *key);
 
 /* A ticket that was taken has ended before: its slot goes. */
 extern void jobq_drop_taken(JobqDb *db, const JobqSlotRef *ref);
@@ -973,22 +987,6 @@ extern JobqGroupKey jobq_group_key(const char *key, int length);
 
 /* May the queue's waiting jobs keep places? */
 extern bool jobq_keeps_places(const JobqPart *part);
-
-/*
- * An own uncommitted job is taken: does it need a place in its group, is there
- * one? And: it is no place any more.
- */
-typedef enum JobqOwnPlace
-{
-	OWN_PLACE_NONE,				/* none is needed */
-	OWN_PLACE_TAKEN,
-	OWN_PLACE_REFUSED
-} JobqOwnPlace;
-
-extern JobqOwnPlace jobq_group_take_own(JobqPart *part, uint32 gen,
-										const JobqTicket *t, TimestampTz now);
-extern void jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
-								 const JobqGroupKey *key);
 
 /*
  * The job has gone to the shelf, where it keeps its place if the queue's rules

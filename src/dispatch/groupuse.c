@@ -58,33 +58,26 @@ may_take_own(JobqPart *part, JobqGroup *group, const JobqTicket *t,
 }
 
 JobqOwnPlace
-jobq_group_take_own(JobqPart *part, uint32 gen, const JobqTicket *t,
-					TimestampTz now)
+jobq_group_take_own(JobqPart *part, const JobqTicket *t, TimestampTz now)
 {
-	JobqOwnPlace place = OWN_PLACE_NONE;
+	JobqGroup  *group;
 
-	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (!jobq_part_is_mine(part, gen))
-		place = OWN_PLACE_REFUSED;
-	else if (part->groups.on)
+	if (!part->groups.on)
+		return OWN_PLACE_NONE;
+	group = jobq_groups_ready(part) ?
+		jobq_group_get(part, &t->group, false) : NULL;
+	if (group == NULL)
+		return OWN_PLACE_REFUSED;
+	if (!may_take_own(part, group, t, now))
 	{
-		JobqGroup  *group = jobq_groups_ready(part) ?
-			jobq_group_get(part, &t->group, false) : NULL;
-
-		place = OWN_PLACE_REFUSED;
-		if (group != NULL && may_take_own(part, group, t, now))
-		{
-			place = OWN_PLACE_TAKEN;
-			group->own++;
-			group->active++;
-			jobq_group_taken(part, group, t->id, now);
-			jobq_group_settle(part, group);
-		}
-		else if (group != NULL)
-			jobq_group_forget_unused(part, group);
+		jobq_group_forget_unused(part, group);
+		return OWN_PLACE_REFUSED;
 	}
-	LWLockRelease(part->lock);
-	return place;
+	group->own++;
+	group->active++;
+	jobq_group_taken(part, group, t->id, now);
+	jobq_group_settle(part, group);
+	return OWN_PLACE_TAKEN;
 }
 
 void
@@ -171,11 +164,43 @@ count_one(JobqPart *part, const JobqGroupTaken *taken)
 	jobq_group_forget_unused(part, group);
 }
 
+/* All is counted anew: what was under another rate is among it. */
+static bool
+forget_counted(JobqPart *part, uint32 gen)
+{
+	JobqGroup	last = {0};
+	bool		mine = true;
+	bool		more = true;
+
+	for (bool first = true; mine && more; first = false)
+	{
+		JobqGroup  *group = NULL;
+
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		mine = jobq_part_is_mine(part, gen) && !part->groups.counting;
+		if (mine)
+			group = jobq_group_after(part, first ? NULL : &last);
+		for (int i = 0; i < JOBQ_CHUNK && group != NULL; i++)
+		{
+			JobqGroup  *next = jobq_group_after(part, group);
+
+			last.key = group->key;
+			jobq_window_clear(&group->window);
+			jobq_group_wake(part, group);
+			jobq_group_forget_unused(part, group);
+			group = next;
+		}
+		more = group != NULL;
+		LWLockRelease(part->lock);
+	}
+	return mine;
+}
+
 bool
 jobq_groups_count(JobqPart *part, uint32 gen, const JobqGroupTaken *taken,
 				  int n)
 {
-	bool		mine = true;
+	bool		mine = forget_counted(part, gen);
 
 	for (int from = 0; from < n && mine; from += JOBQ_CHUNK)
 	{

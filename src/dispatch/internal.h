@@ -373,6 +373,15 @@ extern const char *jobq_groups_check(const JobqPart *part,
 extern bool jobq_groups_check_free(JobqGroupCheck *check);
 #endif
 
+/* ---- groupuse.c ---- */
+
+/*
+ * Under the part's lock: does an own uncommitted job need a place in its
+ * group, and gets it one?
+ */
+extern JobqOwnPlace jobq_group_take_own(JobqPart *part, const JobqTicket *t,
+										TimestampTz now);
+
 /* ---- turn.c; under the part's lock ---- */
 
 /* The slot that goes next, or JOBQ_NIL. */
@@ -415,6 +424,10 @@ extern int32 jobq_group_first(const JobqPart *part);
 extern void jobq_group_frontier_moved(JobqPart *part);
 extern void jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id,
 							 TimestampTz now);
+
+/* It was not handed out after all. */
+extern void jobq_group_not_taken(JobqPart *part, JobqGroup *group,
+								 TimestampTz claimed_at);
 
 /* Does it stay without jobs, as what it has delivered still counts? */
 extern bool jobq_group_outlives_jobs(JobqPart *part, JobqGroup *group);

@@ -129,6 +129,10 @@ typedef enum JobqAdmitted
 extern JobqAdmitted jobq_admit_jobs(struct JobqPart *part, uint32 gen,
 									JobqAdmission *admission);
 
+/* Recovery: n jobs of a transaction that is prepared. */
+extern void jobq_admit_hold(struct JobqDb *db, uint32 gen, int32 queue_id,
+							int n);
+
 /* The transaction has ended: its jobs count themselves, or are no more. */
 extern void jobq_admit_settled(struct JobqDb *db, uint32 gen, int32 queue_id,
 							   int n);

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "dispatch/internal.h"
 
 /* ---- trees ---- */
@@ -403,6 +405,18 @@ jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id, TimestampTz now)
 		jobq_group_unlink_turn(part, group);
 		link_turn(part, group, TURN_RING);
 	}
+}
+
+void
+jobq_group_not_taken(JobqPart *part, JobqGroup *group, TimestampTz claimed_at)
+{
+	JobqRate	rate = jobq_group_rate(part, group);
+
+	if (rate.limit == 0)
+		return;
+	jobq_window_take_back(&group->window, rate.period,
+						  GetCurrentTimestamp(), claimed_at, 1);
+	jobq_group_wake(part, group);
 }
 
 /*

@@ -19,6 +19,7 @@
 #include "engine/own.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "pause.h"
 
 #define PART_WAIT_MS	2000	/* for keepers to free parts */
 
@@ -134,25 +135,18 @@ take_own(ClaimCall *call, int own, Taken *taken)
 	JobqRow		row;
 	bool		missing;
 	JobqOwnPlace place;
-	bool		may;
 
 	jobq_xact_reserve(1);
-	place = jobq_group_take_own(call->part, call->session->gen, &t,
-								call->lease.claimed_at);
-	if (place == OWN_PLACE_REFUSED)
+	JOBQ_PAUSE("before-own-claim");
+	place = jobq_take_own(call->part, call->session->gen, &t, &take);
+	if (place == OWN_PLACE_REFUSED && !take.limited)
 	{
 		job->refused_for = call->lease.lease;
 		return false;
 	}
-	may = jobq_take_own(call->part, call->session->gen, &take);
 	end_take(call, &take);
-	if (!may)
-	{
-		if (place == OWN_PLACE_TAKEN)
-			jobq_group_leave_own(call->session->db, call->session->gen,
-								 t.queue_id, &t.group);
+	if (place == OWN_PLACE_REFUSED)
 		return false;
-	}
 	jobq_own_claim(call->session, own, &call->lease,
 				   place == OWN_PLACE_TAKEN);
 	if (!read_body(&call->belts, &t, false, &row, &missing))

@@ -10,9 +10,11 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "engine/belts.h"
 #include "engine/epochlist.h"
+#include "engine/keeperxact.h"
 #include "guc.h"
 #include "pause.h"
 
@@ -210,6 +212,26 @@ read_classes(void)
 }
 
 static void
+take_period(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	*(int64 *) state = DatumGetInt64(jobq_row_value(tuple, desc, 1, NULL));
+}
+
+/* The longest period of a rate that alter_group() has set. */
+static int64
+longest_of_groups(void)
+{
+	int64		period = 0;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	jobq_keeper_query("SELECT coalesce(max(g.rate_period), 0)"
+					  " FROM jobq.queue_group g",
+					  0, NULL, NULL, take_period, &period);
+	PopActiveSnapshot();
+	return period;
+}
+
+static void
 read_used(void)
 {
 	JobqQueue  *queues;
@@ -229,6 +251,7 @@ read_used(void)
 		jobq_epochs.limits = Max(jobq_epochs.limits,
 								 jobq_limits_period(&queues[i]));
 	}
+	jobq_epochs.limits = Max(jobq_epochs.limits, longest_of_groups());
 	queues_seen = changes;
 }
 

@@ -17,6 +17,7 @@
 
 #include "engine/belts.h"
 #include "engine/keeperxact.h"
+#include "engine/limit.h"
 #include "engine/place.h"
 #include "engine/refill.h"
 #include "engine/whereis.h"
@@ -207,24 +208,18 @@ take_delivered(HeapTuple tuple, TupleDesc desc, void *state)
 static void
 take_running(Load *load, TimestampTz since)
 {
-	JobqPart	now;
-	JobqSlot   *slots;
-	TimestampTz next;
 	int			n;
+	JobqSlot   *slots = jobq_deliveries_under_way(load->session, load->part,
+												  load->queue_id, &n);
 
-	if (!jobq_part_stats(load->session->db, load->session->gen,
-						 load->queue_id, &now) || now.running == 0)
-		return;
-	slots = palloc_extended(sizeof(JobqSlot) * now.running, MCXT_ALLOC_HUGE);
-	n = jobq_due_leases(load->part, load->session->gen, DT_NOEND - 1,
-						(int) now.running, slots, &next);
 	for (int i = 0; i < n; i++)
 	{
 		if (slots[i].l.claimed_at >= since &&
 			jobq_has_group(&slots[i].t.group))
 			add_taken(load, &slots[i].t.group, slots[i].l.claimed_at);
 	}
-	pfree(slots);
+	if (slots != NULL)
+		pfree(slots);
 }
 
 static int

@@ -90,11 +90,11 @@ refuse_full(const JobqQueue *queue, const JobqAdmission *admission)
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_QUEUE_FULL),
 			 errmsg("queue \"%s\" is full", queue->name),
-			 errdetail("At most %d jobs may wait; there is room for " INT64_FORMAT ", not for %d.",
+			 errdetail("The limit is %d waiting jobs; " INT64_FORMAT " remain, %d were asked for.",
 					   queue->max_depth,
 					   Max(queue->max_depth - admission->used, 0),
 					   admission->n),
-			 errhint("Try again when jobs have been taken, or raise the queue's max_depth.")));
+			 errhint("There is room again when waiting jobs are dequeued, cancelled or purged, or an open transaction that has enqueued some is rolled back; when that is nobody can tell. Or raise the queue's max_depth.")));
 	pg_unreachable();
 }
 

@@ -38,12 +38,27 @@ extern TimestampTz jobq_breaker_replay(const JobqBreaker *breaker,
 									   JobqFailure *failures, int nfailures,
 									   TimestampTz *closed, int *nclosed);
 
+/* ---- running.c ---- */
+
+/* Copies of their slots, palloc'd; NULL when there are none. */
+extern JobqSlot *jobq_deliveries_under_way(const JobqSession *session,
+										   JobqPart *part, int32 queue_id,
+										   int *n);
+
 /* ---- limitload.c ---- */
 
 /*
- * Once the running tickets are in memory: what was taken, has failed and was
- * enqueued lately in queues with limits, and who is in grace there.
+ * Once the running tickets are in memory: what was taken and has failed lately
+ * in queues with limits, and who is in grace there.
  */
 extern void jobq_load_limits(const JobqSession *session);
+
+/* ---- admitload.c ---- */
+
+/*
+ * Once it is counted what waits: what was enqueued lately in queues with
+ * limits on that, and what prepared transactions have enqueued anywhere.
+ */
+extern void jobq_load_admissions(const JobqSession *session);
 
 #endif							/* JOBQ_ENGINE_LIMIT_H */

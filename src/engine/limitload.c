@@ -1,14 +1,13 @@
 /*
- * limitload.c: what limits must know of the time before a keeper started:
- * deliveries and failures from outcomes, enqueued jobs from their rows, places
- * that cancelled jobs hold. Reads tables, writes shared memory only.
+ * limitload.c: what limits on deliveries must know of the time before a keeper
+ * started: deliveries and failures from outcomes, places that cancelled jobs
+ * hold. Reads tables, writes shared memory only.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
 #include "engine/belts.h"
@@ -25,13 +24,6 @@ typedef struct Times
 	int			n;
 	int			size;
 } Times;
-
-/* One job let in. */
-typedef struct Enqueued
-{
-	TimestampTz at;
-	uint64		key[2];
-} Enqueued;
 
 /* A claim of a probe, in the epoch that is being looked at. */
 typedef struct ProbeClaim
@@ -50,9 +42,6 @@ typedef struct Limited
 	int			nfailures;
 	int			failures_size;
 	JobqProbeEnd	probe;
-	Enqueued   *enqueued;
-	int			nenqueued;
-	int			enqueued_size;
 } Limited;
 
 typedef struct Load
@@ -63,7 +52,6 @@ typedef struct Load
 	int			nlimited;
 	int32		epoch;			/* that is being looked at */
 	List	   *probes;			/* ProbeClaim, of this epoch */
-	HTAB	   *ids;			/* of the jobs in enqueued */
 	MemoryContext context;		/* of all this */
 	JobqRowHandler handler;		/* of the present query */
 } Load;
@@ -84,12 +72,6 @@ limits_places(const JobqQueue *queue)
 {
 	return queue->rules.max_active > 0 || queue->rules.group_limit > 0 ||
 		queue->rules.altered_groups;
-}
-
-static bool
-limits_enqueue(const JobqQueue *queue)
-{
-	return queue->enqueue_limit.rate.limit > 0;
 }
 
 static bool
@@ -132,8 +114,7 @@ find_queues(Load *load)
 		Limited    *limited = &load->limited[load->nlimited];
 
 		limited->queue = queues[i];
-		if (!limits_delivery(&queues[i]) && !limits_places(&queues[i]) &&
-			!limits_enqueue(&queues[i]))
+		if (!limits_delivery(&queues[i]) && !limits_places(&queues[i]))
 			continue;
 		limited->part = jobq_part_get(load->session->db, load->session->gen,
 									  queues[i].queue_id);
@@ -261,21 +242,17 @@ take_outcome(HeapTuple tuple, TupleDesc desc, void *state)
 static void
 take_running(Load *load, Limited *limited)
 {
-	JobqPart	now;
 	JobqSlot   *slots;
-	TimestampTz next;
 	int			n;
 
-	if (limited->queue.rules.rate_limit.limit == 0 ||
-		!jobq_part_stats(load->session->db, load->session->gen,
-						 limited->queue.queue_id, &now) || now.running == 0)
+	if (limited->queue.rules.rate_limit.limit == 0)
 		return;
-	slots = palloc_extended(sizeof(JobqSlot) * now.running, MCXT_ALLOC_HUGE);
-	n = jobq_due_leases(limited->part, load->session->gen, DT_NOEND - 1,
-						(int) now.running, slots, &next);
+	slots = jobq_deliveries_under_way(load->session, limited->part,
+									  limited->queue.queue_id, &n);
 	for (int i = 0; i < n; i++)
 		add_taken(limited, load->now, slots[i].l.claimed_at);
-	pfree(slots);
+	if (slots != NULL)
+		pfree(slots);
 }
 
 static int
@@ -401,74 +378,6 @@ load_breaker(Load *load, Limited *limited)
 	pfree(closed);
 }
 
-/* ---- enqueued jobs ---- */
-
-static void
-take_enqueued(HeapTuple tuple, TupleDesc desc, void *state)
-{
-	Load	   *load = state;
-	Limited    *limited;
-	const JobqEnqueueLimit *limit;
-	int64		id = DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL));
-	TimestampTz at = DatumGetTimestampTz(jobq_row_value(tuple, desc, 3, NULL));
-	Enqueued   *enqueued;
-	Datum		group;
-	bool		no_group;
-	bool		known;
-
-	limited = find_limited(load, DatumGetInt32(jobq_row_value(tuple, desc, 1,
-															  NULL)));
-	limit = &limited->queue.enqueue_limit;
-	if (at < load->now - limit->rate.period)
-		return;
-	(void) hash_search(load->ids, &id, HASH_ENTER, &known);
-	if (known)
-		return;
-	limited->enqueued = grow(limited->enqueued, limited->nenqueued,
-							 &limited->enqueued_size, sizeof(Enqueued));
-	enqueued = &limited->enqueued[limited->nenqueued++];
-	enqueued->at = at;
-	group = jobq_row_value(tuple, desc, 5, &no_group);
-	jobq_admission_key((JobqPer) limit->per,
-					   DatumGetObjectId(jobq_row_value(tuple, desc, 4, NULL)),
-					   no_group ? NULL : DatumGetTextPP(group), enqueued->key);
-}
-
-static int
-compare_enqueued(const void *a, const void *b)
-{
-	const Enqueued *x = a;
-	const Enqueued *y = b;
-
-	return (x->at > y->at) - (x->at < y->at);
-}
-
-static void
-load_enqueued(Load *load, Limited *limited)
-{
-	const JobqRate *rate = &limited->queue.enqueue_limit.rate;
-
-	qsort(limited->enqueued, limited->nenqueued, sizeof(Enqueued),
-		  compare_enqueued);
-	for (int i = 0; i < limited->nenqueued; i++)
-		jobq_admit_load(limited->part, load->session->gen, rate,
-						limited->enqueued[i].key, limited->enqueued[i].at);
-}
-
-/* Jobs of others' making were not let in, so they do not count. */
-#define ENQUEUED_COLUMNS \
-	"SELECT j.queue_id, j.id, j.enqueued_at, j.enqueued_by, j.group_key"
-#define WHERE_ENQUEUED \
-	" WHERE j.queue_id = ANY ($1) AND j.enqueued_at >= $2" \
-	" AND j.retry_of IS NULL AND (j.headers ? 'dead_letter') IS NOT TRUE"
-
-static void
-read_shelf(Load *load, TimestampTz since)
-{
-	query(load, ENQUEUED_COLUMNS " FROM jobq.shelf j" WHERE_ENQUEUED
-		  " AND j.state IN ('s', 'r')", limits_enqueue, since, take_enqueued);
-}
-
 /* ---- grace ---- */
 
 static void
@@ -522,9 +431,6 @@ read_epoch(Load *load, TimestampTz since)
 						 " AND o.attempt_outcome IS NOT NULL", load->epoch),
 		  limits_delivery, since, take_outcome);
 	read_probes(load);
-	query(load, psprintf(ENQUEUED_COLUMNS " FROM jobq.job_%d j" WHERE_ENQUEUED
-						 " AND j.ticket = j.id", load->epoch),
-		  limits_enqueue, since, take_enqueued);
 	query(load, psprintf("SELECT o.queue_id, j.id, j.ticket, j.run_at,"
 						 " j.priority, j.attempt, j.max_attempts, o.lease,"
 						 " o.claimed_at, o.held_until, j.group_key"
@@ -555,7 +461,6 @@ read_epochs(Load *load)
 		read_epoch(load, load->now - period);
 	}
 	jobq_belts_close(&belts);
-	read_shelf(load, load->now - period);
 }
 
 void
@@ -563,14 +468,10 @@ jobq_load_limits(const JobqSession *session)
 {
 	Load		load = {.session = session,.now = jobq_now(),
 	.context = CurrentMemoryContext};
-	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(int64)};
 
 	find_queues(&load);
 	if (load.nlimited == 0)
 		return;
-	ctl.hcxt = CurrentMemoryContext;
-	load.ids = hash_create("pg_jobq enqueued jobs", 1024, &ctl,
-						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	read_epochs(&load);
 	for (int i = 0; i < load.nlimited; i++)
 	{
@@ -584,8 +485,5 @@ jobq_load_limits(const JobqSession *session)
 							   limited->taken.n);
 		if (has_breaker(&limited->queue))
 			load_breaker(&load, limited);
-		if (limits_enqueue(&limited->queue))
-			load_enqueued(&load, limited);
 	}
-	hash_destroy(load.ids);
 }

@@ -7,13 +7,13 @@
 
 #include "access/xact.h"
 
+#include "engine/prepared.h"
 #include "engine/xactlog.h"
 
-static JobqDb *prepare_noted;	/* its keeper is to watch us; else NULL */
+static JobqDb *prepare_noted;	/* its keeper watches us; else NULL */
 
-/* The entry's place for a queue, or -1: there is none left. */
-static int
-prepared_queue(JobqPrepared *entry, int32 queue_id)
+int
+jobq_prepared_queue(JobqPrepared *entry, int32 queue_id)
 {
 	int			q = 0;
 
@@ -31,8 +31,19 @@ prepared_queue(JobqPrepared *entry, int32 queue_id)
 		entry->first[q].priority = JOBQ_KEY_END;
 		entry->n[q] = 0;
 		entry->scheduled[q] = 0;
+		entry->reserved[q] = 0;
 	}
 	return q;
+}
+
+/* Jobs that hold room in a queue with limits on enqueuing. */
+static void
+note_reserved(JobqPrepared *entry, int32 queue_id, int n)
+{
+	int			q = jobq_prepared_queue(entry, queue_id);
+
+	if (q >= 0)
+		entry->reserved[q] += n;
 }
 
 /* A queue's tickets, n more of them, from `first` on. */
@@ -40,7 +51,7 @@ static void
 note_prepared(JobqPrepared *entry, int32 queue_id, const JobqKey *first,
 			  int64 n)
 {
-	int			q = prepared_queue(entry, queue_id);
+	int			q = jobq_prepared_queue(entry, queue_id);
 
 	if (q < 0)
 		return;
@@ -63,7 +74,7 @@ note_spilled(JobqPrepared *entry, const JobqOp *op)
 static void
 note_prepared_count(JobqPrepared *entry, const JobqOp *op)
 {
-	int			q = prepared_queue(entry, op->queue_id);
+	int			q = jobq_prepared_queue(entry, op->queue_id);
 
 	/* the keeper counts them as new when it takes them over */
 	if (op->counter == COUNT_ENQUEUED)
@@ -78,6 +89,8 @@ note_prepared_count(JobqPrepared *entry, const JobqOp *op)
 static void
 describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 {
+	bool		limited = false;
+
 	entry->xid = GetTopTransactionIdIfAny();
 	entry->shelf_due = JOBQ_NEVER;
 	for (int i = 0; i < nops; i++)
@@ -97,13 +110,25 @@ describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 			note_prepared_count(entry, op);
 		else if (op->kind == OP_SHELVED)
 			entry->shelf_due = Min(entry->shelf_due, op->when);
-		else if (op->kind != OP_ADMITTED)
+		else if (op->kind == OP_ADMITTED)
+		{
+			note_reserved(entry, op->queue_id, op->admission->n);
+			limited = true;
+		}
+		else
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot prepare a transaction that has done more with pg_jobq than enqueue jobs"),
 					 errdetail("Only jobq.enqueue(), jobq.enqueue_many() and jobq.enqueue_jobs() can be part of a prepared transaction."),
 					 errhint("Use COMMIT, or do the rest in a transaction of its own.")));
 	}
+	if (limited && entry->unknown)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("cannot prepare a transaction that has enqueued jobs into so many queues"),
+				 errdetail("Some of them have max_depth or enqueue_limit; what waits there is known for at most %d queues of a prepared transaction.",
+						   JOBQ_PREPARED_QUEUES),
+				 errhint("Use COMMIT, or enqueue into fewer queues in a transaction.")));
 }
 
 /*
@@ -132,7 +157,6 @@ jobq_prepare_check(const JobqOp *ops, int nops)
 		}
 	}
 	SpinLockRelease(&db->mutex);
-	prepare_noted = db;
 	if (found < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -140,6 +164,13 @@ jobq_prepare_check(const JobqOp *ops, int nops)
 				 errdetail("At most %d can be open in one database.",
 						   JOBQ_MAX_PREPARED),
 				 errhint("Commit or roll back prepared transactions first.")));
+	prepare_noted = db;
+}
+
+bool
+jobq_prepare_noted(void)
+{
+	return prepare_noted != NULL;
 }
 
 void

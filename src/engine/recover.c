@@ -15,6 +15,7 @@
 #include "engine/copy.h"
 #include "engine/keeperxact.h"
 #include "engine/limit.h"
+#include "engine/prepared.h"
 #include "engine/refill.h"
 #include "guc.h"
 
@@ -100,28 +101,6 @@ notice_crash(JobqDb *db)
 	SpinLockRelease(&db->mutex);
 }
 
-static void
-take_prepared(HeapTuple tuple, TupleDesc desc, void *state)
-{
-	JobqDb	   *db = state;
-	TransactionId xid = DatumGetTransactionId(jobq_row_value(tuple, desc, 1, NULL));
-
-	SpinLockAcquire(&db->mutex);
-	for (int i = 0; i < JOBQ_MAX_PREPARED; i++)
-	{
-		if (db->prepared[i].xid == xid)
-			break;
-		if (!TransactionIdIsValid(db->prepared[i].xid))
-		{
-			db->prepared[i].xid = xid;
-			db->prepared[i].unknown = true;
-			db->prepared[i].nqueues = 0;
-			break;
-		}
-	}
-	SpinLockRelease(&db->mutex);
-}
-
 /* In which order jobs go, of the queues where it is not the usual one. */
 static void
 load_orders(const JobqSession *session)
@@ -193,9 +172,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 	jobq_raise_lease_mark(db);	/* commits */
 
 	begin_or_fail(db);
-	jobq_keeper_query("SELECT p.transaction FROM pg_catalog.pg_prepared_xacts p"
-					  " WHERE p.database = pg_catalog.current_database()",
-					  0, NULL, NULL, take_prepared, db);
+	jobq_find_prepared(&session);
 	if (!jobq_load_running(&session))
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -207,6 +184,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 	jobq_load_shelf(&session);
 	load_orders(&session);
 	jobq_load_limits(&session);
+	jobq_load_admissions(&session);
 	follow_rules(&session);
 	jobq_keeper_commit();
 	load_groups(&session);

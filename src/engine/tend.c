@@ -391,6 +391,15 @@ take_over(Round *round, const JobqPrepared *entry)
 		jobq_db_shelf_due(session->db, entry->shelf_due);
 }
 
+/* Its jobs count themselves by now, or are no more. */
+static void
+give_room_back(const JobqSession *session, const JobqPrepared *entry)
+{
+	for (int q = 0; q < entry->nqueues; q++)
+		jobq_admit_settled(session->db, session->gen, entry->queue_id[q],
+						   (int) entry->reserved[q]);
+}
+
 static void
 tend_prepared(Round *round)
 {
@@ -417,6 +426,7 @@ tend_prepared(Round *round)
 			take_over(round, &entry);
 			jobq_keeper_commit();
 		}
+		give_room_back(&round->session, &entry);
 		SpinLockAcquire(&db->mutex);
 		db->prepared[i].xid = InvalidTransactionId;
 		SpinLockRelease(&db->mutex);

@@ -20,12 +20,14 @@ settle_admission(const JobqOp *op)
 	jobq_admit_settled(op->db, op->ref.gen, op->queue_id, op->admission->n);
 }
 
+/* Once it was to be prepared its room is given back by the keeper. */
 static void
 undo_admission(const JobqOp *op)
 {
 	const JobqAdmission *admission = op->admission;
 
-	settle_admission(op);
+	if (!jobq_prepare_noted())
+		settle_admission(op);
 	if (admission->rate.limit > 0)
 		jobq_admit_undone(op->db, op->ref.gen, op->queue_id, admission->key,
 						  admission->rate.period, admission->at,
@@ -395,7 +397,6 @@ xact_callback(XactEvent event, void *arg)
 			undo_down_to(TopSubTransactionId);
 			break;
 		case XACT_EVENT_PREPARE:
-			settle_admissions();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:

@@ -136,4 +136,7 @@ extern void jobq_lazy_claim_forget(void);
 extern void jobq_prepare_check(const JobqOp *ops, int nops);
 extern void jobq_prepare_ended(void);
 
+/* Between the two: is its end the keeper's to notice? */
+extern bool jobq_prepare_noted(void);
+
 #endif							/* JOBQ_XACTLOG_H */

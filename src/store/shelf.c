@@ -158,6 +158,15 @@ jobq_shelf_read(int64 id, JobqRow *row)
 	return found;
 }
 
+void
+jobq_shelf_read_uncommitted(JobqUncommittedVisitor visit, void *state)
+{
+	Relation	rel = open_shelf(AccessShareLock);
+
+	jobq_belt_read_uncommitted(rel, visit, state);
+	table_close(rel, NoLock);
+}
+
 bool
 jobq_shelf_is_own(int64 id)
 {

@@ -531,8 +531,27 @@ extern bool jobq_shelf_read(int64 id, JobqRow *row);
  * shelf, or has put it there and is about to commit; Invalid: none.
  */
 extern bool jobq_shelf_look(int64 id, JobqRow *row, TransactionId *busy);
+
+/* The rows that open transactions have put there, see uncommitted.c. */
+typedef void (*JobqUncommittedVisitor) (const JobqRow *row,
+										TransactionId xmin, void *state);
+
+extern void jobq_shelf_read_uncommitted(JobqUncommittedVisitor visit,
+										void *state);
+
 /* Has this transaction written the job's row? */
 extern bool jobq_shelf_is_own(int64 id);
+
+/* ---- uncommitted.c ---- */
+
+/*
+ * Show the rows that open transactions, subtransactions and prepared ones
+ * among them, have added to a table of jobs. What a row points to goes with the
+ * next one.
+ */
+extern void jobq_belt_read_uncommitted(Relation rel,
+									   JobqUncommittedVisitor visit,
+									   void *state);
 
 /* ---- shelfdue.c ---- */
 

@@ -221,7 +221,7 @@ is(places(), $places, 'and no places');
 create('depth', '{"max_depth": 5, "enqueue_limit": {"limit": 1000, "period": "1 day"}}', 3);
 my ($state, $detail) = refused(q{SELECT jobq.enqueue_many('depth', array_fill('{}'::jsonb, ARRAY[3]))});
 is($state, 'JQ006', 'a full queue refuses jobs');
-is($detail, 'At most 5 jobs may wait; there is room for 2, not for 3.',
+is($detail, 'The limit is 5 waiting jobs; 2 remain, 3 were asked for.',
 	'and says how many it would take');
 $session->query_safe(q{BEGIN; SELECT jobq.enqueue('depth', delay => '1 h')});
 is(sqlstate($node, q{SELECT jobq.enqueue_many('depth', array_fill('{}'::jsonb, ARRAY[2]))}),
