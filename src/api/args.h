@@ -73,7 +73,4 @@ extern char *jobq_jsonb_string(const JsonbValue *value, const char *name);
 /* A finite point in time inside jsonb: date, time and offset, or Z. */
 extern TimestampTz jobq_jsonb_time(const JsonbValue *value, const char *name);
 
-/* The same, or "infinity". */
-extern TimestampTz jobq_jsonb_until(const JsonbValue *value, const char *name);
-
 #endif							/* JOBQ_ARGS_H */

@@ -97,12 +97,8 @@ look_role(JobqLook *look, Oid role)
 	if (!found)
 	{
 		MemoryContext old = MemoryContextSwitchTo(look->context);
-		char	   *name = GetUserNameFromId(role, true);
 
-		/* a role that is gone shows as its number, nobody as a minus sign */
-		if (name == NULL)
-			name = OidIsValid(role) ? psprintf("%u", role) : pstrdup("-");
-		entry->name = CStringGetTextDatum(name);
+		entry->name = CStringGetTextDatum(jobq_role_shown(role));
 		entry->mine = has_privs_of_role(look->caller, role);
 		MemoryContextSwitchTo(old);
 	}
