@@ -143,8 +143,7 @@ jobq_view_queues(PG_FUNCTION_ARGS)
 	nqueues = jobq_visible_queues(&queues);
 	args[0] = PointerGetDatum(queue_ids(queues, nqueues));
 
-	jobq_become_owner(&owner);
-	SPI_connect();
+	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args(SQL_QUEUES, 1, types, args, NULL, true,
 							  0) != SPI_OK_SELECT)
@@ -163,7 +162,6 @@ jobq_view_queues(PG_FUNCTION_ARGS)
 							 nulls);
 	}
 	PopActiveSnapshot();
-	SPI_finish();
-	jobq_leave_owner(&owner);
+	jobq_disconnect(&owner);
 	return (Datum) 0;
 }

@@ -498,8 +498,7 @@ jobq_view_schedules(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	get_viewer(&viewer);
 
-	jobq_become_owner(&owner);
-	SPI_connect();
+	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args(SELECT_SCHEDULES, 0, NULL, NULL, NULL, true,
 							  0) != SPI_OK_SELECT)
@@ -510,7 +509,6 @@ jobq_view_schedules(PG_FUNCTION_ARGS)
 		show(&viewer, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, rsinfo);
 	}
 	PopActiveSnapshot();
-	SPI_finish();
-	jobq_leave_owner(&owner);
+	jobq_disconnect(&owner);
 	return (Datum) 0;
 }

@@ -168,30 +168,30 @@ jobq_view_queue_stats(PG_FUNCTION_ARGS)
 
 /* ---- minutes and hours ---- */
 
-Datum
-jobq_view_queue_minutes(PG_FUNCTION_ARGS)
+static Datum
+show_past(FunctionCallInfo fcinfo,
+		  void (*show) (const JobqSession *session, const JobqQueue *queues,
+						int nqueues, Tuplestorestate *store, TupleDesc desc))
 {
 	JobqSession session;
 	ReturnSetInfo *rsinfo = begin(fcinfo, &session);
 	JobqQueue  *queues;
 	int			nqueues = jobq_visible_queues(&queues);
 
-	jobq_show_minutes(&session, queues, nqueues, rsinfo->setResult,
-					  rsinfo->setDesc);
+	show(&session, queues, nqueues, rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
+}
+
+Datum
+jobq_view_queue_minutes(PG_FUNCTION_ARGS)
+{
+	return show_past(fcinfo, jobq_show_minutes);
 }
 
 Datum
 jobq_view_queue_hours(PG_FUNCTION_ARGS)
 {
-	JobqSession session;
-	ReturnSetInfo *rsinfo = begin(fcinfo, &session);
-	JobqQueue  *queues;
-	int			nqueues = jobq_visible_queues(&queues);
-
-	jobq_show_hours(&session, queues, nqueues, rsinfo->setResult,
-					rsinfo->setDesc);
-	return (Datum) 0;
+	return show_past(fcinfo, jobq_show_hours);
 }
 
 /* ---- kinds ---- */

@@ -462,8 +462,7 @@ goes_on(const JobqSlot *slot, JobqSource source, const JobqTicket *ticket)
 	if (slot->state == SLOT_SHELVED)
 		return source == FROM_COMMIT &&
 			(ticket->ticket > 0 ||
-			 memcmp(&slot->t.group, &ticket->group,
-					sizeof(JobqGroupKey)) != 0);
+			 jobq_group_compare_keys(&slot->t.group, &ticket->group) != 0);
 	return ticket->ticket > slot->t.ticket && slot->state == SLOT_READY;
 }
 

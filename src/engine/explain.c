@@ -491,9 +491,7 @@ first_on_shelf(int32 queue_id)
 	TimestampTz first = JOBQ_NEVER;
 	bool		null;
 
-	jobq_become_owner(&owner);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args("SELECT s.run_at FROM jobq.shelf s"
 							  " WHERE s.queue_id = $1"
@@ -506,8 +504,7 @@ first_on_shelf(int32 queue_id)
 												  SPI_tuptable->tupdesc, 1,
 												  &null));
 	PopActiveSnapshot();
-	SPI_finish();
-	jobq_leave_owner(&owner);
+	jobq_disconnect(&owner);
 	return first;
 }
 

@@ -73,8 +73,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 
 	MemoryContextSwitchTo(old);
 
-	jobq_become_owner(&look->owner);
-	SPI_connect();
+	jobq_connect_as_owner(&look->owner);
 	PushActiveSnapshot(GetLatestSnapshot());
 }
 
@@ -82,8 +81,7 @@ void
 jobq_look_end(JobqLook *look)
 {
 	PopActiveSnapshot();
-	SPI_finish();
-	jobq_leave_owner(&look->owner);
+	jobq_disconnect(&look->owner);
 	MemoryContextDelete(look->context);
 }
 

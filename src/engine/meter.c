@@ -287,9 +287,7 @@ show_rows(const Show *show, const char *query)
 											  sizeof(int32), true,
 											  TYPALIGN_INT));
 	args[1] = TimestampTzGetDatum(show->from);
-	jobq_become_owner(&owner);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args(query, 2, types, args, NULL, true,
 							  0) != SPI_OK_SELECT)
@@ -310,8 +308,7 @@ show_rows(const Show *show, const char *query)
 		tuplestore_putvalues(show->store, show->desc, values, nulls);
 	}
 	PopActiveSnapshot();
-	SPI_finish();
-	jobq_leave_owner(&owner);
+	jobq_disconnect(&owner);
 }
 
 static void

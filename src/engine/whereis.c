@@ -207,9 +207,7 @@ query_ids(const char *query, int32 queue_id, char state, JobqIdList *list)
 	Portal		portal;
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	jobq_become_owner(&owner);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	jobq_connect_as_owner(&owner);
 	plan = SPI_prepare(query, 2, types);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
@@ -236,8 +234,7 @@ query_ids(const char *query, int32 queue_id, char state, JobqIdList *list)
 		CHECK_FOR_INTERRUPTS();
 	}
 	SPI_cursor_close(portal);
-	SPI_finish();
-	jobq_leave_owner(&owner);
+	jobq_disconnect(&owner);
 	PopActiveSnapshot();
 }
 

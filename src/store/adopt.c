@@ -318,8 +318,7 @@ jobq_store_adopt(int64 number_handed_out)
 	int64		restored;
 	int64		own;
 
-	jobq_become_owner(&context);
-	SPI_connect();
+	jobq_connect_as_owner(&context);
 	read_epochs(&adoption);
 	for (int i = 0; i < adoption.nepochs; i++)
 		check_complete(&adoption, adoption.epochs[i].number);
@@ -338,7 +337,6 @@ jobq_store_adopt(int64 number_handed_out)
 	(void) run(SPI_OK_INSERT, ONE_MARK);
 	(void) run(SPI_OK_UPDATE, SETTLE_HERE);
 	(void) run(SPI_OK_DELETE, FORGET_RESTORE);
-	SPI_finish();
-	jobq_leave_owner(&context);
+	jobq_disconnect(&context);
 	jobq_queue_changed();
 }

@@ -62,12 +62,9 @@ change_class(const char *command, int32 class_id, int64 retention, int nargs,
 	Datum		values[] = {Int32GetDatum(class_id), Int64GetDatum(retention)};
 	JobqOwnerContext context;
 
-	jobq_become_owner(&context);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	jobq_connect_as_owner(&context);
 	(void) jobq_execute(command, nargs, types, values, expected);
-	SPI_finish();
-	jobq_leave_owner(&context);
+	jobq_disconnect(&context);
 }
 
 static int32

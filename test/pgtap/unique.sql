@@ -3,31 +3,7 @@
 \set QUIET 1
 SET client_min_messages = warning;
 SELECT no_plan();
-CREATE FUNCTION pg_temp.check_dispatch() RETURNS text
-	AS '$libdir/pg_jobq', 'jobq_test_check_dispatch' LANGUAGE c;
-CREATE FUNCTION pg_temp.try(call text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE 'SELECT jobq.' || call;
-	RETURN 'ok';
-EXCEPTION WHEN OTHERS THEN
-	RETURN SQLSTATE;
-END
-$$;
-CREATE PROCEDURE pg_temp.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-	holds boolean;
-BEGIN
-	FOR i IN 1..3000 LOOP
-		EXECUTE 'SELECT ' || condition INTO holds;
-		EXIT WHEN holds;
-		PERFORM pg_sleep(0.01);
-		COMMIT;
-	END LOOP;
-	IF NOT holds THEN
-		RAISE EXCEPTION 'waited in vain for %', condition;
-	END IF;
-END
-$$;
+\ir setup.psql
 CREATE FUNCTION pg_temp.state(bigint) RETURNS text LANGUAGE sql AS
 	$$SELECT state FROM jobq.job($1)$$;
 SELECT jobq.create_queue('uq', '{"max_attempts": 5, "backoff": {"base": "1 h", "jitter": 0}}') AS x,
@@ -229,7 +205,7 @@ SELECT jobq.purge_queue('uq') AS x \gset
 
 SELECT jobq.enqueue('uq', '1', unique_key => 't', expires_at => clock_timestamp() + '0.1 s') AS a \gset
 SELECT is(jobq.enqueue('uq', '2', unique_key => 't'), :a::bigint, 'held in time');
-SELECT pg_sleep(0.1) \g /dev/null
+CALL pg_temp.await(format('(SELECT clock_timestamp() > expires_at FROM jobq.job(%s))', :a));
 SELECT isnt(jobq.enqueue('uq', '2', unique_key => 't'), :a::bigint, 'but not by a job that will never run');
 SELECT is(pg_temp.state(:a), 'expired', 'which has expired');
 SELECT jobq.purge_queue('uq') AS x \gset
