@@ -49,8 +49,6 @@ extern int	jobq_arg_ids(FunctionCallInfo fcinfo, int argno, const char *name,
 /* A jsonb object (for headers and the like). */
 extern void jobq_arg_object(Jsonb *value, const char *name);
 
-#define JOBQ_KEY_MAX		255 /* bytes of a kind or key */
-
 /* Free text of at most max bytes, valid for storing; cut is not our business. */
 extern char *jobq_arg_text(text *value, const char *name, int max_bytes);
 

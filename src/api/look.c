@@ -43,6 +43,7 @@ typedef enum QueueAttr
 PG_FUNCTION_INFO_V1(jobq_view_jobs);
 PG_FUNCTION_INFO_V1(jobq_view_history);
 PG_FUNCTION_INFO_V1(jobq_view_dead_jobs);
+PG_FUNCTION_INFO_V1(jobq_view_groups);
 PG_FUNCTION_INFO_V1(jobq_view_queues);
 PG_FUNCTION_INFO_V1(jobq_sql_job);
 PG_FUNCTION_INFO_V1(jobq_sql_attempts);
@@ -76,6 +77,18 @@ Datum
 jobq_view_dead_jobs(PG_FUNCTION_ARGS)
 {
 	return show_jobs(fcinfo, LOOK_DEAD, 0);
+}
+
+Datum
+jobq_view_groups(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqSession session;
+
+	jobq_begin_read(&session);
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_show_groups(&session, rsinfo->setResult, rsinfo->setDesc);
+	return (Datum) 0;
 }
 
 Datum

@@ -323,6 +323,7 @@ see(const JobqPart *part, TimestampTz now, JobqSeen *seen, double *wait,
 	memcpy(seen->counters, part->counters, sizeof(seen->counters));
 	seen->frontier = part->frontier;
 	seen->aging = part->aging;
+	seen->spilled = part->groups.spilled;
 	seen->holder = part->holder;
 	seen->oldest = oldest_available(part);
 	seen->last_taken = meter->last_taken;

@@ -85,14 +85,30 @@ is_copy(const Case *c)
 				pstrdup("SELECT jobq.adopt();"));
 }
 
+/* Who has stopped it, and when, as the end of a sentence. */
+static char *
+stopped(const JobqStop *stop)
+{
+	if (stop->at == 0)
+		return "";
+	return psprintf(" by role \"%s\" at %s", jobq_role_shown(stop->by),
+					at_time(stop->at));
+}
+
 static bool
 is_paused(const Case *c)
 {
 	return c->queue.paused &&
 		because(c->reason, "paused", JOBQ_NEVER,
-				psprintf("Queue \"%s\" was paused by jobq.pause_queue().",
-						 c->queue.name),
+				psprintf("Queue \"%s\" was paused%s.", c->queue.name,
+						 stopped(&c->queue.pause)),
 				call_for("resume_queue", &c->queue));
+}
+
+static JobqPart *
+part_of(const Case *c)
+{
+	return jobq_part_get(c->session->db, c->session->gen, c->queue.queue_id);
 }
 
 /* ---- of an available job ---- */
@@ -120,12 +136,6 @@ is_on_disk(const Case *c)
 
 static bool may_see_slot(const Case *c, int64 id);
 
-static JobqPart *
-part_of(const Case *c)
-{
-	return jobq_part_get(c->session->db, c->session->gen, c->queue.queue_id);
-}
-
 /* The limits of the queue as a whole. */
 static bool
 is_limited(const Case *c)
@@ -147,8 +157,9 @@ is_limited(const Case *c)
 						   pstrdup("Raise max_active with jobq.alter_queue()."));
 		case JOBQ_LIMIT_RATE:
 			return because(c->reason, "rate_limit", state.until,
-						   psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs were delivered; the next one may be at %s.",
+						   psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs were delivered in %g s; the next one may be at %s.",
 									state.used, state.limit,
+									(double) c->queue.rules.rate_limit.period / USECS_PER_SEC,
 									at_time(state.until)),
 						   pstrdup("Raise rate_limit with jobq.alter_queue()."));
 		case JOBQ_LIMIT_OPEN:
@@ -167,39 +178,122 @@ is_limited(const Case *c)
 	return false;
 }
 
-/* Its group is full, paused, or has had as many as it may. */
+/* Nothing is delivered before memory knows what decides about groups. */
 static bool
-is_blocked(const Case *c)
+is_loading(const Case *c)
+{
+	JobqPart   *part = part_of(c);
+
+	return part != NULL &&
+		!jobq_follow_rules(part, c->session->gen, &c->queue.rules) &&
+		because(c->reason, "loading", JOBQ_NEVER,
+				psprintf("The keeper is still loading what decides about the groups of queue \"%s\".",
+						 c->queue.name),
+				NULL);
+}
+
+/* The key of an available job's group; NULL if the job has gone. */
+static text *
+group_key_of(const Case *c)
+{
+	JobqWhere	where;
+
+	if (!jobq_newest(c->t.id, &where) || where.row.nulls[JOB_GROUP_KEY])
+		return NULL;
+	return DatumGetTextPP(where.row.values[JOB_GROUP_KEY]);
+}
+
+/*
+ * Which job has the last of a group's places: the one that was taken last, if
+ * it still has it. Empty if that is not known, or not to be told.
+ */
+static char *
+last_place(const Case *c, const JobqGroupReason *group)
+{
+	JobqSlot	slot;
+	char	   *since = "";
+
+	if (group->taken_id == 0 || group->taken_id == c->t.id ||
+		!jobq_find(c->session->db, c->session->gen, group->taken_id, &slot) ||
+		memcmp(&slot.t.group, &c->t.group, sizeof(JobqGroupKey)) != 0 ||
+		!may_see_slot(c, group->taken_id))
+		return "";
+	if (group->taken_at != 0)
+		since = psprintf(" since %s", at_time(group->taken_at));
+	return psprintf(", the last one by job " INT64_FORMAT "%s%s",
+					group->taken_id, since,
+					slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE ?
+					"" : ", which waits for another attempt");
+}
+
+static bool
+is_group_full(const Case *c, const char *key, const JobqGroupReason *group)
+{
+	return group->full &&
+		because(c->reason, "group_limit", JOBQ_NEVER,
+				psprintf("Group \"%s\" is busy: %d of %d places are taken%s.",
+						 key, group->active + group->kept, group->limit,
+						 last_place(c, group)),
+				pstrdup("Raise the limit with jobq.alter_group() or jobq.alter_queue()."));
+}
+
+static bool
+is_group_paused(const Case *c, text *key, const JobqGroupReason *group)
+{
+	JobqStop	pause;
+
+	if (group->paused_until <= c->now)
+		return false;
+	jobq_group_read_pause(c->queue.queue_id, key, &pause);
+	return because(c->reason, "group_paused", group->paused_until,
+				   psprintf("Group \"%s\" was paused%s, until %s.",
+							text_to_cstring(key), stopped(&pause),
+							at_time(group->paused_until)),
+				   pstrdup("Set paused_until to null with jobq.alter_group()."));
+}
+
+static bool
+is_group_too_fast(const Case *c, const char *key,
+				  const JobqGroupReason *group)
+{
+	return group->not_before > c->now &&
+		because(c->reason, "group_rate_limit", group->not_before,
+				psprintf("Group \"%s\" has had " INT64_FORMAT " of %d deliveries in %g s; the next one may be at %s.",
+						 key, group->delivered, group->rate.limit,
+						 (double) group->rate.period / USECS_PER_SEC,
+						 at_time(group->not_before)),
+				pstrdup("Raise the rate with jobq.alter_group() or jobq.alter_queue()."));
+}
+
+static bool
+is_group_on_disk(const Case *c, const char *key,
+				 const JobqGroupReason *group)
+{
+	return group->spilled &&
+		because(c->reason, "spilled", JOBQ_NEVER,
+				psprintf("The job waits on disk, behind %d jobs of group \"%s\" that are in memory: its position in the group is %d or later.",
+						 group->waiting, key, group->waiting + 1),
+				pstrdup("It comes into memory in time; have more workers dequeue."));
+}
+
+static bool
+is_kept_by_group(const Case *c)
 {
 	JobqPart   *part = part_of(c);
 	JobqGroupReason group;
+	text	   *key;
+	char	   *name;
 
-	if (part == NULL ||
-		!jobq_group_explain(part, c->session->gen, &c->t.group, c->t.started,
-							c->now, &group))
+	if (part == NULL || !jobq_has_group(&c->t.group) ||
+		!jobq_group_explain(part, c->session->gen, &c->t, c->now, &group) ||
+		(!group.full && group.not_before <= c->now && !group.spilled) ||
+		(key = group_key_of(c)) == NULL)
 		return false;
-	if (group.full)
-		return because(c->reason, "group_limit", JOBQ_NEVER,
-					   group.taken_id == 0 || !may_see_slot(c, group.taken_id) ?
-					   psprintf("The job's group is busy: %d of %d places are taken.",
-								group.active + group.kept, group.limit) :
-					   psprintf("The job's group is busy: %d of %d places are taken, the last one by job " INT64_FORMAT " since %s.",
-								group.active + group.kept, group.limit,
-								group.taken_id, at_time(group.taken_at)),
-					   pstrdup("Raise the limit with jobq.alter_group() or jobq.alter_queue()."));
-	if (group.paused_until > c->now)
-		return because(c->reason, "group_paused",
-					   group.paused_until == DT_NOEND ? JOBQ_NEVER :
-					   group.paused_until,
-					   psprintf("The job's group is paused until %s.",
-								at_time(group.paused_until)),
-					   pstrdup("Set paused_until to null with jobq.alter_group()."));
-	if (group.not_before > c->now)
-		return because(c->reason, "group_rate_limit", group.not_before,
-					   psprintf("The job's group has had as many deliveries as it may; the next one may be at %s.",
-								at_time(group.not_before)),
-					   pstrdup("Raise the rate with jobq.alter_group() or jobq.alter_queue()."));
-	return false;
+	name = text_to_cstring(key);
+	return is_group_full(c, name, &group) ||
+		is_group_paused(c, key, &group) ||
+		is_group_too_fast(c, name, &group) ||
+		is_group_on_disk(c, name, &group);
 }
 
 /* How many jobs are handed out before this one, AHEAD_MAX at most. */
@@ -247,7 +341,8 @@ static const Probe job_probes[] = {
 	has_expired,
 	is_paused,
 	is_limited,
-	is_blocked,
+	is_loading,
+	is_kept_by_group,
 	is_on_disk,
 	is_in_line
 };
@@ -514,32 +609,48 @@ is_empty(const Case *c)
 	int64		scheduled = c->seen.counters[COUNT_SCHEDULED];
 	int64		retryable = c->seen.counters[COUNT_RETRYABLE];
 	TimestampTz first = JOBQ_NEVER;
+	char	   *what;
 
 	if (has_available(c))
 		return false;
 	if (scheduled + retryable > 0)
 		first = first_on_shelf(c->queue.queue_id);
+	what = psprintf(INT64_FORMAT " run, " INT64_FORMAT " are scheduled, " INT64_FORMAT " wait for another attempt",
+					c->seen.running, scheduled,
+					retryable + c->seen.rolled_back);
+	if (c->queue.draining)
+		return because(c->reason, "draining", first,
+					   psprintf("No job is available, and new ones are refused: the queue was drained%s; %s.",
+								stopped(&c->queue.drain), what),
+					   call_for("resume_queue", &c->queue));
 	return because(c->reason, "empty", first,
-				   psprintf("No job is available: " INT64_FORMAT " run, " INT64_FORMAT " are scheduled, " INT64_FORMAT " wait for another attempt.",
-							c->seen.running, scheduled,
-							retryable + c->seen.rolled_back),
+				   psprintf("No job is available: %s.", what),
 				   first == JOBQ_NEVER ? NULL :
 				   psprintf("The first of those that wait is due at %s.",
 							at_time(first)));
 }
 
-/* Is there none that could be taken, though some are available? */
+/* The probes behind this one are for queues of which none can be taken. */
 static bool
-has_none_to_take(const Case *c)
+gives_jobs(const Case *c)
 {
-	return c->seen.oldest == JOBQ_NEVER;
+	JobqPart   *part = part_of(c);
+	TimestampTz retry_at;
+
+	return part != NULL &&
+		jobq_may_take(part, c->session->gen, c->now, &retry_at) &&
+		because(c->reason, "available", JOBQ_NEVER,
+				psprintf(INT64_FORMAT " jobs are available, and nothing keeps them.",
+						 c->seen.counters[COUNT_AVAILABLE] -
+						 c->seen.counters[COUNT_BLOCKED]),
+				call_for("dequeue", &c->queue));
 }
 
 /* A transaction that cancels very many of them keeps the rest on disk. */
 static bool
 is_held(const Case *c)
 {
-	return has_none_to_take(c) && TransactionIdIsValid(c->seen.holder) &&
+	return TransactionIdIsValid(c->seen.holder) &&
 		TransactionIdIsInProgress(c->seen.holder) &&
 		because(c->reason, "busy", JOBQ_NEVER,
 				psprintf("Transaction %u is ending jobs of the queue that are on disk; " INT64_FORMAT " wait for its end.",
@@ -547,47 +658,57 @@ is_held(const Case *c)
 				NULL);
 }
 
+/* What most of them stand still for. */
+static const char *
+main_reason(const JobqGroupsReason *groups)
+{
+	if (groups->full >= groups->paused && groups->full >= groups->too_fast)
+		return "group_limit";
+	return groups->paused >= groups->too_fast ? "group_paused" :
+		"group_rate_limit";
+}
+
+static bool
+is_kept_by_groups(const Case *c)
+{
+	JobqPart   *part = part_of(c);
+	JobqGroupsReason groups;
+
+	if (part == NULL)
+		return false;
+	jobq_groups_explain(part, c->session->gen, c->now, &groups);
+	if (groups.full + groups.paused + groups.too_fast == 0 ||
+		groups.spilled > 0)
+		return false;
+	return because(c->reason, main_reason(&groups), groups.go_on,
+				   psprintf("Of %s%d groups with jobs that wait %d are full, %d are paused and %d are at their rate.",
+							groups.looked_at >= JOBQ_GROUPS_LOOK ?
+							"at least " : "",
+							groups.waiting, groups.full, groups.paused,
+							groups.too_fast),
+				   pstrdup("View jobq.groups shows the groups; jobq.alter_group() and jobq.alter_queue() change what they may."));
+}
+
 static bool
 is_all_on_disk(const Case *c)
 {
-	return has_none_to_take(c) &&
-		c->seen.frontier.priority != JOBQ_KEY_END &&
+	return (c->seen.frontier.priority != JOBQ_KEY_END ||
+			c->seen.spilled > 0) &&
 		because(c->reason, "spilled", JOBQ_NEVER,
-				psprintf("All " INT64_FORMAT " available jobs are on disk, and none in memory yet.",
-						 c->seen.counters[COUNT_AVAILABLE]),
+				psprintf("All " INT64_FORMAT " jobs that could be taken are on disk.",
+						 c->seen.counters[COUNT_AVAILABLE] -
+						 c->seen.counters[COUNT_BLOCKED]),
 				pstrdup("The keeper is about to load them; raise jobq.max_live_jobs if this happens often."));
 }
 
+/* The last one. */
 static bool
 is_all_marked(const Case *c)
 {
-	return has_none_to_take(c) &&
-		because(c->reason, "busy", JOBQ_NEVER,
-				psprintf("All " INT64_FORMAT " available jobs are being ended or moved by transactions that have not committed, or have expired.",
-						 c->seen.counters[COUNT_AVAILABLE]),
-				NULL);
-}
-
-/* The last one: it does give jobs. */
-static bool
-gives_jobs(const Case *c)
-{
-	return because(c->reason, "available", JOBQ_NEVER,
-				   psprintf(INT64_FORMAT " jobs are available, and nothing keeps them.",
-							c->seen.counters[COUNT_AVAILABLE] -
-							c->seen.counters[COUNT_BLOCKED]),
-				   call_for("dequeue", &c->queue));
-}
-
-static bool
-is_all_blocked(const Case *c)
-{
-	return c->seen.counters[COUNT_BLOCKED] >=
-		c->seen.counters[COUNT_AVAILABLE] &&
-		because(c->reason, "group_limit", JOBQ_NEVER,
-				psprintf("All " INT64_FORMAT " jobs that wait are blocked: their groups have as many running as they may.",
-						 c->seen.counters[COUNT_BLOCKED]),
-				pstrdup("View jobq.groups shows the groups; raise the limit with jobq.alter_group() or jobq.alter_queue()."));
+	return because(c->reason, "busy", JOBQ_NEVER,
+				   psprintf("All " INT64_FORMAT " available jobs are being ended or moved by transactions that have not committed, or have expired.",
+							c->seen.counters[COUNT_AVAILABLE]),
+				   NULL);
 }
 
 /* Why dequeue gives nothing; in the order in which they decide. */
@@ -596,11 +717,12 @@ static const Probe queue_probes[] = {
 	is_paused,
 	is_empty,
 	is_limited,
-	is_all_blocked,
+	is_loading,
+	gives_jobs,
 	is_held,
+	is_kept_by_groups,
 	is_all_on_disk,
-	is_all_marked,
-	gives_jobs
+	is_all_marked
 };
 
 void

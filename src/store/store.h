@@ -71,6 +71,7 @@ extern void jobq_queue_forget(void);
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
+#define JOBQ_KEY_MAX			255 /* bytes of a kind or key */
 #define JOBQ_NOTIFY_PREFIX		"jobq." /* and the name: a channel */
 #define JOBQ_NOTIFY_NAME_MAX	(JOBQ_NAME_MAX - 5)
 #define JOBQ_CLASS_MAX			8	/* = JOBQ_MAX_CLASSES */
