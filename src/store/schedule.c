@@ -80,7 +80,8 @@ enum
 
 #define PAUSE_SCHEDULE \
 	"UPDATE jobq.schedule SET paused = true," \
-	" paused_by = CASE WHEN paused THEN paused_by ELSE $2 END," \
+	" paused_by = CASE WHEN paused THEN paused_by::pg_catalog.oid" \
+	"  ELSE $2 END," \
 	" paused_at = CASE WHEN paused THEN paused_at" \
 	"  ELSE pg_catalog.clock_timestamp() END WHERE schedule_id = $1"
 
