@@ -176,26 +176,32 @@ report_live_jobs(ReturnSetInfo *rsinfo, const Facts *facts)
 				warn ? "Raise jobq.max_live_jobs and restart the server, or have workers take fewer jobs at a time." : NULL);
 }
 
+/* Places of a kind, so many of them taken; the hint is for when they run out. */
+static void
+report_places(ReturnSetInfo *rsinfo, const char *item, const char *what,
+			  int taken, int all, bool full, const char *hint)
+{
+	jobq_report(rsinfo, item, full ? JOBQ_WARNING : JOBQ_OK,
+				psprintf("%d of %d places for %s are taken.", taken, all,
+						 what),
+				full ? hint : NULL);
+}
+
 static void
 report_queues(ReturnSetInfo *rsinfo, const Facts *facts)
 {
-	bool		full = nearly_full(facts->queues, jobq_max_queues);
-
-	jobq_report(rsinfo, "queues", full ? JOBQ_WARNING : JOBQ_OK,
-				psprintf("%d of %d places for queues are taken.", facts->queues,
-						 jobq_max_queues),
-				full ? "Raise jobq.max_queues and restart the server." : NULL);
+	report_places(rsinfo, "queues", "queues", facts->queues, jobq_max_queues,
+				  nearly_full(facts->queues, jobq_max_queues),
+				  "Raise jobq.max_queues and restart the server.");
 }
 
 static void
 report_databases(ReturnSetInfo *rsinfo, const Facts *facts)
 {
-	bool		full = facts->databases == jobq_max_databases;
-
-	jobq_report(rsinfo, "databases", full ? JOBQ_WARNING : JOBQ_OK,
-				psprintf("%d of %d places for databases are taken.",
-						 facts->databases, jobq_max_databases),
-				full ? "Raise jobq.max_databases and restart the server before another database is to have the extension." : NULL);
+	report_places(rsinfo, "databases", "databases", facts->databases,
+				  jobq_max_databases,
+				  facts->databases == jobq_max_databases,
+				  "Raise jobq.max_databases and restart the server before another database is to have the extension.");
 }
 
 /* Where there is no room capacity comes back later than it could. */
@@ -204,14 +210,11 @@ report_windows(ReturnSetInfo *rsinfo)
 {
 	int32		all;
 	int32		used = jobq_window_free_chunks(&all);
-	bool		full;
 
 	used = all - used;
-	full = nearly_full(used, all);
-	jobq_report(rsinfo, "rate_limits", full ? JOBQ_WARNING : JOBQ_OK,
-				psprintf("%d of %d places for what rates and breakers count are taken.",
-						 used, all),
-				full ? "Raise jobq.max_live_jobs and restart the server, or have fewer large rates: without room they deliver less than they could." : NULL);
+	report_places(rsinfo, "rate_limits", "what rates and breakers count",
+				  used, all, nearly_full(used, all),
+				  "Raise jobq.max_live_jobs and restart the server, or have fewer large rates: without room they deliver less than they could.");
 }
 
 static void
@@ -243,12 +246,11 @@ report_careful(ReturnSetInfo *rsinfo, const Facts *facts)
 static void
 report_prepared(ReturnSetInfo *rsinfo, const Facts *facts)
 {
-	bool		full = facts->prepared == JOBQ_MAX_PREPARED;
-
-	jobq_report(rsinfo, "prepared_transactions", full ? JOBQ_WARNING : JOBQ_OK,
-				psprintf("%d of %d places for prepared transactions with enqueued jobs are taken.",
-						 facts->prepared, JOBQ_MAX_PREPARED),
-				full ? "Commit or roll back prepared transactions." : NULL);
+	report_places(rsinfo, "prepared_transactions",
+				  "prepared transactions with enqueued jobs",
+				  facts->prepared, JOBQ_MAX_PREPARED,
+				  facts->prepared == JOBQ_MAX_PREPARED,
+				  "Commit or roll back prepared transactions.");
 }
 
 /* What everybody goes by; the keeper keeps it up to date. */

@@ -28,6 +28,24 @@ jobq_job_check_size(const JobqQueue *queue, int64 bytes)
 				 errhint("Store large data elsewhere and enqueue a reference, or raise the queue's max_payload_bytes.")));
 }
 
+void
+jobq_job_read_args(FunctionCallInfo fcinfo, const JobqJobArgnos *at,
+				   JobqJobArgs *args)
+{
+	if (!PG_ARGISNULL(at->kind))
+		args->kind = PG_GETARG_TEXT_PP(at->kind);
+	if (!PG_ARGISNULL(at->group_key))
+		args->group_key = PG_GETARG_TEXT_PP(at->group_key);
+	if (!PG_ARGISNULL(at->priority))
+		args->priority = PG_GETARG_INT32(at->priority);
+	if (!PG_ARGISNULL(at->max_attempts))
+		args->max_attempts = jobq_arg_int(PG_GETARG_INT32(at->max_attempts),
+										  "max_attempts", 1,
+										  JOBQ_ATTEMPTS_MAX);
+	if (!PG_ARGISNULL(at->headers))
+		args->headers = PG_GETARG_JSONB_P(at->headers);
+}
+
 static void
 check_reserved(Jsonb *headers, const char *key, const char *what_for)
 {

@@ -21,6 +21,19 @@ typedef struct JobqJobArgs
 	Jsonb	   *headers;
 } JobqJobArgs;
 
+/* At which positions a function has arguments of a job that others have, too. */
+typedef struct JobqJobArgnos
+{
+	int			kind;
+	int			group_key;
+	int			priority;
+	int			max_attempts;
+	int			headers;
+} JobqJobArgnos;
+
+extern void jobq_job_read_args(FunctionCallInfo fcinfo,
+							   const JobqJobArgnos *at, JobqJobArgs *args);
+
 /* JQ004 if payload and headers have too many bytes for the queue. */
 extern void jobq_job_check_size(const JobqQueue *queue, int64 bytes);
 

@@ -99,19 +99,16 @@ static void
 fill_row(FunctionCallInfo fcinfo, text *unique_key, int headers,
 		 const JobqQueue *queue, TimestampTz now, JobqRow *row)
 {
+	JobqJobArgnos at = {
+		.kind = ARG_KIND,
+		.group_key = ARG_GROUP_KEY,
+		.priority = ARG_PRIORITY,
+		.max_attempts = ARG_MAX_ATTEMPTS,
+		.headers = headers
+	};
 	JobqJobArgs args = {.unique_key = unique_key};
 
-	if (!PG_ARGISNULL(ARG_KIND))
-		args.kind = PG_GETARG_TEXT_PP(ARG_KIND);
-	if (!PG_ARGISNULL(ARG_GROUP_KEY))
-		args.group_key = PG_GETARG_TEXT_PP(ARG_GROUP_KEY);
-	if (!PG_ARGISNULL(ARG_PRIORITY))
-		args.priority = PG_GETARG_INT32(ARG_PRIORITY);
-	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
-		args.max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
-										 "max_attempts", 1, JOBQ_ATTEMPTS_MAX);
-	if (!PG_ARGISNULL(headers))
-		args.headers = PG_GETARG_JSONB_P(headers);
+	jobq_job_read_args(fcinfo, &at, &args);
 	args.run_at = get_run_at(fcinfo, now);
 	jobq_job_fill(&args, queue, now, row);
 }

@@ -138,20 +138,16 @@ bytes_of(const JobqRow *row, int attr)
 static void
 read_job(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *job)
 {
+	static const JobqJobArgnos at = {
+		.kind = ARG_KIND,
+		.group_key = ARG_GROUP_KEY,
+		.priority = ARG_PRIORITY,
+		.max_attempts = ARG_MAX_ATTEMPTS,
+		.headers = ARG_HEADERS
+	};
 	JobqJobArgs args = {0};
 
-	if (!PG_ARGISNULL(ARG_KIND))
-		args.kind = PG_GETARG_TEXT_PP(ARG_KIND);
-	if (!PG_ARGISNULL(ARG_GROUP_KEY))
-		args.group_key = PG_GETARG_TEXT_PP(ARG_GROUP_KEY);
-	if (!PG_ARGISNULL(ARG_PRIORITY))
-		args.priority = PG_GETARG_INT32(ARG_PRIORITY);
-	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
-		args.max_attempts = jobq_arg_int(PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
-										 "max_attempts", 1,
-										 JOBQ_ATTEMPTS_MAX);
-	if (!PG_ARGISNULL(ARG_HEADERS))
-		args.headers = PG_GETARG_JSONB_P(ARG_HEADERS);
+	jobq_job_read_args(fcinfo, &at, &args);
 	jobq_job_fill(&args, queue, jobq_now(), job);
 	job->nulls[JOB_MAX_ATTEMPTS] = PG_ARGISNULL(ARG_MAX_ATTEMPTS);
 	jobq_job_set_payload(PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :

@@ -16,6 +16,7 @@
 #include "dispatch/meter.h"
 #include "engine/belts.h"
 #include "engine/claimrow.h"
+#include "engine/own.h"
 #include "engine/xact.h"
 #include "errors.h"
 

@@ -69,9 +69,11 @@ extern int64 jobq_take_lease(const JobqSession *session, TimestampTz now);
 #define JOBQ_DEQUEUE_WAIT_MS	5000
 #define JOBQ_SETTLE_WAIT_MS		10000
 
-/* ---- xact.c: what a transaction has done, published at its end ---- */
+/* ---- xactend.c ---- */
 
 extern void jobq_register_xact_callbacks(void);
+
+/* ---- xact.c: what a transaction has done, published at its end ---- */
 
 /* This transaction does what PREPARE TRANSACTION must refuse. */
 extern void jobq_xact_steered(const JobqSession *session);

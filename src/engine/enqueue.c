@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "engine/belts.h"
+#include "engine/own.h"
 #include "engine/place.h"
 #include "engine/xact.h"
 #include "errors.h"
@@ -87,7 +88,7 @@ place_on_belt(const JobqSession *session, const JobqQueue *queue,
 		JobqTicket	t;
 
 		jobq_ticket_of_row(&rows[i], epoch, &tids[i], &t);
-		jobq_xact_publish(session, queue, &t, are_new);
+		jobq_own_add(session, queue, &t, are_new);
 	}
 	jobq_count_tickets(session->db, queue->class_id, nrows);
 	jobq_belts_close(&belts);

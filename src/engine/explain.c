@@ -15,7 +15,6 @@
 #include "engine/belts.h"
 #include "engine/explaincase.h"
 #include "engine/whereis.h"
-#include "engine/xact.h"
 #include "security/security.h"
 
 #define AHEAD_MAX		128		/* jobs ahead of one that are counted */

@@ -9,10 +9,10 @@
 #include <signal.h>
 
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 
 #include "engine/epochlist.h"
+#include "engine/process.h"
 
 #define MINUTE				(60 * USECS_PER_SEC)
 
@@ -27,20 +27,11 @@ static int32 freezing;			/* the epoch that it is at */
 static bool
 start_freezer(int32 epoch)
 {
-	BackgroundWorker worker = {0};
+	BackgroundWorker worker = jobq_process("freezer");
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	bool		started;
 
 	StaticAssertStmt(sizeof(epoch) <= BGW_EXTRALEN, "no room for an epoch");
-	strlcpy(worker.bgw_name, "pg_jobq freezer", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pg_jobq freezer", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "pg_jobq",
-			sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "jobq_freezer_main", BGW_MAXLEN);
 	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	memcpy(worker.bgw_extra, &epoch, sizeof(epoch));
 	worker.bgw_notify_pid = MyProcPid;

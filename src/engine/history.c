@@ -22,7 +22,7 @@
 /*
  * PostgreSQL's caches keep what it looked for in vain on every table it has
  * planned for, such as statistics, also when the table has gone: some kB an
- * epoch, for ever. Inside a transaction.
+ * epoch, for ever.
  */
 static void
 forget_dropped(void)
@@ -33,6 +33,16 @@ forget_dropped(void)
 		InvalidateSystemCaches();
 }
 
+/* All of it is locked. Inside a transaction. */
+static void
+drop_tables(int32 epoch)
+{
+	jobq_epoch_drop_tables(epoch);
+	JOBQ_PAUSE("inside-drop");
+	jobq_epoch_forget(epoch);
+	forget_dropped();
+}
+
 static bool
 drop(JobqEpochLook *look, void *item)
 {
@@ -40,7 +50,6 @@ drop(JobqEpochLook *look, void *item)
 
 	if (jobq_epochs_must_wait(look, &epoch->wait) || !jobq_epochs_begin(look))
 		return false;
-	forget_dropped();
 	if (!jobq_epoch_lock_all(epoch->row.epoch))
 	{
 		AbortCurrentTransaction();
@@ -49,9 +58,7 @@ drop(JobqEpochLook *look, void *item)
 		return false;
 	}
 	JOBQ_PAUSE("before-drop");
-	jobq_epoch_drop_tables(epoch->row.epoch);
-	JOBQ_PAUSE("inside-drop");
-	jobq_epoch_forget(epoch->row.epoch);
+	drop_tables(epoch->row.epoch);
 	jobq_keeper_commit();
 	return true;
 }
@@ -251,10 +258,7 @@ forget_class(JobqEpochLook *look, JobqEpochClass *class)
 		return false;
 	}
 	if (class->open != 0)
-	{
-		jobq_epoch_drop_tables(class->open);
-		jobq_epoch_forget(class->open);
-	}
+		drop_tables(class->open);
 	jobq_class_forget(class->id);
 	jobq_keeper_commit();
 	return true;

@@ -12,6 +12,7 @@
 #include "compat.h"
 #include "engine/belts.h"
 #include "engine/hold.h"
+#include "engine/own.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"

@@ -9,6 +9,7 @@
 #include "utils/acl.h"
 
 #include "engine/belts.h"
+#include "engine/own.h"
 #include "engine/unique.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"

@@ -17,6 +17,7 @@
 
 #include "engine/belts.h"
 #include "engine/look.h"
+#include "engine/own.h"
 #include "engine/xact.h"
 #include "security/security.h"
 

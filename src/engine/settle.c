@@ -9,6 +9,7 @@
 #include "engine/claimrow.h"
 #include "engine/hold.h"
 #include "engine/move.h"
+#include "engine/own.h"
 #include "engine/xact.h"
 
 static int

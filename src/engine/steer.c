@@ -12,6 +12,7 @@
 #include "engine/claimrow.h"
 #include "engine/hold.h"
 #include "engine/move.h"
+#include "engine/own.h"
 #include "engine/place.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"

@@ -15,9 +15,9 @@
 
 #include "compat.h"
 #include "engine/belts.h"
+#include "engine/own.h"
 #include "engine/place.h"
 #include "engine/whereis.h"
-#include "engine/xact.h"
 #include "security/security.h"
 
 static void

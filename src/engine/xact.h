@@ -1,31 +1,11 @@
 /*
- * xact.h: what the present transaction has done to the queue, as a log that
- * is applied at commit and undone at abort. Private to src/engine.
+ * xact.h: what the present transaction does to the queue and what becomes of
+ * it at commit, for those who do it. Private to src/engine.
  */
 #ifndef JOBQ_XACT_H
 #define JOBQ_XACT_H
 
 #include "engine/engine.h"
-
-/* Beyond this many, tickets of a transaction are loaded from disk later. */
-#define JOBQ_OWN_MAX		10000
-
-typedef enum JobqOwnState
-{
-	OWN_READY,
-	OWN_RUNNING,
-	OWN_ENDED
-} JobqOwnState;
-
-/* A ticket that this transaction has written. */
-typedef struct JobqOwnJob
-{
-	JobqOwnState state;
-	JobqTicket	t;
-	JobqLease	l;				/* when running */
-	int64		refused_for;	/* lease for which its group had no place */
-	bool		is_new;			/* the job, not only its ticket */
-} JobqOwnJob;
 
 /* What becomes of a marked slot at commit. */
 typedef enum JobqAtCommit
@@ -43,9 +23,6 @@ typedef enum JobqAtCommit
  */
 extern void jobq_xact_reserve(int n);
 
-extern void jobq_xact_publish(const JobqSession *session,
-							  const JobqQueue *queue, const JobqTicket *t,
-							  bool is_new);
 extern void jobq_xact_claimed(const JobqSession *session,
 							  const JobqSlotRef *ref);
 
@@ -98,7 +75,7 @@ extern bool jobq_xact_ends(const JobqSlotRef *ref);
 /* The lease of a slot we have marked, as we have extended it. */
 extern void jobq_xact_see_extended(const JobqSlotRef *ref, JobqLease *lease);
 
-/* Have we tickets of this queue beyond JOBQ_OWN_MAX? */
+/* Have we tickets of this queue on disk only (see own.h)? */
 extern bool jobq_xact_spilled(int32 queue_id);
 
 /* We hold a queue's refill: the keeper is to know when we end. */
@@ -126,21 +103,6 @@ extern void jobq_xact_shelved(const JobqSession *session, TimestampTz run_at);
 extern void jobq_xact_keeps_place(const JobqSession *session,
 								  const JobqTicket *t);
 extern void jobq_xact_off_shelf(const JobqSession *session, int64 id);
-
-/*
- * Our own uncommitted jobs. The first in order that has not expired, nor was
- * refused a place in its group for this lease (0: whatever), or -1.
- */
-extern int	jobq_own_first(const JobqQueue *queue, int64 lease);
-extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
-extern JobqOwnJob *jobq_own(int own);
-
-/* placed: it has taken a place in its group. */
-extern void jobq_own_claim(const JobqSession *session, int own,
-						   const JobqLease *lease, bool placed);
-extern void jobq_own_end(int own);
-extern void jobq_own_extend(int own, TimestampTz expires_at,
-							const ItemPointerData *claim_tid);
 
 /* ---- lazyclaim.c ---- */
 

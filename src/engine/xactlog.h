@@ -1,11 +1,12 @@
 /*
- * xactlog.h: the entries of a transaction's log, and what its callbacks call.
- * Only for the files that make up the end of a transaction: xact.c,
- * lazyclaim.c and prepared.c.
+ * xactlog.h: a transaction's log, and what its callbacks call. Only for the
+ * files that write the log and make up the end of a transaction: xact.c,
+ * own.c, xactend.c, lazyclaim.c and prepared.c.
  */
 #ifndef JOBQ_XACTLOG_H
 #define JOBQ_XACTLOG_H
 
+#include "engine/own.h"
 #include "engine/xact.h"
 
 typedef enum JobqOpKind
@@ -72,6 +73,50 @@ typedef struct JobqOp
 	uint64		since;			/* OP_PUBLISH, from before commit on */
 	bool		claimer;		/* OP_PUBLISH: announced as running */
 } JobqOp;
+
+/* ---- xact.c ---- */
+
+/* Lives in TopTransactionContext; NULL and empty between transactions. */
+extern JobqOp *jobq_ops;
+extern int	jobq_nops;
+extern int	jobq_ops_of_kind[JOBQ_OP_KINDS];
+
+/* A new last entry, otherwise zero. */
+extern JobqOp *jobq_xact_push(JobqOpKind kind, JobqDb *db);
+
+/* A new ticket that is to be on disk only. */
+extern void jobq_xact_spill(const JobqSession *session,
+							const JobqQueue *queue, const JobqTicket *t);
+
+/* The transaction is over. */
+extern void jobq_xact_forget(void);
+
+/* ---- own.c ---- */
+
+/* How many running ones of the queue have we ended? Was one ever leased? */
+extern int64 jobq_own_ending(int32 queue_id);
+extern bool jobq_own_leased(int32 queue_id);
+
+/*
+ * Before anybody can see our tickets: what is entered in our place from now on
+ * is to be noticed, and no refill is to take what we run for available.
+ */
+extern void jobq_own_announce(void);
+
+/*
+ * Publish a run of tickets of one queue, starting at entry `from`; returns
+ * the entry after it.
+ */
+extern int	jobq_own_publish(int from);
+
+/* What a claim has taken in memory is given back: it ends with us. */
+extern void jobq_own_claim_over(JobqOp *op);
+
+/* Undo the last entry, which is one of OP_PUBLISH and OP_OWN_*. */
+extern void jobq_own_undo(JobqOp *op);
+
+/* The transaction is over. */
+extern void jobq_own_forget(void);
 
 /* ---- lazyclaim.c ---- */
 

@@ -271,6 +271,14 @@ begin(FunctionCallInfo fcinfo, const char *what, Grant *grant)
 }
 
 static void
+begin_change(JobqOwnerContext *context)
+{
+	jobq_connect_as_owner(context);
+	jobq_queue_changed();
+	jobq_execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
+}
+
+static void
 execute_for(const char *command, const Grant *grant, int expected)
 {
 	Oid			types[] = {INT4OID, OIDOID, INT4OID};
@@ -294,15 +302,10 @@ jobq_sql_grant_queue(PG_FUNCTION_ARGS)
 	if (grant.privileges == 0)
 		PG_RETURN_VOID();
 
-	jobq_become_owner(&context);
-	jobq_queue_changed();
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	jobq_execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
+	begin_change(&context);
 	execute_for(ADD_PRIVILEGES, &grant, SPI_OK_INSERT);
-	SPI_finish();
 	jobq_give_calls(grant.role, grant.privileges);
-	jobq_leave_owner(&context);
+	jobq_disconnect(&context);
 	PG_RETURN_VOID();
 }
 
@@ -317,15 +320,10 @@ jobq_sql_revoke_queue(PG_FUNCTION_ARGS)
 	if (grant.privileges == 0)
 		PG_RETURN_VOID();
 
-	jobq_become_owner(&context);
-	jobq_queue_changed();
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	jobq_execute(FORGET_DROPPED_ROLES, 0, NULL, NULL, SPI_OK_DELETE);
+	begin_change(&context);
 	execute_for(REMOVE_ROW, &grant, SPI_OK_DELETE);
 	execute_for(REMOVE_PRIVILEGES, &grant, SPI_OK_UPDATE);
-	SPI_finish();
 	jobq_take_calls_back(grant.role);
-	jobq_leave_owner(&context);
+	jobq_disconnect(&context);
 	PG_RETURN_VOID();
 }

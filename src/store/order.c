@@ -6,7 +6,6 @@
 #include "postgres.h"
 
 #include "access/tableam.h"
-#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -16,41 +15,19 @@
 #include "store/order.h"
 #include "store/rows.h"
 
-/* The first valid plain btree index on exactly these columns. */
 static Relation
-open_index(Relation rel, const AttrNumber *columns, int n)
+require_index(Relation rel, const AttrNumber *columns, int n)
 {
-	List	   *oids = RelationGetIndexList(rel);
-	Relation	found = NULL;
-	ListCell   *cell;
+	Relation	index = jobq_open_index_on(rel, columns, n);
 
-	foreach(cell, oids)
-	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
-		bool		serves = index->rd_index->indisvalid &&
-		index->rd_rel->relam == BTREE_AM_OID &&
-		IndexRelationGetNumberOfKeyAttributes(index) == n &&
-		RelationGetIndexPredicate(index) == NIL;
-
-		for (int i = 0; serves && i < n; i++)
-			serves = index->rd_index->indkey.values[i] == columns[i] &&
-				index->rd_indoption[i] == 0;
-		if (serves)
-		{
-			found = index;
-			break;
-		}
-		index_close(index, AccessShareLock);
-	}
-	list_free(oids);
-	if (found == NULL)
+	if (index == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"jobq.%s\" lacks an index",
 						RelationGetRelationName(rel)),
 				 errdetail("One of the indexes it was made with is missing or not valid."),
 				 errhint("Look at jobq.check_install(); make the index again or restore it from a backup.")));
-	return found;
+	return index;
 }
 
 /* ---- in order ---- */
@@ -101,7 +78,7 @@ jobq_order_begin(JobqOrderScan *scan, Relation job, Snapshot snapshot,
 	};
 	int			nkeys = from_start ? 1 : 2;
 
-	scan->index = open_index(job, columns, lengthof(columns));
+	scan->index = require_index(job, columns, lengthof(columns));
 	scan->slot = table_slot_create(job, NULL);
 	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(queue_id));
@@ -132,7 +109,7 @@ jobq_probe_begin(JobqProbe *probe, Relation outcome)
 {
 	static const AttrNumber columns[] = {OUT_TICKET + 1};
 
-	probe->index = open_index(outcome, columns, 1);
+	probe->index = require_index(outcome, columns, 1);
 	probe->slot = table_slot_create(outcome, NULL);
 	probe->scan = jobq_index_beginscan(outcome, probe->index, SnapshotSelf, 1);
 }

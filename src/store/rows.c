@@ -252,20 +252,24 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 	MemoryContextDelete(chunk_context);
 }
 
-/* May this index answer a scan on the column, in ascending order? */
 static bool
-index_serves(Relation index, AttrNumber column)
+index_serves(Relation index, const AttrNumber *columns, int n)
 {
-	return index->rd_index->indisvalid &&
-		index->rd_rel->relam == BTREE_AM_OID &&
-		IndexRelationGetNumberOfKeyAttributes(index) == 1 &&
-		index->rd_index->indkey.values[0] == column &&
-		index->rd_indoption[0] == 0 &&
-		RelationGetIndexPredicate(index) == NIL;
+	if (!index->rd_index->indisvalid ||
+		index->rd_rel->relam != BTREE_AM_OID ||
+		IndexRelationGetNumberOfKeyAttributes(index) != n)
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		if (index->rd_index->indkey.values[i] != columns[i] ||
+			index->rd_indoption[i] != 0)
+			return false;
+	}
+	return RelationGetIndexPredicate(index) == NIL;
 }
 
-static Relation
-open_index_on(Relation rel, AttrNumber column)
+Relation
+jobq_open_index_on(Relation rel, const AttrNumber *columns, int n)
 {
 	List	   *oids = RelationGetIndexList(rel);
 	Relation	found = NULL;
@@ -275,7 +279,7 @@ open_index_on(Relation rel, AttrNumber column)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 
-		if (index_serves(index, column))
+		if (index_serves(index, columns, n))
 		{
 			found = index;
 			break;
@@ -297,7 +301,7 @@ scan_begin(JobqScan *scan, Relation rel, Snapshot snapshot,
 	scan->by_table = NULL;
 	scan->touched = false;
 	scan->slot = table_slot_create(rel, NULL);
-	scan->index = open_index_on(rel, column);
+	scan->index = jobq_open_index_on(rel, &column, 1);
 	if (scan->index != NULL)
 	{
 		ScanKeyInit(&key, 1, strategy, compare, value);

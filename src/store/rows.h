@@ -15,6 +15,14 @@
 #include "store/store.h"
 
 /*
+ * The first valid plain btree index on exactly these columns, ascending; NULL
+ * = there is none. REINDEX CONCURRENTLY replaces indexes, so it is to be asked
+ * for each time. The lock on it is AccessShareLock.
+ */
+extern Relation jobq_open_index_on(Relation rel, const AttrNumber *columns,
+								   int n);
+
+/*
  * A scan for one comparison on one column: through the plain btree index whose
  * only key is that column, ascending, or over the whole table, unordered, when
  * there is no valid one.

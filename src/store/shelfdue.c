@@ -8,7 +8,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_am.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -33,42 +32,6 @@ typedef struct Walk
 	JobqShelfKey at;			/* key of the present entry */
 	bool		visible;		/* it is a row, in slot */
 } Walk;
-
-static bool
-orders_by_run_at(Relation index)
-{
-	const FormData_pg_index *form = index->rd_index;
-
-	return form->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
-		IndexRelationGetNumberOfKeyAttributes(index) == 2 &&
-		form->indkey.values[0] == JOB_RUN_AT + 1 &&
-		form->indkey.values[1] == JOB_ID + 1 &&
-		index->rd_indoption[0] == 0 && index->rd_indoption[1] == 0 &&
-		RelationGetIndexPredicate(index) == NIL;
-}
-
-/* Asked for each time: REINDEX CONCURRENTLY replaces indexes. */
-static Relation
-open_order(Relation shelf)
-{
-	List	   *oids = RelationGetIndexList(shelf);
-	Relation	found = NULL;
-	ListCell   *cell;
-
-	foreach(cell, oids)
-	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
-
-		if (orders_by_run_at(index))
-		{
-			found = index;
-			break;
-		}
-		index_close(index, AccessShareLock);
-	}
-	list_free(oids);
-	return found;
-}
 
 /* (run_at, id) >= from and run_at < infinity, where the dead ones are. */
 static void
@@ -233,6 +196,7 @@ int
 jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows,
 					JobqShelfWalk *result)
 {
+	static const AttrNumber order[] = {JOB_RUN_AT + 1, JOB_ID + 1};
 	Walk		walk = {0};
 	ScanKeyData members[2];
 	int			n;
@@ -241,7 +205,7 @@ jobq_shelf_take_due(TimestampTz now, int max, JobqRow *rows,
 							RowExclusiveLock);
 	jobq_check_columns(walk.shelf, SHELF_NATTS);
 	walk.slot = table_slot_create(walk.shelf, NULL);
-	walk.index = open_order(walk.shelf);
+	walk.index = jobq_open_index_on(walk.shelf, order, lengthof(order));
 	if (walk.index != NULL)
 		begin_by_index(&walk, &result->mark, members);
 	else

@@ -16,7 +16,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -30,6 +29,7 @@
 #include "compat.h"
 #include "dispatch/dispatch.h"
 #include "engine/engine.h"
+#include "engine/process.h"
 #include "guc.h"
 #include "worker/worker.h"
 
@@ -60,17 +60,9 @@ static TimestampTz slots_retry_at;
 void
 jobq_register_launcher(void)
 {
-	BackgroundWorker worker = {0};
+	BackgroundWorker worker = jobq_process("launcher");
 
-	strlcpy(worker.bgw_name, "pg_jobq launcher", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pg_jobq launcher", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = RESTART_SECONDS;
-	strlcpy(worker.bgw_library_name, "pg_jobq",
-			sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "jobq_launcher_main", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -400,17 +392,8 @@ note_slots_suffice(void)
 static void
 start_keeper(Watched *w, TimestampTz now)
 {
-	BackgroundWorker worker = {0};
+	BackgroundWorker worker = jobq_process("keeper");
 
-	strlcpy(worker.bgw_name, "pg_jobq keeper", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pg_jobq keeper", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "pg_jobq",
-			sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "jobq_keeper_main", BGW_MAXLEN);
 	worker.bgw_main_arg = ObjectIdGetDatum(w->dbid);
 	worker.bgw_notify_pid = MyProcPid;
 
