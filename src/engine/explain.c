@@ -14,6 +14,7 @@
 
 #include "engine/belts.h"
 #include "engine/explaincase.h"
+#include "engine/own.h"
 #include "engine/whereis.h"
 #include "security/security.h"
 
