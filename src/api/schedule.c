@@ -477,8 +477,10 @@ show(const Viewer *viewer, HeapTuple tuple, TupleDesc desc,
 	set_next_run(values, nulls);
 	values[VIEW_OWNER] = CStringGetTextDatum(jobq_role_shown(owner));
 	if (!nulls[VIEW_PAUSED_BY])
-		values[VIEW_PAUSED_BY] =
-			CStringGetTextDatum(jobq_role_shown(DatumGetObjectId(values[VIEW_PAUSED_BY])));
+	{
+		owner = DatumGetObjectId(values[VIEW_PAUSED_BY]);
+		values[VIEW_PAUSED_BY] = CStringGetTextDatum(jobq_role_shown(owner));
+	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

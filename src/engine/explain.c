@@ -289,6 +289,7 @@ static bool
 explain_shelved(const JobqCase *c, const JobqRow *row)
 {
 	TimestampTz run_at = DatumGetTimestampTz(row->values[JOB_RUN_AT]);
+	TimestampTz died_at;
 	char	   *since = run_at > c->now ? "" :
 		" It is due, and the keeper is about to make it available.";
 
@@ -307,9 +308,10 @@ explain_shelved(const JobqCase *c, const JobqRow *row)
 										 jobq_at_time(run_at), since),
 								pstrdup("jobq.reschedule() has it run now."));
 	}
+	died_at = DatumGetTimestampTz(row->values[SHELF_DIED_AT]);
 	return jobq_because(c->reason, "dead", JOBQ_NEVER,
 						psprintf("The job died at %s, after %d of %d attempts.",
-								 jobq_at_time(DatumGetTimestampTz(row->values[SHELF_DIED_AT])),
+								 jobq_at_time(died_at),
 								 DatumGetInt32(row->values[JOB_ATTEMPT]),
 								 DatumGetInt32(row->values[JOB_MAX_ATTEMPTS])),
 						pstrdup("jobq.retry() or jobq.redrive() has it run again, as a new job."));

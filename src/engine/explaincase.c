@@ -89,6 +89,7 @@ bool
 jobq_why_limited(const JobqCase *c)
 {
 	JobqPart   *part = jobq_case_part(c);
+	int64		period = c->queue.rules.rate_limit.period;
 	JobqLimitState state;
 
 	if (part == NULL)
@@ -107,7 +108,7 @@ jobq_why_limited(const JobqCase *c)
 			return jobq_because(c->reason, "rate_limit", state.until,
 								psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs were delivered in %g s; the next one may be at %s.",
 										 state.used, state.limit,
-										 (double) c->queue.rules.rate_limit.period / USECS_PER_SEC,
+										 (double) period / USECS_PER_SEC,
 										 jobq_at_time(state.until)),
 								pstrdup("Raise rate_limit with jobq.alter_queue()."));
 		case JOBQ_LIMIT_OPEN:
