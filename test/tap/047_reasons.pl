@@ -368,11 +368,15 @@ $session->query_safe('ROLLBACK');
 $session->quit;
 ok(await(sub { sql(q{SELECT reason FROM jobq.explain_queue('deep')}) eq 'available' }), 'and are not');
 sql(q{SELECT public.pause_at('after-refill-snapshot')});
-sql(q{SELECT count(*) FROM jobq.dequeue('deep', 3000)});
-ok(await(sub { sql('SELECT public.paused()') eq '1' }), 'the keeper stops');
-sql(q{SELECT count(*) FROM jobq.dequeue('deep', 3000)});
-like(sql(q{SELECT reason || ' ' || detail FROM jobq.explain_queue('deep')}),
-	qr/^spilled All \d+ jobs that could be taken are on disk\.$/, 'all on disk');
+$why = 'available';
+ok( await(
+		sub {
+			sql(q{SELECT count(*) FROM jobq.dequeue('deep', 3000)}) if $why =~ /^available/;
+			$why = sql(q{SELECT reason || ' ' || detail FROM jobq.explain_queue('deep')});
+			return $why =~ /^spilled All \d+ jobs that could be taken are on disk\.$/;
+		},
+		20),
+	'all on disk') or diag($why);
 sql(q{SELECT public.pause_at('')});
 sql(q{SELECT jobq.drop_queue('deep', true)});
 
