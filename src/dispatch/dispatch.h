@@ -923,8 +923,9 @@ extern bool jobq_take_epoch_news(JobqDb *db);
 extern void jobq_slot_gone(JobqDb *db, int32 epoch);
 
 /*
- * Keeper: hear when slots of epochs up to this one go, 0 = of none; and has
- * one gone since the last call?
+ * Keeper: from now on, hear when the first slot of epochs up to this one goes,
+ * 0 = of none; and has one gone since? It hears once until it watches anew,
+ * else it would be woken by every job that ends.
  */
 extern void jobq_watch_epochs(JobqDb *db, int32 epoch);
 extern bool jobq_watched_gone(JobqDb *db);

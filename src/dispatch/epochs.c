@@ -71,7 +71,9 @@ void
 jobq_watch_epochs(JobqDb *db, int32 epoch)
 {
 	pg_atomic_write_u32(&db->epoch_watched, (uint32) epoch);
-	pg_memory_barrier();
+	SpinLockAcquire(&db->mutex);
+	db->epoch_ended = false;
+	SpinLockRelease(&db->mutex);
 }
 
 bool
@@ -81,7 +83,6 @@ jobq_watched_gone(JobqDb *db)
 
 	SpinLockAcquire(&db->mutex);
 	gone = db->epoch_ended;
-	db->epoch_ended = false;
 	SpinLockRelease(&db->mutex);
 	return gone;
 }

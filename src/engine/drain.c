@@ -20,7 +20,6 @@
 
 static TimestampTz next_count;	/* pass over slots, not before */
 static bool count_wanted = true;
-static bool ended_seen;			/* a watched slot has gone since the pass */
 
 void
 jobq_drain_count(bool at_once)
@@ -33,8 +32,7 @@ jobq_drain_count(bool at_once)
 bool
 jobq_drain_ended(JobqDb *db)
 {
-	ended_seen = jobq_watched_gone(db) || ended_seen;
-	return ended_seen;
+	return jobq_watched_gone(db);
 }
 
 TimestampTz
@@ -67,8 +65,6 @@ count_slots(JobqEpochLook *look)
 			epochs[n++] = jobq_epochs.known[i].row.epoch;
 	}
 	jobq_watch_epochs(look->session->db, n > 0 ? epochs[n - 1] : 0);
-	ended_seen = false;
-	(void) jobq_watched_gone(look->session->db);
 	if (n > 0)
 		jobq_slots_by_epoch(look->session->db, look->session->gen, epochs, n,
 							counts);
@@ -240,7 +236,7 @@ keep_counts(JobqEpochLook *look)
 		any = any || is_draining(&jobq_epochs.known[i]);
 	if (!any)
 		jobq_watch_epochs(look->session->db, 0);
-	else if (count_wanted || ended_seen)
+	else if (count_wanted || jobq_drain_ended(look->session->db))
 	{
 		if (next_count > look->now)
 			jobq_epochs_come_again(look, next_count);
