@@ -316,12 +316,3 @@ jobq_jsonb_time(const JsonbValue *value, const char *name)
 												   name, TIME_WANTED)),
 						 name);
 }
-
-TimestampTz
-jobq_jsonb_until(const JsonbValue *value, const char *name)
-{
-	if (value->type == jbvString &&
-		strcmp(jobq_jsonb_string(value, name), "infinity") == 0)
-		return DT_NOEND;
-	return jobq_jsonb_time(value, name);
-}

@@ -49,8 +49,6 @@ extern int	jobq_arg_ids(FunctionCallInfo fcinfo, int argno, const char *name,
 /* A jsonb object (for headers and the like). */
 extern void jobq_arg_object(Jsonb *value, const char *name);
 
-#define JOBQ_KEY_MAX		255 /* bytes of a kind or key */
-
 /* Free text of at most max bytes, valid for storing; cut is not our business. */
 extern char *jobq_arg_text(text *value, const char *name, int max_bytes);
 
@@ -72,8 +70,5 @@ extern char *jobq_jsonb_string(const JsonbValue *value, const char *name);
 
 /* A finite point in time inside jsonb: date, time and offset, or Z. */
 extern TimestampTz jobq_jsonb_time(const JsonbValue *value, const char *name);
-
-/* The same, or "infinity". */
-extern TimestampTz jobq_jsonb_until(const JsonbValue *value, const char *name);
 
 #endif							/* JOBQ_ARGS_H */

@@ -7,16 +7,25 @@ CREATE FUNCTION jobq.alter_group(queue text, group_key text, options jsonb)
 COMMENT ON FUNCTION jobq.alter_group(text, text, jsonb) IS
 	'Makes one group different from the others of its queue: limit, rate_limit, weight, paused_until; leaves what it does not name. null returns one to what the queue says.';
 
+CREATE FUNCTION jobq._groups(
+	OUT queue text,
+	OUT group_key text,
+	OUT available bigint,
+	OUT blocked bigint,
+	OUT running bigint,
+	OUT oldest_seconds float8,
+	OUT paused_until timestamptz,
+	OUT paused_by text,
+	OUT paused_at timestamptz
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100
+	AS 'MODULE_PATHNAME', 'jobq_view_groups';
+COMMENT ON FUNCTION jobq._groups() IS
+	'Rows of view jobq.groups; use the view.';
+
 CREATE VIEW jobq.groups WITH (security_barrier) AS
-	SELECT j.queue, j.group_key,
-		pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'available') AS available,
-		pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'blocked') AS blocked,
-		pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'running') AS running,
-		pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-)
-			pg_catalog.min(j.run_at) FILTER (WHERE j.state OPERATOR(pg_catalog.=) ANY
-				('{available,blocked}'::text[]))) AS oldest_seconds
-	FROM jobq._jobs() j
-	WHERE j.group_key IS NOT NULL
-	GROUP BY j.queue, j.group_key;
+	SELECT g.queue, g.group_key, g.available, g.blocked, g.running,
+		g.oldest_seconds, g.paused_until, g.paused_by, g.paused_at
+	FROM jobq._groups() g;
 COMMENT ON VIEW jobq.groups IS
-	'Groups with live jobs that the caller may see, and how many of these are available, blocked and running; oldest_seconds is how long the oldest of those that could run has waited. Reads all live jobs.';
+	'Groups with live jobs that the caller may see, all of them for jobq_monitor: how many of these are available, blocked and running; oldest_seconds is how long the oldest of those that could run has waited; until when alter_group has paused it, by whom and since when. Reads all live jobs.';

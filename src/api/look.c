@@ -28,16 +28,22 @@ typedef enum QueueAttr
 	QUEUES_DRAINING,
 	QUEUES_OPTIONS,
 	QUEUES_CREATED_AT,
+	QUEUES_PAUSED_BY,
+	QUEUES_PAUSED_AT,
+	QUEUES_DRAINING_BY,
+	QUEUES_DRAINING_AT,
 	QUEUES_NATTS
 } QueueAttr;
 
 #define SQL_QUEUES \
-	"SELECT q.queue, q.queue_id, q.owner, q.paused, q.draining, q.options, q.created_at" \
+	"SELECT q.queue, q.queue_id, q.owner, q.paused, q.draining, q.options," \
+	" q.created_at, q.paused_by, q.paused_at, q.draining_by, q.draining_at" \
 	" FROM jobq.queue q WHERE q.queue_id = ANY ($1) ORDER BY q.queue_id"
 
 PG_FUNCTION_INFO_V1(jobq_view_jobs);
 PG_FUNCTION_INFO_V1(jobq_view_history);
 PG_FUNCTION_INFO_V1(jobq_view_dead_jobs);
+PG_FUNCTION_INFO_V1(jobq_view_groups);
 PG_FUNCTION_INFO_V1(jobq_view_queues);
 PG_FUNCTION_INFO_V1(jobq_sql_job);
 PG_FUNCTION_INFO_V1(jobq_sql_attempts);
@@ -71,6 +77,18 @@ Datum
 jobq_view_dead_jobs(PG_FUNCTION_ARGS)
 {
 	return show_jobs(fcinfo, LOOK_DEAD, 0);
+}
+
+Datum
+jobq_view_groups(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqSession session;
+
+	jobq_begin_read(&session);
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_show_groups(&session, rsinfo->setResult, rsinfo->setDesc);
+	return (Datum) 0;
 }
 
 Datum
@@ -113,6 +131,15 @@ queue_ids(const JobqQueue *queues, int nqueues)
 						   TYPALIGN_INT);
 }
 
+/* A role's name in the place of its number; one that is gone keeps that. */
+static void
+name_role(Datum *values, bool *nulls, QueueAttr attr)
+{
+	if (!nulls[attr])
+		values[attr] =
+			CStringGetTextDatum(jobq_role_shown(DatumGetObjectId(values[attr])));
+}
+
 Datum
 jobq_view_queues(PG_FUNCTION_ARGS)
 {
@@ -138,17 +165,12 @@ jobq_view_queues(PG_FUNCTION_ARGS)
 	{
 		Datum		values[QUEUES_NATTS];
 		bool		nulls[QUEUES_NATTS];
-		Oid			role;
-		char	   *name;
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 						  values, nulls);
-		role = DatumGetObjectId(values[QUEUES_OWNER]);
-		name = GetUserNameFromId(role, true);
-		/* a role that is gone shows as its number */
-		if (name == NULL)
-			name = psprintf("%u", role);
-		values[QUEUES_OWNER] = CStringGetTextDatum(name);
+		name_role(values, nulls, QUEUES_OWNER);
+		name_role(values, nulls, QUEUES_PAUSED_BY);
+		name_role(values, nulls, QUEUES_DRAINING_BY);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}

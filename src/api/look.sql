@@ -27,7 +27,11 @@ CREATE FUNCTION jobq._queues(
 	OUT paused boolean,
 	OUT draining boolean,
 	OUT options jsonb,
-	OUT created_at timestamptz
+	OUT created_at timestamptz,
+	OUT paused_by text,
+	OUT paused_at timestamptz,
+	OUT draining_by text,
+	OUT draining_at timestamptz
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_view_queues';
@@ -65,10 +69,11 @@ COMMENT ON VIEW jobq.dead_jobs IS
 	'Dead jobs that nobody has run again, as far as the caller may see them; moved_to names the copy in the dead-letter queue, if there is one.';
 
 CREATE VIEW jobq.queues WITH (security_barrier) AS
-	SELECT q.queue, q.id, q.owner, q.paused, q.draining, q.options, q.created_at
+	SELECT q.queue, q.id, q.owner, q.paused, q.draining, q.options, q.created_at,
+		q.paused_by, q.paused_at, q.draining_by, q.draining_at
 	FROM jobq._queues() q;
 COMMENT ON VIEW jobq.queues IS
-	'Queues on which the caller has a privilege; all of them for jobq_admin and jobq_monitor. options holds what was set, the rest has its default.';
+	'Queues on which the caller has a privilege; all of them for jobq_admin and jobq_monitor. options holds what was set, the rest has its default. paused_by and draining_by are the roles that called pause_queue and drain_queue.';
 
 CREATE FUNCTION jobq.job(id bigint) RETURNS SETOF jobq.job_info
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1

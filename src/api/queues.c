@@ -50,13 +50,17 @@ typedef enum IfExists
 	"UPDATE jobq.queue SET class = $2 WHERE queue_id = $1"
 
 #define PAUSE_QUEUE \
-	"UPDATE jobq.queue SET paused = true WHERE queue_id = $1"
+	"UPDATE jobq.queue SET paused = true, paused_by = $2," \
+	" paused_at = pg_catalog.clock_timestamp() WHERE queue_id = $1"
 
 #define DRAIN_QUEUE \
-	"UPDATE jobq.queue SET draining = true WHERE queue_id = $1"
+	"UPDATE jobq.queue SET draining = true, draining_by = $2," \
+	" draining_at = pg_catalog.clock_timestamp() WHERE queue_id = $1"
 
 #define RESUME_QUEUE \
-	"UPDATE jobq.queue SET paused = false, draining = false WHERE queue_id = $1"
+	"UPDATE jobq.queue SET paused = false, paused_by = NULL," \
+	" paused_at = NULL, draining = false, draining_by = NULL," \
+	" draining_at = NULL WHERE queue_id = $1"
 
 #define GRANTEES \
 	"SELECT grantee FROM jobq.queue_acl WHERE queue_id = $1" \
@@ -356,15 +360,18 @@ begin_change(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, queue);
 }
 
+/* With role a second parameter, unless it is InvalidOid. */
 static void
 change_queue(const JobqSession *session, const JobqQueue *queue,
-			 const char *command)
+			 const char *command, Oid role)
 {
 	JobqOwnerContext context;
 
 	jobq_connect_as_owner(&context);
 	jobq_queue_changed();
-	change_row(command, queue->queue_id, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
+	change_row(command, queue->queue_id,
+			   OidIsValid(role) ? OIDOID : InvalidOid, ObjectIdGetDatum(role),
+			   SPI_OK_UPDATE);
 	jobq_disconnect(&context);
 	jobq_xact_queue_changed(session, queue->queue_id);
 }
@@ -378,7 +385,7 @@ jobq_sql_pause_queue(PG_FUNCTION_ARGS)
 
 	begin_change(fcinfo, "jobq.pause_queue()", &session, &queue);
 	if (!queue.paused)
-		change_queue(&session, &queue, PAUSE_QUEUE);
+		change_queue(&session, &queue, PAUSE_QUEUE, GetUserId());
 	PG_RETURN_VOID();
 }
 
@@ -391,7 +398,7 @@ jobq_sql_drain_queue(PG_FUNCTION_ARGS)
 
 	begin_change(fcinfo, "jobq.drain_queue()", &session, &queue);
 	if (!queue.draining)
-		change_queue(&session, &queue, DRAIN_QUEUE);
+		change_queue(&session, &queue, DRAIN_QUEUE, GetUserId());
 	PG_RETURN_VOID();
 }
 
@@ -404,7 +411,7 @@ jobq_sql_resume_queue(PG_FUNCTION_ARGS)
 
 	begin_change(fcinfo, "jobq.resume_queue()", &session, &queue);
 	if (queue.paused || queue.draining)
-		change_queue(&session, &queue, RESUME_QUEUE);
+		change_queue(&session, &queue, RESUME_QUEUE, InvalidOid);
 	PG_RETURN_VOID();
 }
 

@@ -305,7 +305,8 @@ jobq_sql_pause_schedule(PG_FUNCTION_ARGS)
 	JobqSchedule schedule;
 
 	begin(fcinfo, "jobq.pause_schedule()", &session, &schedule);
-	changed(&session, &schedule, jobq_schedule_pause(schedule.schedule_id));
+	changed(&session, &schedule,
+			jobq_schedule_pause(schedule.schedule_id, GetUserId()));
 	PG_RETURN_VOID();
 }
 
@@ -394,6 +395,8 @@ enum
 	VIEW_GROUP_KEY,
 	VIEW_HEADERS,
 	VIEW_PAYLOAD,
+	VIEW_PAUSED_BY,
+	VIEW_PAUSED_AT,
 	VIEW_NATTS,
 	VIEW_QUEUE_ID = VIEW_NATTS,
 	VIEW_NQUERY
@@ -404,7 +407,8 @@ enum
 	"SELECT s.name, q.queue, s.cron, s.timezone, s.paused, s.last_tick," \
 	" s.last_run, s.last_job, s.misses, s.last_miss, s.last_miss_reason," \
 	" s.owner, s.catch_up, s.catch_up_max, s.kind, s.priority::int," \
-	" s.max_attempts, s.group_key, s.headers, s.payload, s.queue_id" \
+	" s.max_attempts, s.group_key, s.headers, s.payload, s.paused_by," \
+	" s.paused_at, s.queue_id" \
 	" FROM jobq.schedule s LEFT JOIN jobq.queue q ON q.queue_id = s.queue_id" \
 	" ORDER BY s.schedule_id"
 
@@ -461,7 +465,6 @@ show(const Viewer *viewer, HeapTuple tuple, TupleDesc desc,
 	Datum		values[VIEW_NQUERY];
 	bool		nulls[VIEW_NQUERY];
 	Oid			owner;
-	char	   *name;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	owner = DatumGetObjectId(values[VIEW_OWNER]);
@@ -472,10 +475,12 @@ show(const Viewer *viewer, HeapTuple tuple, TupleDesc desc,
 		nulls[VIEW_HEADERS] = nulls[VIEW_PAYLOAD] = true;
 	}
 	set_next_run(values, nulls);
-	name = GetUserNameFromId(owner, true);
-	/* a role that is gone shows as its number */
-	values[VIEW_OWNER] = CStringGetTextDatum(name != NULL ? name :
-											 psprintf("%u", owner));
+	values[VIEW_OWNER] = CStringGetTextDatum(jobq_role_shown(owner));
+	if (!nulls[VIEW_PAUSED_BY])
+	{
+		owner = DatumGetObjectId(values[VIEW_PAUSED_BY]);
+		values[VIEW_PAUSED_BY] = CStringGetTextDatum(jobq_role_shown(owner));
+	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

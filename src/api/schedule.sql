@@ -75,7 +75,9 @@ CREATE FUNCTION jobq._schedules(
 	OUT max_attempts int,
 	OUT group_key text,
 	OUT headers jsonb,
-	OUT payload jsonb
+	OUT payload jsonb,
+	OUT paused_by text,
+	OUT paused_at timestamptz
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'jobq_view_schedules';
@@ -86,7 +88,8 @@ CREATE VIEW jobq.schedules WITH (security_barrier) AS
 	SELECT s.name, s.queue, s.cron, s.timezone, s.paused, s.next_run,
 		s.last_run, s.last_job, s.misses, s.last_miss, s.last_miss_reason,
 		s.owner, s.catch_up, s.catch_up_max, s.kind, s.priority,
-		s.max_attempts, s.group_key, s.headers, s.payload
+		s.max_attempts, s.group_key, s.headers, s.payload,
+		s.paused_by, s.paused_at
 	FROM jobq._schedules() s;
 COMMENT ON VIEW jobq.schedules IS
 	'Schedules of the caller, of roles that it is a member of, and of queues that it manages; all of them, without payload and headers, for jobq_monitor. last_run is the last tick that has got a job, misses counts those that have not.';

@@ -88,6 +88,8 @@ check_group(const JobqPart *part, const JobqGroup *group,
 		return NULL;
 	if (group->next != next)
 		return "group's next job is wrong";
+	if (group->oldest != jobq_group_oldest(part, group))
+		return "group's oldest job is wrong";
 	if ((group->turn_at == TURN_NONE) != (next == JOBQ_NIL) &&
 		group->turn_at != TURN_ASLEEP)
 		return "group's turn is wrong";
@@ -150,6 +152,7 @@ check_links(const JobqPart *part, JobqGroupCheck *check, int32 *stack)
 {
 	int			turns[TURN_ASLEEP + 1] = {0};
 	int			n = 0;
+	int			aged = 0;
 	int64		blocked = 0;
 
 	for (int32 i = 0; i < jobq_group_count(); i++)
@@ -159,11 +162,16 @@ check_links(const JobqPart *part, JobqGroupCheck *check, int32 *stack)
 		n++;
 		turns[jobq_groups[i].turn_at]++;
 		blocked += jobq_groups[i].blocked;
+		aged += jobq_groups[i].oldest != JOBQ_NEVER;
 	}
 	memset(check->met, 0, jobq_group_count());
 	if (count_groups(check, part->groups.by_key,
 					 offsetof(JobqGroup, by_key), -1, stack) != n)
 		return "tree of groups by key is wrong";
+	memset(check->met, 0, jobq_group_count());
+	if (count_groups(check, part->groups.by_age, offsetof(JobqGroup, by_age),
+					 -1, stack) != aged)
+		return "tree of groups by age is wrong";
 	memset(check->met, 0, jobq_group_count());
 	if (count_groups(check, part->groups.order, offsetof(JobqGroup, turn),
 					 TURN_ORDER, stack) != turns[TURN_ORDER] ||

@@ -265,23 +265,28 @@ bool
 jobq_may_take(JobqPart *part, uint32 gen, TimestampTz now,
 			  TimestampTz *retry_at)
 {
-	int			skipped = 0;
-	int32		at = JOBQ_NIL;
+	int			skipped;
+	int32		at;
 
-	*retry_at = JOBQ_NEVER;
-	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	while (jobq_part_is_mine(part, gen) && skipped < JOBQ_CHUNK)
+	do
 	{
-		at = next_ready(part, now, &skipped);
-		if (at == JOBQ_NIL || jobq_slots[at].t.expires_at > now)
-			break;
-		jobq_slot_set_aside(&jobq_slots[at]);
+		skipped = 0;
 		at = JOBQ_NIL;
-		skipped++;
-	}
-	if (part->groups.on)
-		*retry_at = jobq_group_next_wake(part);
-	LWLockRelease(part->lock);
+		*retry_at = JOBQ_NEVER;
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		while (jobq_part_is_mine(part, gen) && skipped < JOBQ_CHUNK)
+		{
+			at = next_ready(part, now, &skipped);
+			if (at == JOBQ_NIL || jobq_slots[at].t.expires_at > now)
+				break;
+			jobq_slot_set_aside(&jobq_slots[at]);
+			at = JOBQ_NIL;
+			skipped++;
+		}
+		if (part->groups.on)
+			*retry_at = jobq_group_next_wake(part);
+		LWLockRelease(part->lock);
+	} while (at == JOBQ_NIL && skipped >= JOBQ_CHUNK);
 	return at != JOBQ_NIL;
 }
 

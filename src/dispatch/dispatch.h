@@ -1033,16 +1033,38 @@ typedef struct JobqGroupReason
 	int64		taken_id;		/* the job delivered last, 0 = none */
 	TimestampTz taken_at;
 	TimestampTz paused_until;	/* 0 = not paused */
-	TimestampTz not_before;		/* paused, or too fast */
+	TimestampTz not_before;		/* paused, or too fast: */
+	int64		delivered;		/* so many ... */
+	JobqRate	rate;			/* ... of these */
+	bool		spilled;		/* the job is on disk, behind ... */
+	int32		waiting;		/* ... those of its group in memory */
 } JobqGroupReason;
+
+/* Of the groups of a queue that have jobs that wait, how many stand still. */
+typedef struct JobqGroupsReason
+{
+	int32		looked_at;		/* JOBQ_GROUPS_LOOK: there may be more */
+	int32		waiting;		/* have jobs that wait */
+	int32		full;			/* of these: all their jobs are blocked, */
+	int32		paused;
+	int32		too_fast;
+	int32		spilled;		/* what may go is on disk */
+	TimestampTz go_on;			/* the first of those paused or too fast;
+								 * JOBQ_NEVER = there is none */
+} JobqGroupsReason;
+
+#define JOBQ_GROUPS_LOOK	10000
+
+extern void jobq_groups_explain(JobqPart *part, uint32 gen, TimestampTz now,
+								JobqGroupsReason *reason);
 
 /* Is a waiting job of this group blocked, because the group is full? */
 extern bool jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
 							  const JobqGroupKey *key, bool started);
 
 extern bool jobq_group_explain(JobqPart *part, uint32 gen,
-							   const JobqGroupKey *key, bool started,
-							   TimestampTz now, JobqGroupReason *reason);
+							   const JobqTicket *t, TimestampTz now,
+							   JobqGroupReason *reason);
 
 #ifdef JOBQ_TEST_BUILD
 /* ---- check.c ---- */

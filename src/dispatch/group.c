@@ -180,6 +180,7 @@ jobq_group_get(JobqPart *part, const JobqGroupKey *key, bool must)
 	group->first = JOBQ_NIL;
 	group->next = JOBQ_NIL;
 	group->frontier.priority = JOBQ_KEY_END;
+	group->oldest = JOBQ_NEVER;
 	for (int i = 0; i < GROUP_TREES; i++)
 		group->root[i] = JOBQ_NIL;
 	jobq_tree_insert(&key_tree, jobq_groups, &part->groups.by_key, number);
@@ -193,6 +194,7 @@ free_group(JobqPart *part, JobqGroup *group)
 	int32		number = (int32) (group - jobq_groups);
 
 	jobq_group_unlink_turn(part, group);
+	jobq_group_set_oldest(part, group, JOBQ_NEVER);
 	jobq_group_set_frontier(part, group, &end);
 	Assert(!group->hungry && !group->fat);
 	jobq_window_clear(&group->window);
@@ -247,6 +249,20 @@ jobq_group_tree_for(const JobqSlot *slot)
 	return slot->t.started ? GROUP_TREE_AGAIN : GROUP_TREE_FRESH;
 }
 
+/* Once they are of several priorities, that holds until none is left. */
+static void
+note_priority(JobqGroup *group, int16 priority)
+{
+	if (group->waiting[GROUP_TREE_FRESH] + group->waiting[GROUP_TREE_AGAIN] +
+		group->waiting[GROUP_TREE_MARKED] == 0)
+	{
+		group->priority = priority;
+		group->mixed = false;
+	}
+	else if (priority != group->priority)
+		group->mixed = true;
+}
+
 static void
 move_to_tree(JobqGroup *group, JobqSlot *slot, JobqGroupTree tree)
 {
@@ -262,11 +278,29 @@ move_to_tree(JobqGroup *group, JobqSlot *slot, JobqGroupTree tree)
 	}
 	if (tree != GROUP_TREE_NONE)
 	{
+		note_priority(group, slot->t.priority);
 		jobq_tree_insert(&jobq_group_slots, jobq_slots, &group->root[tree],
 						 number);
 		group->waiting[tree]++;
 	}
 	slot->group_tree = tree;
+}
+
+/* One that was taken before it came here: by a restart, or from the shelf. */
+static void
+note_taken(JobqGroup *group, const JobqSlot *slot)
+{
+	TimestampTz at = 0;
+
+	if (slot->state == SLOT_RUNNING || slot->state == SLOT_GRACE)
+		at = slot->l.claimed_at;
+	else if (slot->state != SLOT_SHELVED && !slot->t.started)
+		return;
+	if (group->taken_id == 0 || at > group->taken_at)
+	{
+		group->taken_id = slot->t.id;
+		group->taken_at = at;
+	}
 }
 
 bool
@@ -284,6 +318,7 @@ jobq_group_join(JobqPart *part, JobqSlot *slot)
 		part->groups.strays--;
 	slot->group = (int32) (group - jobq_groups);
 	group->slots++;
+	note_taken(group, slot);
 	count(group, slot, slot->state, 1);
 	return true;
 }
@@ -351,6 +386,7 @@ jobq_part_groups_reset(JobqPart *part)
 	part->groups.by_key = JOBQ_NIL;
 	part->groups.order = JOBQ_NIL;
 	part->groups.asleep = JOBQ_NIL;
+	part->groups.by_age = JOBQ_NIL;
 	part->groups.ring = JOBQ_NIL;
 	part->groups.kept = JOBQ_NIL;
 }

@@ -74,6 +74,12 @@ typedef struct JobqGroup
 	int32		own;			/* of the active ones: uncommitted jobs that
 								 * the transaction that made them has taken */
 	int32		blocked;		/* its part of COUNT_BLOCKED */
+	JobqTreeNode by_age;
+	TimestampTz oldest;			/* run_at of the one of those that wait and
+								 * are not blocked that has waited longest;
+								 * JOBQ_NEVER = none, and not in by_age */
+	int16		priority;		/* of all that wait, unless they are ... */
+	bool		mixed;			/* ... of several */
 
 	/*
 	 * Its tickets from here on, before the part's frontier, are on disk only;
@@ -120,7 +126,8 @@ typedef struct JobqPartGroups
 	int32		unseen;			/* slots below may not be in groups yet */
 	int32		by_key;			/* trees of its groups: all, ... */
 	int32		order;			/* ... by turn, ... */
-	int32		asleep;			/* ... by when they wake up; */
+	int32		asleep;			/* ... by when they wake up, ... */
+	int32		by_age;			/* ... by their oldest job; */
 	int32		ring;			/* and the first of the ring */
 	int32		kept;			/* tree of slots that keep a place */
 	int64		strays;			/* slots that found no entry */

@@ -103,29 +103,87 @@ jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
 }
 
 bool
-jobq_group_explain(JobqPart *part, uint32 gen, const JobqGroupKey *key,
-				   bool started, TimestampTz now, JobqGroupReason *reason)
+jobq_group_explain(JobqPart *part, uint32 gen, const JobqTicket *t,
+				   TimestampTz now, JobqGroupReason *reason)
 {
 	JobqGroup  *group = NULL;
 
 	memset(reason, 0, sizeof(*reason));
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is_mine(part, gen) && part->groups.on)
-		group = jobq_group_find(part, key);
+		group = jobq_group_find(part, &t->group);
 	if (group != NULL)
 	{
+		JobqKey		key = jobq_key_of(t, part->aging);
+
 		reason->limit = jobq_group_limit(part, group);
 		reason->active = group->active;
 		reason->kept = group->kept;
 		reason->taken_id = group->taken_id;
 		reason->taken_at = group->taken_at;
-		reason->full = jobq_group_is_full(part, group, started);
+		reason->full = jobq_group_is_full(part, group, t->started);
 		reason->paused_until = group->rules.paused_until > now ?
 			group->rules.paused_until : 0;
 		reason->not_before = jobq_group_not_before(part, group, now);
+		reason->delivered = group->window.total;
+		reason->rate = jobq_group_rate(part, group);
+		reason->spilled = !jobq_key_before(&key, &group->frontier);
+		reason->waiting = group->waiting[GROUP_TREE_FRESH];
 	}
 	LWLockRelease(part->lock);
 	return group != NULL;
+}
+
+static void
+explain_one(const JobqPart *part, JobqGroup *group, TimestampTz now,
+			JobqGroupsReason *reason)
+{
+	int32		waiting = group->waiting[GROUP_TREE_FRESH] +
+		group->waiting[GROUP_TREE_AGAIN];
+	bool		on_disk = group->frontier.priority != JOBQ_KEY_END;
+	TimestampTz not_before;
+
+	reason->looked_at++;
+	if (waiting == 0 && !on_disk)
+		return;
+	reason->waiting++;
+	not_before = jobq_group_not_before(part, group, now);
+	if (jobq_group_is_full(part, group, group->waiting[GROUP_TREE_AGAIN] > 0))
+		reason->full++;
+	else if (not_before > now)
+	{
+		reason->paused += group->rules.paused_until > now;
+		reason->too_fast += group->rules.paused_until <= now;
+		reason->go_on = Min(reason->go_on, not_before);
+	}
+	else
+		reason->spilled += on_disk;
+}
+
+void
+jobq_groups_explain(JobqPart *part, uint32 gen, TimestampTz now,
+					JobqGroupsReason *reason)
+{
+	JobqGroup	last = {0};
+	JobqGroup  *group;
+
+	memset(reason, 0, sizeof(*reason));
+	reason->go_on = JOBQ_NEVER;
+	do
+	{
+		group = NULL;
+		LWLockAcquire(part->lock, LW_EXCLUSIVE);
+		if (jobq_part_is_mine(part, gen) && part->groups.on)
+			group = jobq_group_after(part, reason->looked_at == 0 ? NULL :
+									 &last);
+		for (int i = 0; i < JOBQ_CHUNK && group != NULL; i++)
+		{
+			last.key = group->key;
+			explain_one(part, group, now, reason);
+			group = jobq_group_after(part, group);
+		}
+		LWLockRelease(part->lock);
+	} while (group != NULL && reason->looked_at < JOBQ_GROUPS_LOOK);
 }
 
 bool

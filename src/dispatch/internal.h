@@ -409,6 +409,18 @@ extern TimestampTz jobq_group_not_before(const JobqPart *part,
 extern void jobq_group_settle(JobqPart *part, JobqGroup *group);
 extern void jobq_group_wake(JobqPart *part, JobqGroup *group);
 extern void jobq_group_unlink_turn(JobqPart *part, JobqGroup *group);
+extern void jobq_group_set_oldest(JobqPart *part, JobqGroup *group,
+								  TimestampTz oldest);
+
+/* What its oldest is, and that of all groups of the part. */
+extern TimestampTz jobq_group_oldest(const JobqPart *part,
+									 const JobqGroup *group);
+extern TimestampTz jobq_groups_oldest(const JobqPart *part);
+
+/* run_at of the oldest of a tree of slots, looking at so many priorities. */
+extern TimestampTz jobq_oldest_of(const JobqPart *part,
+								  const JobqTreeType *type, int32 root,
+								  int priorities);
 extern TimestampTz jobq_group_next_wake(const JobqPart *part);
 
 /*

@@ -299,35 +299,16 @@ jobq_meter_percentiles(const JobqHistogram *histogram, double *percentiles)
 	fill_percentiles(sums, percentiles);
 }
 
-/*
- * Under the part's lock: the first of each priority is the one of it that has
- * waited longest. In an aging queue the first of all stands for it.
- */
+/* Under the part's lock. Where groups count, blocked ones do not. */
 static TimestampTz
-oldest_ready(const JobqPart *part)
+oldest_available(const JobqPart *part)
 {
-	TimestampTz oldest = JOBQ_NEVER;
-	int32		at = jobq_tree_first(&jobq_ready_tree, jobq_slots,
-									 part->ready_root);
-
-	for (int i = 0; i < PRIORITIES_MAX && at != JOBQ_NIL; i++)
-	{
-		JobqSlot	key;
-
-		oldest = Min(oldest, jobq_slots[at].t.run_at);
-		if (part->aging != 0)
-			break;
-		key.part = jobq_part_index(part);
-		key.t = jobq_slots[at].t;
-		key.t.run_at = PG_INT64_MAX;
-		key.t.id = PG_INT64_MAX;
-		at = jobq_tree_after(&jobq_ready_tree, jobq_slots, part->ready_root,
-							 &key);
-	}
-	at = jobq_tree_first(&jobq_ready_tree, jobq_slots, part->groups.kept);
-	if (at != JOBQ_NIL)
-		oldest = Min(oldest, jobq_slots[at].t.run_at);
-	return oldest;
+	if (part->groups.on && part->groups.unseen == 0)
+		return jobq_groups_oldest(part);
+	return Min(jobq_oldest_of(part, &jobq_ready_tree, part->ready_root,
+							  PRIORITIES_MAX),
+			   jobq_oldest_of(part, &jobq_ready_tree, part->groups.kept,
+							  PRIORITIES_MAX));
 }
 
 static void
@@ -342,8 +323,9 @@ see(const JobqPart *part, TimestampTz now, JobqSeen *seen, double *wait,
 	memcpy(seen->counters, part->counters, sizeof(seen->counters));
 	seen->frontier = part->frontier;
 	seen->aging = part->aging;
+	seen->spilled = part->groups.spilled;
 	seen->holder = part->holder;
-	seen->oldest = oldest_ready(part);
+	seen->oldest = oldest_available(part);
 	seen->last_taken = meter->last_taken;
 	seen->waits = meter->waits;
 	seen->wait_sum = (double) meter->wait_us / USECS_PER_SEC;

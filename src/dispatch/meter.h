@@ -156,9 +156,11 @@ typedef struct JobqSeen
 	int64		counters[COUNT_N];
 	JobqKey		frontier;
 	int64		aging;			/* of the order that the frontier is in */
+	int32		spilled;		/* groups that have jobs on disk */
 	TransactionId holder;
-	TimestampTz oldest;			/* run_at of the available one that has waited
-								 * longest; JOBQ_NEVER = none is in memory */
+	TimestampTz oldest;			/* run_at of the available one, not blocked,
+								 * that has waited longest; JOBQ_NEVER = none
+								 * is in memory */
 	TimestampTz last_taken;		/* 0 = never */
 	double		per_second[METER_N];
 	double		wait[JOBQ_PERCENTILES]; /* s; -1 = nothing to tell */

@@ -11,6 +11,8 @@
 
 #include "dispatch/internal.h"
 
+#define MIXED_MAX	8			/* priorities of a group whose oldest count */
+
 /* ---- trees ---- */
 
 int
@@ -42,6 +44,17 @@ compare_asleep(const void *a, const void *b)
 	return jobq_group_compare_keys(&x->key, &y->key);
 }
 
+static int
+compare_age(const void *a, const void *b)
+{
+	const JobqGroup *x = a;
+	const JobqGroup *y = b;
+
+	if (x->oldest != y->oldest)
+		return x->oldest < y->oldest ? -1 : 1;
+	return jobq_group_compare_keys(&x->key, &y->key);
+}
+
 const JobqTreeType jobq_group_slots = {
 	sizeof(JobqSlot), offsetof(JobqSlot, in_group), jobq_compare_ready
 };
@@ -52,6 +65,10 @@ static const JobqTreeType order_tree = {
 
 static const JobqTreeType asleep_tree = {
 	sizeof(JobqGroup), offsetof(JobqGroup, turn), compare_asleep
+};
+
+static const JobqTreeType age_tree = {
+	sizeof(JobqGroup), offsetof(JobqGroup, by_age), compare_age
 };
 
 /* ---- the ring ---- */
@@ -203,6 +220,76 @@ count_blocked(JobqPart *part, JobqGroup *group)
 	group->blocked = blocked;
 }
 
+/* ---- how long the oldest has waited ---- */
+
+/*
+ * The first of each priority is the one of it that has waited longest. In an
+ * aging queue the first of all stands for it.
+ */
+TimestampTz
+jobq_oldest_of(const JobqPart *part, const JobqTreeType *type, int32 root,
+			   int priorities)
+{
+	TimestampTz oldest = JOBQ_NEVER;
+	int32		at = jobq_tree_first(type, jobq_slots, root);
+
+	for (int i = 0; i < priorities && at != JOBQ_NIL; i++)
+	{
+		JobqSlot	key;
+
+		oldest = Min(oldest, jobq_slots[at].t.run_at);
+		if (part->aging != 0)
+			break;
+		key.part = jobq_part_index(part);
+		key.t = jobq_slots[at].t;
+		key.t.run_at = PG_INT64_MAX;
+		key.t.id = PG_INT64_MAX;
+		at = jobq_tree_after(type, jobq_slots, root, &key);
+	}
+	return oldest;
+}
+
+TimestampTz
+jobq_group_oldest(const JobqPart *part, const JobqGroup *group)
+{
+	int			priorities = group->mixed ? MIXED_MAX : 1;
+	TimestampTz oldest = JOBQ_NEVER;
+
+	if (!jobq_group_is_full(part, group, false))
+		oldest = jobq_oldest_of(part, &jobq_group_slots,
+								group->root[GROUP_TREE_FRESH], priorities);
+	if (group->waiting[GROUP_TREE_AGAIN] > 0 &&
+		!jobq_group_is_full(part, group, true))
+		oldest = Min(oldest,
+					 jobq_oldest_of(part, &jobq_group_slots,
+									group->root[GROUP_TREE_AGAIN],
+									priorities));
+	return oldest;
+}
+
+void
+jobq_group_set_oldest(JobqPart *part, JobqGroup *group, TimestampTz oldest)
+{
+	int32		number = (int32) (group - jobq_groups);
+
+	if (oldest == group->oldest)
+		return;
+	if (group->oldest != JOBQ_NEVER)
+		jobq_tree_remove(&age_tree, jobq_groups, &part->groups.by_age, number);
+	group->oldest = oldest;
+	if (oldest != JOBQ_NEVER)
+		jobq_tree_insert(&age_tree, jobq_groups, &part->groups.by_age, number);
+}
+
+TimestampTz
+jobq_groups_oldest(const JobqPart *part)
+{
+	int32		first = jobq_tree_first(&age_tree, jobq_groups,
+										part->groups.by_age);
+
+	return first != JOBQ_NIL ? jobq_groups[first].oldest : JOBQ_NEVER;
+}
+
 /* ---- whose turn it is ---- */
 
 static int32
@@ -269,8 +356,10 @@ jobq_group_settle(JobqPart *part, JobqGroup *group)
 	JobqTurn	at = is_fair(part) ? TURN_RING : TURN_ORDER;
 
 	count_blocked(part, group);
+	jobq_group_set_oldest(part, group, jobq_group_oldest(part, group));
 	jobq_group_weigh(part, group);
-	if (group->turn_at == TURN_ASLEEP &&
+	/* one that sleeps without jobs, for what it has delivered, wakes up */
+	if (group->turn_at == TURN_ASLEEP && group->first != JOBQ_NIL &&
 		(group->asleep_until != JOBQ_NEVER || first == group->first))
 		at = TURN_ASLEEP;
 	else if (next == JOBQ_NIL)

@@ -1,210 +1,157 @@
 /*
- * explain.c: why a job does not run, why dequeue gives nothing: the first of
- * a list of probes that knows. Looks at shared memory first, and at tables only
- * for jobs that are not there.
+ * explain.c: why a job does not run: the first of a list of probes that knows.
+ * Looks at shared memory first, and at tables only for jobs that are not there
+ * and for the names of groups.
  *
  * Must not change anything, nor tell of a job's payload.
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 
-#include "dispatch/meter.h"
 #include "engine/belts.h"
-#include "engine/explain.h"
+#include "engine/explaincase.h"
 #include "engine/own.h"
 #include "engine/whereis.h"
 #include "security/security.h"
 
 #define AHEAD_MAX		128		/* jobs ahead of one that are counted */
 
-/* What the probes look at. */
-typedef struct Case
-{
-	const JobqSession *session;
-	TimestampTz now;
-	JobqQueue	queue;
-	JobqSeen	seen;
-	JobqTicket	t;				/* of a job: it is available */
-	JobqReason *reason;
-} Case;
-
-/* A probe says true when it has given the reason. */
-typedef bool (*Probe) (const Case *c);
-
-static char *
-at_time(TimestampTz when)
-{
-	return pstrdup(timestamptz_to_str(when));
-}
-
-/* A statement that a hint names, with the queue in it. */
-static char *
-call_for(const char *function, const JobqQueue *queue)
-{
-	return psprintf("SELECT jobq.%s(%s);", function,
-					quote_literal_cstr(queue->name));
-}
-
-static bool
-because(JobqReason *reason, const char *word, TimestampTz until, char *detail,
-		char *hint)
-{
-	reason->reason = word;
-	reason->until = until;
-	reason->detail = detail;
-	reason->hint = hint;
-	return true;
-}
-
-static bool
-run_probes(const Probe *probes, int n, const Case *c)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (probes[i] (c))
-			return true;
-	}
-	return false;
-}
-
-/* ---- what holds for the whole queue ---- */
-
-static bool
-is_copy(const Case *c)
-{
-	return c->session->db->copy &&
-		because(c->reason, "copy", JOBQ_NEVER,
-				pstrdup("This database was restored, copied or upgraded, or jobq.start_paused is on: nothing runs in it."),
-				pstrdup("SELECT jobq.adopt();"));
-}
-
-static bool
-is_paused(const Case *c)
-{
-	return c->queue.paused &&
-		because(c->reason, "paused", JOBQ_NEVER,
-				psprintf("Queue \"%s\" was paused by jobq.pause_queue().",
-						 c->queue.name),
-				call_for("resume_queue", &c->queue));
-}
-
 /* ---- of an available job ---- */
 
 static bool
-has_expired(const Case *c)
+has_expired(const JobqCase *c)
 {
 	return c->t.expires_at <= c->now &&
-		because(c->reason, "expired", JOBQ_NEVER,
-				psprintf("The job expired at %s; the keeper is about to end it.",
-						 at_time(c->t.expires_at)), NULL);
+		jobq_because(c->reason, "expired", JOBQ_NEVER,
+					 psprintf("The job expired at %s; the keeper is about to end it.",
+							  jobq_at_time(c->t.expires_at)), NULL);
 }
 
 static bool
-is_on_disk(const Case *c)
+is_on_disk(const JobqCase *c)
 {
 	JobqKey		key = jobq_key_of(&c->t, c->seen.aging);
 
 	return !jobq_key_before(&key, &c->seen.frontier) &&
-		because(c->reason, "spilled", JOBQ_NEVER,
-				psprintf("The job waits on disk, behind " INT64_FORMAT " jobs of the queue that are in memory: its position is " INT64_FORMAT " or later.",
-						 c->seen.ready, c->seen.ready + 1),
-				pstrdup("It comes into memory in time; have more workers dequeue."));
+		jobq_because(c->reason, "spilled", JOBQ_NEVER,
+					 psprintf("The job waits on disk, behind " INT64_FORMAT " jobs of the queue that are in memory: its position is " INT64_FORMAT " or later.",
+							  c->seen.ready, c->seen.ready + 1),
+					 pstrdup("It comes into memory in time; have more workers dequeue."));
 }
 
-static bool may_see_slot(const Case *c, int64 id);
+static bool may_see_slot(const JobqCase *c, int64 id);
 
-static JobqPart *
-part_of(const Case *c)
+/* The key of an available job's group; NULL if the job has gone. */
+static text *
+group_key_of(const JobqCase *c)
 {
-	return jobq_part_get(c->session->db, c->session->gen, c->queue.queue_id);
+	JobqWhere	where;
+
+	if (!jobq_newest(c->t.id, &where) || where.row.nulls[JOB_GROUP_KEY])
+		return NULL;
+	return DatumGetTextPP(where.row.values[JOB_GROUP_KEY]);
 }
 
-/* The limits of the queue as a whole. */
+/*
+ * Which job has the last of a group's places: the one that was taken last, if
+ * it still has it. Empty if that is not known, or not to be told.
+ */
+static char *
+last_place(const JobqCase *c, const JobqGroupReason *group)
+{
+	JobqSlot	slot;
+	char	   *since = "";
+
+	if (group->taken_id == 0 || group->taken_id == c->t.id ||
+		!jobq_find(c->session->db, c->session->gen, group->taken_id, &slot) ||
+		memcmp(&slot.t.group, &c->t.group, sizeof(JobqGroupKey)) != 0 ||
+		!may_see_slot(c, group->taken_id))
+		return "";
+	if (group->taken_at != 0)
+		since = psprintf(" since %s", jobq_at_time(group->taken_at));
+	return psprintf(", the last one by job " INT64_FORMAT "%s%s",
+					group->taken_id, since,
+					slot.state == SLOT_RUNNING || slot.state == SLOT_GRACE ?
+					"" : ", which waits for another attempt");
+}
+
 static bool
-is_limited(const Case *c)
+is_group_full(const JobqCase *c, const char *key, const JobqGroupReason *group)
 {
-	JobqPart   *part = part_of(c);
-	JobqLimitState state;
+	return group->full &&
+		jobq_because(c->reason, "group_limit", JOBQ_NEVER,
+					 psprintf("Group \"%s\" is busy: %d of %d places are taken%s.",
+							  key, group->active + group->kept, group->limit,
+							  last_place(c, group)),
+					 pstrdup("Raise the limit with jobq.alter_group() or jobq.alter_queue()."));
+}
 
-	if (part == NULL)
+static bool
+is_group_paused(const JobqCase *c, text *key, const JobqGroupReason *group)
+{
+	JobqStop	pause;
+
+	if (group->paused_until <= c->now)
 		return false;
-	jobq_limits_explain(part, c->session->gen, &c->queue.rules, &state);
-	switch (state.reason)
-	{
-		case JOBQ_LIMIT_NONE:
-			break;
-		case JOBQ_LIMIT_ACTIVE:
-			return because(c->reason, "max_active", state.until,
-						   psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs run.",
-									state.used, state.limit),
-						   pstrdup("Raise max_active with jobq.alter_queue()."));
-		case JOBQ_LIMIT_RATE:
-			return because(c->reason, "rate_limit", state.until,
-						   psprintf("The limit is reached: " INT64_FORMAT " of " INT64_FORMAT " jobs were delivered; the next one may be at %s.",
-									state.used, state.limit,
-									at_time(state.until)),
-						   pstrdup("Raise rate_limit with jobq.alter_queue()."));
-		case JOBQ_LIMIT_OPEN:
-			return because(c->reason, "circuit_breaker", state.until,
-						   psprintf("The circuit breaker is open: it lets one job through at %s.",
-									at_time(state.until)), NULL);
-		case JOBQ_LIMIT_PROBE:
-			return because(c->reason, "circuit_breaker", JOBQ_NEVER,
-						   pstrdup("The circuit breaker is half-open, and the one job that it has let through is running."),
-						   NULL);
-		case JOBQ_LIMIT_LEASES:
-			return because(c->reason, "lost_leases", JOBQ_NEVER,
-						   pstrdup("Running jobs have found no place in memory, so what runs is not known."),
-						   pstrdup("Raise jobq.max_live_jobs and restart the server."));
-	}
-	return false;
+	jobq_group_read_pause(c->queue.queue_id, key, &pause);
+	return jobq_because(c->reason, "group_paused", group->paused_until,
+						psprintf("Group \"%s\" was paused%s, until %s.",
+								 text_to_cstring(key), jobq_stopped_by(&pause),
+								 jobq_at_time(group->paused_until)),
+						pstrdup("Set paused_until to null with jobq.alter_group()."));
 }
 
-/* Its group is full, paused, or has had as many as it may. */
 static bool
-is_blocked(const Case *c)
+is_group_too_fast(const JobqCase *c, const char *key,
+				  const JobqGroupReason *group)
 {
-	JobqPart   *part = part_of(c);
+	return group->not_before > c->now &&
+		jobq_because(c->reason, "group_rate_limit", group->not_before,
+					 psprintf("Group \"%s\" has had " INT64_FORMAT " of %d deliveries in %g s; the next one may be at %s.",
+							  key, group->delivered, group->rate.limit,
+							  (double) group->rate.period / USECS_PER_SEC,
+							  jobq_at_time(group->not_before)),
+					 pstrdup("Raise the rate with jobq.alter_group() or jobq.alter_queue()."));
+}
+
+static bool
+is_group_on_disk(const JobqCase *c, const char *key,
+				 const JobqGroupReason *group)
+{
+	return group->spilled &&
+		jobq_because(c->reason, "spilled", JOBQ_NEVER,
+					 psprintf("The job waits on disk, behind %d jobs of group \"%s\" that are in memory: its position in the group is %d or later.",
+							  group->waiting, key, group->waiting + 1),
+					 pstrdup("It comes into memory in time; have more workers dequeue."));
+}
+
+static bool
+is_kept_by_group(const JobqCase *c)
+{
+	JobqPart   *part = jobq_case_part(c);
 	JobqGroupReason group;
+	text	   *key;
+	char	   *name;
 
-	if (part == NULL ||
-		!jobq_group_explain(part, c->session->gen, &c->t.group, c->t.started,
-							c->now, &group))
+	if (part == NULL || !jobq_has_group(&c->t.group) ||
+		!jobq_group_explain(part, c->session->gen, &c->t, c->now, &group) ||
+		(!group.full && group.not_before <= c->now && !group.spilled) ||
+		(key = group_key_of(c)) == NULL)
 		return false;
-	if (group.full)
-		return because(c->reason, "group_limit", JOBQ_NEVER,
-					   group.taken_id == 0 || !may_see_slot(c, group.taken_id) ?
-					   psprintf("The job's group is busy: %d of %d places are taken.",
-								group.active + group.kept, group.limit) :
-					   psprintf("The job's group is busy: %d of %d places are taken, the last one by job " INT64_FORMAT " since %s.",
-								group.active + group.kept, group.limit,
-								group.taken_id, at_time(group.taken_at)),
-					   pstrdup("Raise the limit with jobq.alter_group() or jobq.alter_queue()."));
-	if (group.paused_until > c->now)
-		return because(c->reason, "group_paused",
-					   group.paused_until == DT_NOEND ? JOBQ_NEVER :
-					   group.paused_until,
-					   psprintf("The job's group is paused until %s.",
-								at_time(group.paused_until)),
-					   pstrdup("Set paused_until to null with jobq.alter_group()."));
-	if (group.not_before > c->now)
-		return because(c->reason, "group_rate_limit", group.not_before,
-					   psprintf("The job's group has had as many deliveries as it may; the next one may be at %s.",
-								at_time(group.not_before)),
-					   pstrdup("Raise the rate with jobq.alter_group() or jobq.alter_queue()."));
-	return false;
+	name = text_to_cstring(key);
+	return is_group_full(c, name, &group) ||
+		is_group_paused(c, key, &group) ||
+		is_group_too_fast(c, name, &group) ||
+		is_group_on_disk(c, name, &group);
 }
 
 /* How many jobs are handed out before this one, AHEAD_MAX at most. */
 static int
-count_ahead(const Case *c)
+count_ahead(const JobqCase *c)
 {
 	JobqTicket	tickets[AHEAD_MAX];
 	JobqPart   *part = jobq_part_get(c->session->db, c->session->gen,
@@ -222,86 +169,87 @@ count_ahead(const Case *c)
 
 /* The last one: there is always a line. */
 static bool
-is_in_line(const Case *c)
+is_in_line(const JobqCase *c)
 {
 	int			ahead = count_ahead(c);
 	char	   *last = c->seen.last_taken == 0 ?
 		pstrdup("none has been taken since the server was started") :
-		psprintf("the last one was taken at %s", at_time(c->seen.last_taken));
+		psprintf("the last one was taken at %s", jobq_at_time(c->seen.last_taken));
 
 	if (ahead == 0)
-		return because(c->reason, "next", JOBQ_NEVER,
-					   psprintf("The job is the next one of the queue, and nothing keeps it; %s.",
-								last),
-					   psprintf("Have a worker call jobq.dequeue(%s).",
-								quote_literal_cstr(c->queue.name)));
-	return because(c->reason, "in_line", JOBQ_NEVER,
-				   psprintf("%s%d jobs of the queue come before it; %s.",
-							ahead == AHEAD_MAX ? "At least " : "", ahead, last),
-				   pstrdup("Have more workers dequeue, or give the job another priority with jobq.reschedule()."));
+		return jobq_because(c->reason, "next", JOBQ_NEVER,
+							psprintf("The job is the next one of the queue, and nothing keeps it; %s.",
+									 last),
+							psprintf("Have a worker call jobq.dequeue(%s).",
+									 quote_literal_cstr(c->queue.name)));
+	return jobq_because(c->reason, "in_line", JOBQ_NEVER,
+						psprintf("%s%d jobs of the queue come before it; %s.",
+								 ahead == AHEAD_MAX ? "At least " : "", ahead, last),
+						pstrdup("Have more workers dequeue, or give the job another priority with jobq.reschedule()."));
 }
 
 /* Why an available job is not taken; in the order in which they decide. */
-static const Probe job_probes[] = {
-	is_copy,
+static const JobqWhy job_probes[] = {
+	jobq_why_copy,
 	has_expired,
-	is_paused,
-	is_limited,
-	is_blocked,
+	jobq_why_paused,
+	jobq_why_limited,
+	jobq_why_loading,
+	is_kept_by_group,
 	is_on_disk,
 	is_in_line
 };
 
 static bool
-explain_available(Case *c)
+explain_available(JobqCase *c)
 {
 	(void) jobq_part_see(c->session->db, c->session->gen, c->queue.queue_id,
 						 c->now, &c->seen);
-	return run_probes(job_probes, lengthof(job_probes), c);
+	return jobq_first_reason(job_probes, lengthof(job_probes), c);
 }
 
 /* ---- of a job that is not available ---- */
 
 static bool
-explain_running(const Case *c, const JobqSlot *slot)
+explain_running(const JobqCase *c, const JobqSlot *slot)
 {
-	return because(c->reason, "running", slot->l.expires_at,
-				   psprintf("Attempt %d of %d has been running since %s, taken by worker \"%s\".",
-							slot->t.attempt + 1, slot->t.max_attempts,
-							at_time(slot->l.claimed_at), slot->l.worker), NULL);
+	return jobq_because(c->reason, "running", slot->l.expires_at,
+						psprintf("Attempt %d of %d has been running since %s, taken by worker \"%s\".",
+								 slot->t.attempt + 1, slot->t.max_attempts,
+								 jobq_at_time(slot->l.claimed_at), slot->l.worker), NULL);
 }
 
 static bool
-explain_rolled_back(const Case *c, const JobqSlot *slot)
+explain_rolled_back(const JobqCase *c, const JobqSlot *slot)
 {
-	return because(c->reason, "retryable", JOBQ_NEVER,
-				   psprintf("Attempt %d of %d was rolled back; the keeper is about to say when the next one may begin.",
-							slot->t.attempt + 1, slot->t.max_attempts), NULL);
+	return jobq_because(c->reason, "retryable", JOBQ_NEVER,
+						psprintf("Attempt %d of %d was rolled back; the keeper is about to say when the next one may begin.",
+								 slot->t.attempt + 1, slot->t.max_attempts), NULL);
 }
 
 static bool
-explain_grace(const Case *c, const JobqSlot *slot)
+explain_grace(const JobqCase *c, const JobqSlot *slot)
 {
-	return because(c->reason, "cancelled", slot->l.expires_at,
-				   psprintf("The job was cancelled; worker \"%s\" has until then to learn it.",
-							slot->l.worker), NULL);
+	return jobq_because(c->reason, "cancelled", slot->l.expires_at,
+						psprintf("The job was cancelled; worker \"%s\" has until then to learn it.",
+								 slot->l.worker), NULL);
 }
 
 /* A transaction that is ending or moving it, ours included. */
 static bool
-explain_marked(const Case *c, const JobqSlot *slot)
+explain_marked(const JobqCase *c, const JobqSlot *slot)
 {
 	int			pid = BackendXidGetPid(slot->mark);
 
-	return because(c->reason, "busy", JOBQ_NEVER,
-				   psprintf("Transaction %u is ending or moving the job, and has not committed yet.",
-							slot->mark),
-				   pid == 0 ? NULL :
-				   psprintf("Look at process %d in pg_stat_activity.", pid));
+	return jobq_because(c->reason, "busy", JOBQ_NEVER,
+						psprintf("Transaction %u is ending or moving the job, and has not committed yet.",
+								 slot->mark),
+						pid == 0 ? NULL :
+						psprintf("Look at process %d in pg_stat_activity.", pid));
 }
 
 static bool
-explain_slot(Case *c, const JobqSlot *slot)
+explain_slot(JobqCase *c, const JobqSlot *slot)
 {
 	if (TransactionIdIsValid(slot->mark))
 		return explain_marked(c, slot);
@@ -325,46 +273,48 @@ explain_slot(Case *c, const JobqSlot *slot)
 }
 
 static bool
-explain_own(const Case *c, const JobqOwnJob *own)
+explain_own(const JobqCase *c, const JobqOwnJob *own)
 {
 	if (own->state == OWN_RUNNING)
-		return because(c->reason, "running", own->l.expires_at,
-					   psprintf("Attempt %d of %d has been running since %s, taken by this transaction.",
-								own->t.attempt + 1, own->t.max_attempts,
-								at_time(own->l.claimed_at)), NULL);
-	return because(c->reason, "uncommitted", JOBQ_NEVER,
-				   pstrdup("This transaction has enqueued or moved the job and has not committed yet: nobody else can see it."),
-				   pstrdup("COMMIT;"));
+		return jobq_because(c->reason, "running", own->l.expires_at,
+							psprintf("Attempt %d of %d has been running since %s, taken by this transaction.",
+									 own->t.attempt + 1, own->t.max_attempts,
+									 jobq_at_time(own->l.claimed_at)), NULL);
+	return jobq_because(c->reason, "uncommitted", JOBQ_NEVER,
+						pstrdup("This transaction has enqueued or moved the job and has not committed yet: nobody else can see it."),
+						pstrdup("COMMIT;"));
 }
 
 static bool
-explain_shelved(const Case *c, const JobqRow *row)
+explain_shelved(const JobqCase *c, const JobqRow *row)
 {
 	TimestampTz run_at = DatumGetTimestampTz(row->values[JOB_RUN_AT]);
+	TimestampTz died_at;
 	char	   *since = run_at > c->now ? "" :
 		" It is due, and the keeper is about to make it available.";
 
 	switch (DatumGetChar(row->values[SHELF_STATE]))
 	{
 		case SHELF_SCHEDULED:
-			return because(c->reason, "scheduled", run_at,
-						   psprintf("The job is scheduled for %s.%s",
-									at_time(run_at), since),
-						   pstrdup("jobq.reschedule() has it run now."));
+			return jobq_because(c->reason, "scheduled", run_at,
+								psprintf("The job is scheduled for %s.%s",
+										 jobq_at_time(run_at), since),
+								pstrdup("jobq.reschedule() has it run now."));
 		case SHELF_RETRYABLE:
-			return because(c->reason, "retryable", run_at,
-						   psprintf("%d of %d attempts have ended without success; the next one may begin at %s.%s",
-									DatumGetInt32(row->values[JOB_ATTEMPT]),
-									DatumGetInt32(row->values[JOB_MAX_ATTEMPTS]),
-									at_time(run_at), since),
-						   pstrdup("jobq.reschedule() has it run now."));
+			return jobq_because(c->reason, "retryable", run_at,
+								psprintf("%d of %d attempts have ended without success; the next one may begin at %s.%s",
+										 DatumGetInt32(row->values[JOB_ATTEMPT]),
+										 DatumGetInt32(row->values[JOB_MAX_ATTEMPTS]),
+										 jobq_at_time(run_at), since),
+								pstrdup("jobq.reschedule() has it run now."));
 	}
-	return because(c->reason, "dead", JOBQ_NEVER,
-				   psprintf("The job died at %s, after %d of %d attempts.",
-							at_time(DatumGetTimestampTz(row->values[SHELF_DIED_AT])),
-							DatumGetInt32(row->values[JOB_ATTEMPT]),
-							DatumGetInt32(row->values[JOB_MAX_ATTEMPTS])),
-				   pstrdup("jobq.retry() or jobq.redrive() has it run again, as a new job."));
+	died_at = DatumGetTimestampTz(row->values[SHELF_DIED_AT]);
+	return jobq_because(c->reason, "dead", JOBQ_NEVER,
+						psprintf("The job died at %s, after %d of %d attempts.",
+								 jobq_at_time(died_at),
+								 DatumGetInt32(row->values[JOB_ATTEMPT]),
+								 DatumGetInt32(row->values[JOB_MAX_ATTEMPTS])),
+						pstrdup("jobq.retry() or jobq.redrive() has it run again, as a new job."));
 }
 
 static const char *
@@ -383,14 +333,14 @@ ended_word(char ended)
 }
 
 static bool
-explain_ended(const Case *c, const JobqOutcomeRow *outcome)
+explain_ended(const JobqCase *c, const JobqOutcomeRow *outcome)
 {
 	const char *word = ended_word(DatumGetChar(outcome->values[OUT_ENDED]));
 	TimestampTz at = DatumGetTimestampTz(outcome->values[OUT_FINISHED_AT]);
 
-	return because(c->reason, word, JOBQ_NEVER,
-				   psprintf("The job ended as %s at %s.", word, at_time(at)),
-				   pstrdup("jobq.retry() has it run again, as a new job."));
+	return jobq_because(c->reason, word, JOBQ_NEVER,
+						psprintf("The job ended as %s at %s.", word, jobq_at_time(at)),
+						pstrdup("jobq.retry() has it run again, as a new job."));
 }
 
 /* ---- jobs ---- */
@@ -405,7 +355,7 @@ may_see(const JobqQueue *queue, Oid enqueued_by)
 
 /* Who enqueued it is asked only when it matters. */
 static bool
-may_see_slot(const Case *c, int64 id)
+may_see_slot(const JobqCase *c, int64 id)
 {
 	int32		queue_id;
 	Oid			enqueued_by;
@@ -417,7 +367,7 @@ may_see_slot(const Case *c, int64 id)
 
 /* True with *found: explained. True without: not to be seen. False: look on. */
 static bool
-look_in_memory(Case *c, int64 id, bool *found)
+look_in_memory(JobqCase *c, int64 id, bool *found)
 {
 	int			own = jobq_own_find(id);
 	JobqSlot	slot;
@@ -439,7 +389,7 @@ look_in_memory(Case *c, int64 id, bool *found)
 }
 
 static bool
-look_in_tables(Case *c, int64 id)
+look_in_tables(JobqCase *c, int64 id)
 {
 	JobqWhere	where;
 	JobqSlot	slot;
@@ -465,152 +415,10 @@ look_in_tables(Case *c, int64 id)
 bool
 jobq_explain_job(const JobqSession *session, int64 id, JobqReason *reason)
 {
-	Case		c = {.session = session,.now = jobq_now(),.reason = reason};
+	JobqCase		c = {.session = session,.now = jobq_now(),.reason = reason};
 	bool		found;
 
 	if (look_in_memory(&c, id, &found))
 		return found;
 	return look_in_tables(&c, id);
-}
-
-/* ---- queues ---- */
-
-static bool
-has_available(const Case *c)
-{
-	return c->seen.counters[COUNT_AVAILABLE] > 0;
-}
-
-/* When the first job on the shelf is due; JOBQ_NEVER when none is there. */
-static TimestampTz
-first_on_shelf(int32 queue_id)
-{
-	Oid			types[] = {INT4OID};
-	Datum		args[] = {Int32GetDatum(queue_id)};
-	JobqOwnerContext owner;
-	TimestampTz first = JOBQ_NEVER;
-	bool		null;
-
-	jobq_connect_as_owner(&owner);
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute_with_args("SELECT s.run_at FROM jobq.shelf s"
-							  " WHERE s.queue_id = $1"
-							  " AND s.state = ANY ('{s,r}'::\"char\"[])"
-							  " ORDER BY s.run_at LIMIT 1",
-							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the shelf");
-	if (SPI_processed > 0)
-		first = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-												  SPI_tuptable->tupdesc, 1,
-												  &null));
-	PopActiveSnapshot();
-	jobq_disconnect(&owner);
-	return first;
-}
-
-static bool
-is_empty(const Case *c)
-{
-	int64		scheduled = c->seen.counters[COUNT_SCHEDULED];
-	int64		retryable = c->seen.counters[COUNT_RETRYABLE];
-	TimestampTz first = JOBQ_NEVER;
-
-	if (has_available(c))
-		return false;
-	if (scheduled + retryable > 0)
-		first = first_on_shelf(c->queue.queue_id);
-	return because(c->reason, "empty", first,
-				   psprintf("No job is available: " INT64_FORMAT " run, " INT64_FORMAT " are scheduled, " INT64_FORMAT " wait for another attempt.",
-							c->seen.running, scheduled,
-							retryable + c->seen.rolled_back),
-				   first == JOBQ_NEVER ? NULL :
-				   psprintf("The first of those that wait is due at %s.",
-							at_time(first)));
-}
-
-/* Is there none that could be taken, though some are available? */
-static bool
-has_none_to_take(const Case *c)
-{
-	return c->seen.oldest == JOBQ_NEVER;
-}
-
-/* A transaction that cancels very many of them keeps the rest on disk. */
-static bool
-is_held(const Case *c)
-{
-	return has_none_to_take(c) && TransactionIdIsValid(c->seen.holder) &&
-		TransactionIdIsInProgress(c->seen.holder) &&
-		because(c->reason, "busy", JOBQ_NEVER,
-				psprintf("Transaction %u is ending jobs of the queue that are on disk; " INT64_FORMAT " wait for its end.",
-						 c->seen.holder, c->seen.counters[COUNT_AVAILABLE]),
-				NULL);
-}
-
-static bool
-is_all_on_disk(const Case *c)
-{
-	return has_none_to_take(c) &&
-		c->seen.frontier.priority != JOBQ_KEY_END &&
-		because(c->reason, "spilled", JOBQ_NEVER,
-				psprintf("All " INT64_FORMAT " available jobs are on disk, and none in memory yet.",
-						 c->seen.counters[COUNT_AVAILABLE]),
-				pstrdup("The keeper is about to load them; raise jobq.max_live_jobs if this happens often."));
-}
-
-static bool
-is_all_marked(const Case *c)
-{
-	return has_none_to_take(c) &&
-		because(c->reason, "busy", JOBQ_NEVER,
-				psprintf("All " INT64_FORMAT " available jobs are being ended or moved by transactions that have not committed, or have expired.",
-						 c->seen.counters[COUNT_AVAILABLE]),
-				NULL);
-}
-
-/* The last one: it does give jobs. */
-static bool
-gives_jobs(const Case *c)
-{
-	return because(c->reason, "available", JOBQ_NEVER,
-				   psprintf(INT64_FORMAT " jobs are available, and nothing keeps them.",
-							c->seen.counters[COUNT_AVAILABLE] -
-							c->seen.counters[COUNT_BLOCKED]),
-				   call_for("dequeue", &c->queue));
-}
-
-static bool
-is_all_blocked(const Case *c)
-{
-	return c->seen.counters[COUNT_BLOCKED] >=
-		c->seen.counters[COUNT_AVAILABLE] &&
-		because(c->reason, "group_limit", JOBQ_NEVER,
-				psprintf("All " INT64_FORMAT " jobs that wait are blocked: their groups have as many running as they may.",
-						 c->seen.counters[COUNT_BLOCKED]),
-				pstrdup("View jobq.groups shows the groups; raise the limit with jobq.alter_group() or jobq.alter_queue()."));
-}
-
-/* Why dequeue gives nothing; in the order in which they decide. */
-static const Probe queue_probes[] = {
-	is_copy,
-	is_paused,
-	is_empty,
-	is_limited,
-	is_all_blocked,
-	is_held,
-	is_all_on_disk,
-	is_all_marked,
-	gives_jobs
-};
-
-void
-jobq_explain_queue(const JobqSession *session, const JobqQueue *queue,
-				   JobqReason *reason)
-{
-	Case		c = {.session = session,.now = jobq_now(),.queue = *queue,
-	.reason = reason};
-
-	(void) jobq_part_see(session->db, session->gen, queue->queue_id, c.now,
-						 &c.seen);
-	(void) run_probes(queue_probes, lengthof(queue_probes), &c);
 }

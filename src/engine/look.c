@@ -37,6 +37,8 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 	look->session = *session;
 	look->caller = GetUserId();
 	look->id = id;
+	look->all = false;
+	look->groups = NULL;
 	look->store = store;
 	look->desc = desc;
 	look->context = AllocSetContextCreate(CurrentMemoryContext,
@@ -96,12 +98,8 @@ look_role(JobqLook *look, Oid role)
 	if (!found)
 	{
 		MemoryContext old = MemoryContextSwitchTo(look->context);
-		char	   *name = GetUserNameFromId(role, true);
 
-		/* a role that is gone shows as its number, nobody as a minus sign */
-		if (name == NULL)
-			name = OidIsValid(role) ? psprintf("%u", role) : pstrdup("-");
-		entry->name = CStringGetTextDatum(name);
+		entry->name = CStringGetTextDatum(jobq_role_shown(role));
 		entry->mine = has_privs_of_role(look->caller, role);
 		MemoryContextSwitchTo(old);
 	}
@@ -110,7 +108,7 @@ look_role(JobqLook *look, Oid role)
 
 /*
  * The queue and role of a job, when the caller may see it: it may read the
- * queue, or acts for the role that enqueued the job.
+ * queue, acts for the role that enqueued the job, or only all are counted.
  */
 bool
 jobq_look_visible(JobqLook *look, int32 queue_id, Oid enqueued_by,
@@ -120,7 +118,7 @@ jobq_look_visible(JobqLook *look, int32 queue_id, Oid enqueued_by,
 	if (*queue == NULL)
 		return false;
 	*role = look_role(look, enqueued_by);
-	return (*queue)->readable || (*role)->mine;
+	return look->all || (*queue)->readable || (*role)->mine;
 }
 
 /*

@@ -27,7 +27,21 @@ extern void jobq_show_jobs(const JobqSession *session, JobqLookWhat what,
 extern void jobq_show_attempts(const JobqSession *session, int64 id,
 							   Tuplestorestate *store, TupleDesc desc);
 
-/* ---- look.c: for the two above ---- */
+/* Rows of view groups. */
+extern void jobq_show_groups(const JobqSession *session,
+							 Tuplestorestate *store, TupleDesc desc);
+
+/* ---- look_jobs.c and look_groups.c, for each other ---- */
+
+struct JobqLook;
+
+/* Go through all live jobs; where groups are counted, those that have one. */
+extern void jobq_look_live(struct JobqLook *look);
+extern void jobq_look_count(struct JobqLook *look, int32 queue_id,
+							Datum group_key, const char *state,
+							TimestampTz run_at);
+
+/* ---- look.c: for those above ---- */
 
 typedef struct JobqLookQueue
 {
@@ -55,6 +69,8 @@ typedef struct JobqLook
 	int64		id;				/* 0 = all jobs */
 	Tuplestorestate *store;
 	TupleDesc	desc;
+	bool		all;			/* of all queues, for groups */
+	HTAB	   *groups;			/* what is counted instead of shown; NULL */
 	Datum		traceparent;	/* of the job, for attempts */
 	bool		no_traceparent;
 } JobqLook;

@@ -112,6 +112,7 @@ typedef enum InfoAttr
 
 #define SQL_NOT_RERUN	" AND j.rerun_as IS NULL"
 #define SQL_ONE_JOB		" AND j.id = $1"
+#define SQL_IN_GROUP	" AND j.group_key IS NOT NULL"
 
 static const char *
 state_word(char state)
@@ -249,7 +250,13 @@ look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 	if (state == STATE_AVAILABLE)
 		look_at_holder(look, belts, DatumGetInt64(values[INFO_ID]),
 					   DatumGetInt64(values[INFO_TICKET]), values, nulls);
-	tuplestore_putvalues(look->store, look->desc, values, nulls);
+	if (look->groups != NULL)
+		jobq_look_count(look, DatumGetInt32(values[INFO_QUEUE_ID]),
+						values[INFO_GROUP_KEY],
+						TextDatumGetCString(values[INFO_STATE]),
+						DatumGetTimestampTz(values[INFO_RUN_AT]));
+	else
+		tuplestore_putvalues(look->store, look->desc, values, nulls);
 }
 
 /* Run a query; belts is NULL for those on the shelf. */
@@ -304,7 +311,8 @@ look_run_belt(JobqLook *look, bool live, bool final)
 			psprintf(SQL_NEWEST_TICKET, epochs[i]);
 		if (live)
 			look_run(look, &belts,
-					 psprintf(SQL_BELT_LIVE, epochs[i], tickets));
+					 psprintf(look->groups == NULL ? SQL_BELT_LIVE :
+							  SQL_BELT_LIVE SQL_IN_GROUP, epochs[i], tickets));
 		if (final)
 			look_run(look, &belts,
 					 psprintf(SQL_BELT_FINAL, epochs[i], tickets));
@@ -322,6 +330,14 @@ look_run_shelf(JobqLook *look, const char *sql)
 }
 
 void
+jobq_look_live(JobqLook *look)
+{
+	look_run_belt(look, true, false);
+	look_run_shelf(look, look->groups == NULL ? SQL_SHELF_LIVE :
+				   SQL_SHELF_LIVE SQL_IN_GROUP);
+}
+
+void
 jobq_show_jobs(const JobqSession *session, JobqLookWhat what, int64 id,
 			   Tuplestorestate *store, TupleDesc desc)
 {
@@ -333,8 +349,7 @@ jobq_show_jobs(const JobqSession *session, JobqLookWhat what, int64 id,
 	switch (what)
 	{
 		case LOOK_LIVE:
-			look_run_belt(&look, true, false);
-			look_run_shelf(&look, SQL_SHELF_LIVE);
+			jobq_look_live(&look);
 			break;
 		case LOOK_FINAL:
 			look_run_belt(&look, false, true);

@@ -36,6 +36,16 @@ is_member_of(Oid role, const char *group)
 	return OidIsValid(group_oid) && has_privs_of_role(role, group_oid);
 }
 
+char *
+jobq_role_shown(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	if (name != NULL)
+		return name;
+	return OidIsValid(role) ? psprintf("%u", role) : pstrdup("-");
+}
+
 bool
 jobq_is_admin(Oid role)
 {

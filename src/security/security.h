@@ -7,6 +7,9 @@
 
 #include "store/store.h"
 
+/* A role's name; its number when it is gone, a minus sign for nobody. */
+extern char *jobq_role_shown(Oid role);
+
 /* Superuser, or member of jobq_admin: may do everything with every queue. */
 extern bool jobq_is_admin(Oid role);
 

@@ -6,7 +6,9 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "security/security.h"
@@ -17,11 +19,21 @@
 	" FROM jobq.queue_group WHERE queue_id = $1 AND group_key = $2"
 
 #define WRITE_GROUP \
-	"INSERT INTO jobq.queue_group VALUES ($1, $2, $3, $4, $5, $6, $7)" \
+	"INSERT INTO jobq.queue_group AS g VALUES ($1, $2, $3, $4, $5, $6, $7," \
+	" CASE WHEN $7 IS NOT NULL THEN $8 END," \
+	" CASE WHEN $7 IS NOT NULL THEN pg_catalog.clock_timestamp() END)" \
 	" ON CONFLICT (queue_id, group_key) DO UPDATE SET" \
 	" running_limit = excluded.running_limit, weight = excluded.weight," \
 	" rate_limit = excluded.rate_limit, rate_period = excluded.rate_period," \
-	" paused_until = excluded.paused_until"
+	" paused_until = excluded.paused_until," \
+	" paused_by = CASE WHEN g.paused_until = excluded.paused_until" \
+	"  THEN g.paused_by ELSE excluded.paused_by END," \
+	" paused_at = CASE WHEN g.paused_until = excluded.paused_until" \
+	"  THEN g.paused_at ELSE excluded.paused_at END"
+
+#define READ_PAUSE \
+	"SELECT paused_by, paused_at FROM jobq.queue_group" \
+	" WHERE queue_id = $1 AND group_key = $2"
 
 #define DELETE_GROUP \
 	"DELETE FROM jobq.queue_group WHERE queue_id = $1 AND group_key = $2"
@@ -62,11 +74,39 @@ jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules)
 	jobq_disconnect(&owner);
 }
 
+void
+jobq_group_read_pause(int32 queue_id, text *key, JobqStop *pause)
+{
+	Oid			types[] = {INT4OID, TEXTOID};
+	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
+	JobqOwnerContext owner;
+
+	memset(pause, 0, sizeof(*pause));
+	jobq_connect_as_owner(&owner);
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args(READ_PAUSE, lengthof(types), types, values,
+							  NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a group");
+	if (SPI_processed > 0)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[0];
+		bool		isnull;
+		Datum		value = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1,
+										  &isnull);
+
+		pause->by = isnull ? InvalidOid : DatumGetObjectId(value);
+		value = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &isnull);
+		pause->at = isnull ? 0 : DatumGetTimestampTz(value);
+	}
+	PopActiveSnapshot();
+	jobq_disconnect(&owner);
+}
+
 static void
-write_row(int32 queue_id, text *key, const JobqGroupRules *rules)
+write_row(int32 queue_id, text *key, const JobqGroupRules *rules, Oid role)
 {
 	Oid			types[] = {INT4OID, TEXTOID, INT4OID, INT4OID, INT4OID,
-	INT8OID, TIMESTAMPTZOID};
+	INT8OID, TIMESTAMPTZOID, OIDOID};
 	Datum		values[] = {
 		Int32GetDatum(queue_id),
 		PointerGetDatum(key),
@@ -74,12 +114,13 @@ write_row(int32 queue_id, text *key, const JobqGroupRules *rules)
 		Int32GetDatum(rules->weight),
 		Int32GetDatum(rules->rate_limit.limit),
 		Int64GetDatum(rules->rate_limit.period),
-		TimestampTzGetDatum(rules->paused_until)
+		TimestampTzGetDatum(rules->paused_until),
+		ObjectIdGetDatum(role)
 	};
-	char		nulls[] = "       ";
+	char		nulls[] = "        ";
 
 	if (rules->paused_until == 0)
-		nulls[lengthof(values) - 1] = 'n';
+		nulls[6] = 'n';
 	if (SPI_execute_with_args(WRITE_GROUP, lengthof(types), types, values,
 							  nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write a group");
@@ -88,6 +129,7 @@ write_row(int32 queue_id, text *key, const JobqGroupRules *rules)
 void
 jobq_group_write(int32 queue_id, text *key, const JobqGroupRules *rules)
 {
+	Oid			role = GetUserId();
 	Oid			types[] = {INT4OID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
 	JobqOwnerContext owner;
@@ -95,7 +137,7 @@ jobq_group_write(int32 queue_id, text *key, const JobqGroupRules *rules)
 	jobq_connect_as_owner(&owner);
 	jobq_queue_changed();
 	if (jobq_rules_alter_group(rules))
-		write_row(queue_id, key, rules);
+		write_row(queue_id, key, rules, role);
 	else
 		(void) jobq_execute(DELETE_GROUP, lengthof(types), types, values,
 							SPI_OK_DELETE);

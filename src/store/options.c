@@ -358,7 +358,7 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 			set_queue_name(value, name, target);
 			break;
 		case OPTION_TIME:
-			*(TimestampTz *) target = jobq_jsonb_until(value, name);
+			*(TimestampTz *) target = jobq_jsonb_time(value, name);
 			break;
 		case OPTION_BOOL:
 			if (value->type != jbvBool)

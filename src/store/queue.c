@@ -29,7 +29,12 @@ enum
 	QUEUE_CLASS,
 	QUEUE_PAUSED,
 	QUEUE_DRAINING,
-	QUEUE_OPTIONS
+	QUEUE_OPTIONS,
+	QUEUE_CREATED_AT,
+	QUEUE_PAUSED_BY,
+	QUEUE_PAUSED_AT,
+	QUEUE_DRAINING_BY,
+	QUEUE_DRAINING_AT
 };
 
 enum
@@ -156,6 +161,18 @@ column(HeapTuple tuple, TupleDesc desc, int attno)
 	return value;
 }
 
+/* Who and when, in two columns that follow each other. */
+static void
+read_stop(HeapTuple tuple, TupleDesc desc, int attno, JobqStop *stop)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, attno, desc, &isnull);
+
+	stop->by = isnull ? InvalidOid : DatumGetObjectId(value);
+	value = heap_getattr(tuple, attno + 1, desc, &isnull);
+	stop->at = isnull ? 0 : DatumGetTimestampTz(value);
+}
+
 static void
 read_queue(HeapTuple tuple, TupleDesc desc, JobqQueue *queue)
 {
@@ -168,6 +185,8 @@ read_queue(HeapTuple tuple, TupleDesc desc, JobqQueue *queue)
 	queue->class_id = DatumGetInt32(column(tuple, desc, QUEUE_CLASS));
 	queue->paused = DatumGetBool(column(tuple, desc, QUEUE_PAUSED));
 	queue->draining = DatumGetBool(column(tuple, desc, QUEUE_DRAINING));
+	read_stop(tuple, desc, QUEUE_PAUSED_BY, &queue->pause);
+	read_stop(tuple, desc, QUEUE_DRAINING_BY, &queue->drain);
 	jobq_options_apply(DatumGetJsonbP(column(tuple, desc, QUEUE_OPTIONS)),
 					   queue);
 }

@@ -8,10 +8,14 @@ CREATE TABLE jobq.queue (
 	paused		bool		NOT NULL DEFAULT false,
 	draining	bool		NOT NULL DEFAULT false,
 	options		jsonb		NOT NULL DEFAULT '{}',
-	created_at	timestamptz	NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	created_at	timestamptz	NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	paused_by	jobq.role,
+	paused_at	timestamptz,
+	draining_by	jobq.role,
+	draining_at	timestamptz
 );
 COMMENT ON TABLE jobq.queue IS
-	'One row per queue; options holds what was set, the rest has its default. Written by create_queue, alter_queue, pause_queue, drain_queue, resume_queue, drop_queue; the row leaves with drop_queue.';
+	'One row per queue; options holds what was set, the rest has its default; who paused or drains it, and since when. Written by create_queue, alter_queue, pause_queue, drain_queue, resume_queue, drop_queue; the row leaves with drop_queue.';
 
 CREATE TABLE jobq.queue_acl (
 	queue_id	int			NOT NULL,

@@ -79,11 +79,16 @@ enum
 	"   THEN s.last_tick ELSE greatest(s.last_tick, excluded.last_tick) END"
 
 #define PAUSE_SCHEDULE \
-	"UPDATE jobq.schedule SET paused = true WHERE schedule_id = $1"
+	"UPDATE jobq.schedule SET paused = true," \
+	" paused_by = CASE WHEN paused THEN paused_by::pg_catalog.oid" \
+	"  ELSE $2 END," \
+	" paused_at = CASE WHEN paused THEN paused_at" \
+	"  ELSE pg_catalog.clock_timestamp() END WHERE schedule_id = $1"
 
 /* What came while it was paused is over. */
 #define RESUME_SCHEDULE \
-	"UPDATE jobq.schedule SET paused = false," \
+	"UPDATE jobq.schedule SET paused = false, paused_by = NULL," \
+	" paused_at = NULL," \
 	" last_tick = CASE WHEN paused THEN greatest(last_tick, $2)" \
 	"  ELSE last_tick END WHERE schedule_id = $1"
 
@@ -291,19 +296,15 @@ jobq_schedule_put(const JobqSchedule *schedule)
 				  SPI_OK_INSERT);
 }
 
-static bool
-change_one(const char *command, int32 schedule_id, int expected)
-{
-	Oid			type = INT4OID;
-	Datum		value = Int32GetDatum(schedule_id);
-
-	return change(command, 1, &type, &value, NULL, expected) == 1;
-}
-
 bool
-jobq_schedule_pause(int32 schedule_id)
+jobq_schedule_pause(int32 schedule_id, Oid role)
 {
-	return change_one(PAUSE_SCHEDULE, schedule_id, SPI_OK_UPDATE);
+	Oid			types[] = {INT4OID, OIDOID};
+	Datum		values[] = {Int32GetDatum(schedule_id),
+	ObjectIdGetDatum(role)};
+
+	return change(PAUSE_SCHEDULE, lengthof(values), types, values, NULL,
+				  SPI_OK_UPDATE) == 1;
 }
 
 bool
@@ -320,7 +321,11 @@ jobq_schedule_resume(int32 schedule_id, TimestampTz now)
 bool
 jobq_schedule_delete(int32 schedule_id)
 {
-	return change_one(DELETE_SCHEDULE, schedule_id, SPI_OK_DELETE);
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(schedule_id);
+
+	return change(DELETE_SCHEDULE, 1, &type, &value, NULL,
+				  SPI_OK_DELETE) == 1;
 }
 
 bool

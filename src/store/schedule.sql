@@ -21,7 +21,9 @@ CREATE TABLE jobq.schedule (
 	last_job		bigint,
 	misses			bigint		NOT NULL DEFAULT 0,
 	last_miss		timestamptz,
-	last_miss_reason text
+	last_miss_reason text,
+	paused_by		jobq.role,
+	paused_at		timestamptz
 );
 -- what belonged to roles that a dump's target does not know is nobody's
 CREATE UNIQUE INDEX schedule_owner_name ON jobq.schedule (owner, name)

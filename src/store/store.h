@@ -71,6 +71,7 @@ extern void jobq_queue_forget(void);
 /* ---- queue.c: queues and their options ---- */
 
 #define JOBQ_NAME_MAX			63	/* bytes of a queue's name */
+#define JOBQ_KEY_MAX			255 /* bytes of a kind or key */
 #define JOBQ_NOTIFY_PREFIX		"jobq." /* and the name: a channel */
 #define JOBQ_NOTIFY_NAME_MAX	(JOBQ_NAME_MAX - 5)
 #define JOBQ_CLASS_MAX			8	/* = JOBQ_MAX_CLASSES */
@@ -103,6 +104,13 @@ typedef enum JobqExpiredTo
 #define JOBQ_PRIV_MANAGE		8
 #define JOBQ_PRIV_ALL			15
 
+/* Who has stopped something, and when; at 0: nobody has. */
+typedef struct JobqStop
+{
+	Oid			by;				/* InvalidOid = not known */
+	TimestampTz at;
+} JobqStop;
+
 /* A private copy of a queue's settings; valid as long as its caller keeps it. */
 typedef struct JobqQueue
 {
@@ -112,6 +120,8 @@ typedef struct JobqQueue
 	int32		class_id;
 	bool		paused;
 	bool		draining;		/* takes no new jobs */
+	JobqStop	pause;			/* who paused it, and */
+	JobqStop	drain;			/* who drains it */
 	int			my_privileges;	/* of the current effective role, JOBQ_PRIV_* */
 	int64		lease_for;		/* us */
 	int32		max_attempts;
@@ -178,6 +188,9 @@ extern void jobq_group_options_apply(Jsonb *options, JobqGroupRules *rules);
 
 /* A group's row, all zeroes if it has none; with nothing to say it goes. */
 extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules);
+
+/* Who has set its paused_until, and when. */
+extern void jobq_group_read_pause(int32 queue_id, text *key, JobqStop *pause);
 extern void jobq_group_write(int32 queue_id, text *key,
 							 const JobqGroupRules *rules);
 
@@ -628,7 +641,7 @@ extern char *jobq_schedules_of_queue(int32 queue_id);
 extern void jobq_schedule_put(const JobqSchedule *schedule);
 
 /* False: it is gone. */
-extern bool jobq_schedule_pause(int32 schedule_id);
+extern bool jobq_schedule_pause(int32 schedule_id, Oid role);
 extern bool jobq_schedule_resume(int32 schedule_id, TimestampTz now);
 extern bool jobq_schedule_delete(int32 schedule_id);
 

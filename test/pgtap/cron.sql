@@ -283,7 +283,7 @@ SELECT jobq.unschedule('far') \g /dev/null
 -- nobody's: the newer one of an unknown role is a different one
 SELECT jobq.schedule('orphan', '@daily'), jobq.schedule('other orphan', '@daily') \g /dev/null
 UPDATE jobq.schedule SET owner = 0::oid, name = 'orphan';
-SELECT ok(owner = '0' AND count(*) = 2, 'nobody''s schedules may have the same name')
+SELECT ok(owner = '-' AND count(*) = 2, 'nobody''s schedules may have the same name')
 	FROM jobq.schedules GROUP BY owner;
 SELECT throws_like($$SELECT jobq.run_schedule('orphan')$$,
 	'the owner of schedule "orphan" does not exist');

@@ -345,6 +345,8 @@ INSERT INTO wrong (call, state) VALUES
 	('alter_group(''inputs'', ''k'', ''{"paused_until": 5}'')', 'JQ007'),
 	('alter_group(''inputs'', ''k'', ''{"paused_until": "soon"}'')', 'JQ007'),
 	('alter_group(''inputs'', ''k'', ''{"paused_until": "-infinity"}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"paused_until": "infinity"}'')', 'JQ007'),
+	('alter_group(''inputs'', ''k'', ''{"paused_until": "2999-01-01T00:00:00"}'')', 'JQ007'),
 	('alter_queue(''inputs'', ''{"dead_letter": "inputs"}'')', 'JQ007'),
 	('create_queue(''new'', ''{"dead_letter": "new"}'')', 'JQ007'),
 	('create_queue(''new'', if_exists => '''')', 'JQ007'),

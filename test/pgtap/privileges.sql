@@ -31,7 +31,7 @@ RESET ROLE;
 SELECT jobq.create_queue('other');
 
 SET ROLE jt_enqueue;
-SELECT set_config('jt.waiting', jobq.enqueue('pt', '1', priority => 10)::text, false);
+SELECT set_config('jt.waiting', jobq.enqueue('pt', '1', priority => 10, group_key => 'pt group')::text, false);
 SELECT set_config('jt.leased', jobq.enqueue('pt', '2', priority => 0)::text, false);
 SELECT set_config('jt.dead', jobq.enqueue('pt', '3', priority => 1)::text, false);
 SELECT jobq.schedule('pt', '@yearly', 'pt');
@@ -172,6 +172,7 @@ SELECT is_empty($$SELECT name FROM jobq.schedules WHERE queue = 'pt'$$, 'schedul
 SELECT is_empty($$SELECT queue FROM jobq.queue_minutes WHERE queue = 'pt'$$, 'queue_minutes');
 SELECT is_empty($$SELECT queue FROM jobq.queue_hours WHERE queue = 'pt'$$, 'queue_hours');
 SELECT is_empty($$SELECT queue FROM jobq.kinds WHERE queue = 'pt'$$, 'kinds');
+SELECT is_empty($$SELECT queue FROM jobq.groups WHERE queue = 'pt'$$, 'groups');
 SELECT is_empty($$SELECT queue FROM jobq.workers WHERE queue = 'pt'$$, 'workers');
 SELECT is_empty($$SELECT id FROM jobq.jobs WHERE queue = 'pt'$$, 'jobs');
 SELECT is_empty($$SELECT id FROM jobq.history WHERE queue = 'pt'$$, 'history');
@@ -200,6 +201,8 @@ SET ROLE jt_monitor;
 SELECT is_empty(format('SELECT reason FROM jobq.explain_job(%s)', current_setting('jt.waiting')), 'no reason of a job');
 SELECT is_empty($$SELECT payload FROM jobq.jobs WHERE queue = 'pt'$$, 'no payload');
 SELECT isnt_empty($$SELECT queue FROM jobq.queue_stats WHERE queue = 'pt'$$, 'but counts');
+SELECT results_eq($$SELECT group_key, available FROM jobq.groups WHERE queue = 'pt'$$,
+	$$VALUES ('pt group', 1::bigint)$$, 'also of groups');
 RESET ROLE;
 
 -- nor can it pass dead jobs into a queue that it may not enqueue to

@@ -212,8 +212,8 @@ SELECT jobq.purge_queue('uq') AS x \gset
 -- its own transaction's too, before the keeper could know
 BEGIN;
 SELECT jobq.enqueue('uq', '1', unique_key => 't', expires_at => clock_timestamp() + '20 ms') AS a,
-	jobq.enqueue('uq', '1', unique_key => 't2', expires_at => clock_timestamp() + '20 ms') AS b,
-	pg_sleep(0.03) AS x \gset
+	jobq.enqueue('uq', '1', unique_key => 't2', expires_at => clock_timestamp() + '20 ms') AS b \gset
+SELECT pg_temp.await_clock(expires_at) FROM jobq.job(:b) \g /dev/null
 SELECT isnt(jobq.enqueue('uq', '2', unique_key => 't'), :a::bigint, 'an own one');
 SELECT is(outcome, 'inserted', 'is not replaced') FROM jobq.enqueue_unique('uq', '2', unique_key => 't2', on_conflict => 'replace');
 COMMIT;

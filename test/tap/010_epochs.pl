@@ -8,35 +8,17 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node(
-	'epochs', q{
-jobq.epoch_rows = 100
-jobq.epoch_age = 100ms
-});
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
+my $node = start_audited(
+	'epochs', $SMALL_EPOCHS, q{
 SELECT jobq.create_queue('long', '{"backoff": {"base": "0 s"}}');
 SELECT jobq.create_queue('short', '{"retention": "0.5 s", "backoff": {"base": "0 s"}}');
 });
-add_auditor($node);
-test_functions($node);
 
 sub sql
 {
 	my ($sql) = @_;
 
 	return $node->safe_psql('postgres', $sql);
-}
-
-sub becomes
-{
-	my ($sql, $expected, $name, $seconds) = @_;
-	my $last = '';
-
-	my $ok = await(sub { ($last = sql($sql)) eq $expected }, $seconds // 20);
-	diag("$sql: $last, not $expected") unless $ok;
-	return ok($ok, $name);
 }
 
 sub enqueue
@@ -81,14 +63,14 @@ my $first = open_epoch(1);
 enqueue('long', 99);
 is(open_epoch(1), $first, 'an epoch with room is kept');
 enqueue('long', 1);
-becomes("SELECT count(*) FROM jobq.epoch WHERE class = 1 AND epoch > $first",
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE class = 1 AND epoch > $first",
 	'1', 'a full epoch has a successor');
-becomes("SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $first",
+becomes_ok($node, "SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $first",
 	't', 'and is sealed');
 is(sql("SELECT drained_at IS NULL FROM jobq.epoch WHERE epoch = $first"),
 	't', 'but not drained');
 is(work_off('long'), 100, 'its jobs are delivered');
-becomes("SELECT drained_at IS NOT NULL FROM jobq.epoch WHERE epoch = $first",
+becomes_ok($node, "SELECT drained_at IS NOT NULL FROM jobq.epoch WHERE epoch = $first",
 	't', 'now it is drained', 5);
 is( sql("SELECT completed FROM jobq.epoch_total WHERE epoch = $first"),
 	'100', 'its totals are noted');
@@ -96,10 +78,10 @@ audit_ok($node, 'after the first epoch');
 
 enqueue('short', 3);
 is(work_off('short'), 3, 'jobs of the short queue are done');
-becomes("$epochs_of_short AND opened_at = closed_at", '0', 'no epoch is closed empty');
-becomes('SELECT count(*) FROM jobq.history WHERE queue = \'short\'',
+becomes_ok($node, "$epochs_of_short AND opened_at = closed_at", '0', 'no epoch is closed empty');
+becomes_ok($node, 'SELECT count(*) FROM jobq.history WHERE queue = \'short\'',
 	'0', 'short history is forgotten');
-becomes($epochs_of_short, '1', 'one empty epoch is left');
+becomes_ok($node, $epochs_of_short, '1', 'one empty epoch is left');
 sql('INSERT INTO audit.forgetful VALUES (true)');
 is(sql('SELECT count(*) FROM jobq.history WHERE queue = \'long\''),
 	'100', 'long history is kept');
@@ -123,7 +105,7 @@ my $lease = sql("SELECT lease FROM jobq.dequeue('short')");
 sql("SELECT jobq.complete($gone, $lease)");
 is(sqlstate($node, "SELECT jobq.complete($gone, $lease)"),
 	'JQ015', 'a second settle is known as such');
-becomes("SELECT count(*) FROM jobq.job($gone)", '0', 'the job is forgotten');
+becomes_ok($node, "SELECT count(*) FROM jobq.job($gone)", '0', 'the job is forgotten');
 is(sqlstate($node, "SELECT jobq.complete($gone, $lease)"),
 	'JQ020', 'and its lease with it');
 
@@ -134,7 +116,7 @@ my $writer = $node->background_psql('postgres', on_error_stop => 0);
 $writer->query_safe("BEGIN; INSERT INTO audit.ledger SELECT jobq.enqueue('short')");
 sql("BEGIN; INSERT INTO audit.ledger SELECT jobq.enqueue('short'); PREPARE TRANSACTION 'p'");
 enqueue('short', 100);
-becomes("SELECT closed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $before",
+becomes_ok($node, "SELECT closed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $before",
 	't', 'closed under a writer');
 is(work_off('short'), 100, 'the others are delivered');
 sleep(1);
@@ -145,11 +127,11 @@ sleep(1);
 is(sql("SELECT sealed_at IS NULL FROM jobq.epoch WHERE epoch = $before"),
 	't', 'nor under a prepared one');
 sql("COMMIT PREPARED 'p'");
-becomes("SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $before",
+becomes_ok($node, "SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $before",
 	't', 'sealed when both are done');
 my $late = 0;
 ok(await(sub { ($late += work_off('short')) == 2 }, 20), 'late jobs are delivered');
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $before", '0', 'and it goes');
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $before", '0', 'and it goes');
 
 # ---- drop waits for readers and dumps ----
 
@@ -159,7 +141,7 @@ sub a_full_epoch
 
 	enqueue('short', 100);
 	work_off('short');
-	becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch AND drained_at IS NULL",
+	becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch AND drained_at IS NULL",
 		'0', 'epoch drained', 5);
 	return $epoch;
 }
@@ -172,7 +154,7 @@ sleep(2);
 is(sql("SELECT count(*) FROM jobq.epoch WHERE epoch = $read"),
 	'1', 'is not dropped');
 $writer->query_safe('COMMIT');
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
 	'until the reader is done', 5);
 
 $writer->query_safe("SET application_name = 'pg_dump'; BEGIN; SELECT 1");
@@ -181,7 +163,7 @@ sleep(2);
 is(sql("SELECT count(*) FROM jobq.epoch WHERE epoch = $read"),
 	'1', 'nothing is dropped under pg_dump');
 $writer->query_safe('COMMIT; RESET application_name');
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
 	'until it is done', 5);
 audit_ok($node, 'after blocked drops');
 
@@ -194,11 +176,11 @@ ok( await(
 		sub { slurp_file($node->logfile) =~ /because other objects depend on/ }),
 	'its drop fails, which is logged');
 my $next = a_full_epoch();
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $next", '0',
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $next", '0',
 	'the next one goes all the same');
 is(sql("SELECT count(*) FROM jobq.epoch WHERE epoch = $seen"), '1', 'it stays');
 sql('DROP VIEW onlooker');
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $seen", '0',
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $seen", '0',
 	'until the view is gone');
 
 $writer->query_safe('BEGIN');
@@ -216,12 +198,12 @@ enqueue('short', 100);
 ok(await(sub { slurp_file($node->logfile) =~ /no table today/ }),
 	'a new epoch cannot be made');
 $writer->query_safe('COMMIT');
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $read", '0',
 	'old ones go all the same');
 is(open_epoch($short), $full, 'the full one stays open');
 is(work_off('short'), 100, 'and its jobs are delivered');
 sql('DROP EVENT TRIGGER no_table; DROP FUNCTION no_table()');
-becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $full AND closed_at IS NULL",
+becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $full AND closed_at IS NULL",
 	'0', 'it is closed when that can be', 30);
 audit_ok($node, 'after failures');
 
@@ -241,7 +223,7 @@ foreach my $point ('before-seal', 'before-drop', 'inside-drop')
 	kill_server($node, children => 1);
 	$node->start;
 	ok(await_keeper($node), "killed $point");
-	becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch", '0',
+	becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch", '0',
 		"killed $point: the epoch goes");
 	is( sql("SELECT completed_total FROM jobq.queue_stats WHERE queue = 'short'"),
 		$total + 100, "killed $point: totals are right");

@@ -10,19 +10,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node(
-	'carry', q{
-jobq.epoch_rows = 100
-jobq.epoch_age = 100ms
-jobq.claim_durability = on
-});
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('q', '{"retention": 0, "lease_for": "1 hour", "backoff": {"base": "0 s"}}');
-});
-add_auditor($node);
-test_functions($node);
+my $node = start_audited(
+	'carry',
+	"$SMALL_EPOCHS\njobq.claim_durability = on",
+	q{SELECT jobq.create_queue('q', '{"retention": 0, "lease_for": "1 hour", "backoff": {"base": "0 s"}}')});
 await_keeper($node);
 
 sub sql
@@ -30,16 +21,6 @@ sub sql
 	my ($sql) = @_;
 
 	return $node->safe_psql('postgres', $sql);
-}
-
-sub becomes
-{
-	my ($sql, $expected, $name, $seconds) = @_;
-	my $last = '';
-
-	my $ok = await(sub { ($last = sql($sql)) eq $expected }, $seconds // 20);
-	diag("$sql: $last, not $expected") unless $ok;
-	return ok($ok, $name);
 }
 
 sub open_epoch
@@ -77,7 +58,7 @@ sub gone
 {
 	my ($epoch, $name) = @_;
 
-	return becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch",
+	return becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch",
 		'0', "$name: the old epoch goes");
 }
 
@@ -140,7 +121,7 @@ gone($epoch, 'short leases');
 is(sql("SELECT jobq.cancel($ids[1])"), 't', 'a carried job is cancelled');
 is(sqlstate($node, "SELECT jobq.complete($ids[1], $lease)"),
 	'JQ014', 'its worker learns it');
-becomes("SELECT outcome FROM jobq.attempts($ids[0]) WHERE lease = $lease",
+becomes_ok($node, "SELECT outcome FROM jobq.attempts($ids[0]) WHERE lease = $lease",
 	'lease_expired', 'a carried lease runs out');
 is(sqlstate($node, "SELECT jobq.complete($ids[0], $lease)"), 'JQ001', 'is lost');
 is(sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('q')"),
@@ -155,7 +136,7 @@ my $pid = $session->query_safe('SELECT pg_backend_pid()');
 $lease = $session->query_safe(
 	"BEGIN; SELECT lease FROM jobq.dequeue('q')");
 sql("SELECT pause_at('')");
-becomes("SELECT count(*) FROM jobq.job_$epoch j JOIN jobq.outcome_$epoch o USING (ticket)
+becomes_ok($node, "SELECT count(*) FROM jobq.job_$epoch j JOIN jobq.outcome_$epoch o USING (ticket)
 	WHERE j.id = $ids[1] AND o.ended = 'm'", '1', 'the other one is carried');
 is(sql("SELECT sealed_at IS NOT NULL AND drained_at IS NULL FROM jobq.epoch
 		WHERE epoch = $epoch"), 't', 'an open claim keeps its epoch');
@@ -203,7 +184,7 @@ await_keeper($node);
 my $old = open_epoch();
 my ($job) = split(/\n/, sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q',
 	priority => n) FROM generate_series(1, 100) n RETURNING id"));
-becomes("SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $old", 't',
+becomes_ok($node, "SELECT sealed_at IS NOT NULL FROM jobq.epoch WHERE epoch = $old", 't',
 	'an epoch that is full of live jobs');
 $epoch = open_epoch();
 sql("SELECT jobq.fail(id, lease) FROM jobq.dequeue('q')");
@@ -236,7 +217,7 @@ is(sqlstate($node, q{SELECT jobq.alter_queue('q', '{"retention": "77 s"}')}),
 is(sqlstate($node, q{SELECT jobq.create_queue('same', '{"retention": "480 s"}')}),
 	'00000', 'one that there is can be shared');
 sql("SELECT jobq.alter_queue('r7', '{\"retention\": \"480 s\"}')");
-becomes('SELECT count(*) FROM jobq.class', $max - 1, 'an unused one goes');
+becomes_ok($node, 'SELECT count(*) FROM jobq.class', $max - 1, 'an unused one goes');
 is(sqlstate($node, $one_more), '00000', 'and makes room');
 sql("INSERT INTO audit.ledger SELECT jobq.enqueue('more')");
 is(sql("SELECT count(*) FROM jobq.queue q JOIN jobq.epoch e USING (class)
@@ -254,17 +235,17 @@ foreach my $n (1 .. 4)
 {
 	sql("INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('more',
 		array_fill(jsonb_build_object('fill', repeat('x', 1000)), '{100}')))");
-	becomes('SELECT count(*) FROM jobq.epoch WHERE class = 1 AND sealed_at IS NOT NULL',
+	becomes_ok($node, 'SELECT count(*) FROM jobq.epoch WHERE class = 1 AND sealed_at IS NOT NULL',
 		$n, "epoch $n of the history");
 }
 sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('more', 300)");
-becomes('SELECT count(*) FROM jobq.epoch WHERE class = 1 AND drained_at IS NOT NULL',
+becomes_ok($node, 'SELECT count(*) FROM jobq.epoch WHERE class = 1 AND drained_at IS NOT NULL',
 	'3', 'drained epochs with their retention ahead');
 is(sql("SELECT status FROM jobq.health() WHERE item = 'history'"), 'ok',
 	'history is whole');
 $node->append_conf('postgresql.conf', 'jobq.max_history_size = 0');
 $node->reload;
-becomes('SELECT count(*) FROM jobq.epoch WHERE drained_at IS NOT NULL',
+becomes_ok($node, 'SELECT count(*) FROM jobq.epoch WHERE drained_at IS NOT NULL',
 	'0', 'go for the sake of the disk');
 is(sql("SELECT status FROM jobq.health() WHERE item = 'history'"), 'warning',
 	'which health() tells');
@@ -281,7 +262,7 @@ sub large_history
 	sql("INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('more',
 		array_fill(jsonb_build_object('fill', repeat('x', 1000)), '{500}')))");
 	sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('more', 500)");
-	becomes("SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch AND drained_at IS NULL",
+	becomes_ok($node, "SELECT count(*) FROM jobq.epoch WHERE epoch = $epoch AND drained_at IS NULL",
 		'0', "epoch $epoch is done");
 	return $epoch;
 }
@@ -295,7 +276,7 @@ sub limit_history
 	return;
 }
 
-becomes('SELECT count(*) FROM jobq.epoch WHERE class = 1', '1', 'no history is left');
+becomes_ok($node, 'SELECT count(*) FROM jobq.epoch WHERE class = 1', '1', 'no history is left');
 limit_history(-1);
 is($node->poll_query_until('postgres', 'SHOW jobq.max_history_size', '-1'),
 	'1', 'no limit any more');
@@ -308,11 +289,11 @@ is( sql(q{SELECT count(*) FILTER (WHERE size BETWEEN 550000 AND 1000000)
 limit_history(1);
 my $history = 'SELECT string_agg(epoch::text, \',\' ORDER BY epoch)
 	FROM jobq.epoch WHERE class = 1 AND drained_at IS NOT NULL';
-becomes($history, $large[2], 'the youngest is kept');
+becomes_ok($node, $history, $large[2], 'the youngest is kept');
 my $reader = $node->background_psql('postgres');
 $reader->query_safe("BEGIN; SELECT count(*) FROM jobq.outcome_$large[2]");
 my $younger = large_history();
-becomes($history, $large[2], 'a younger one goes when the oldest is being read');
+becomes_ok($node, $history, $large[2], 'a younger one goes when the oldest is being read');
 is(sql("SELECT closed_at IS NULL FROM jobq.epoch WHERE epoch > $younger AND class = 1"),
 	't', 'and is gone');
 $reader->query_safe('COMMIT');
@@ -358,13 +339,13 @@ note($out);
 my $ledger = sql('SELECT count(*) FROM audit.ledger');
 cmp_ok($ledger, '>', 1000, 'there was load');
 cmp_ok(sql('SELECT max(epoch) FROM jobq.epoch'), '>', $born + 5, 'many epochs were made');
-becomes("SELECT count(*) < 76 FROM jobq.epoch", 't', 'and are not kept');
+becomes_ok($node, "SELECT count(*) < 76 FROM jobq.epoch", 't', 'and are not kept');
 audit_ok($node, 'after the load');
-becomes("SELECT count(jobq.complete(id, lease)) * 0 + (SELECT count(*) FROM jobq.jobs)
+becomes_ok($node, "SELECT count(jobq.complete(id, lease)) * 0 + (SELECT count(*) FROM jobq.jobs)
 	FROM jobq.dequeue('q', 10000)", '0', 'the rest can be done', 30);
-becomes('SELECT count(*) FROM jobq.epoch WHERE drained_at IS NULL AND closed_at IS NOT NULL',
+becomes_ok($node, 'SELECT count(*) FROM jobq.epoch WHERE drained_at IS NULL AND closed_at IS NOT NULL',
 	'0', 'all drains');
-becomes("SELECT count(*) <= $before + 60 FROM pg_class", 't', 'the catalog has not grown');
+becomes_ok($node, "SELECT count(*) <= $before + 60 FROM pg_class", 't', 'the catalog has not grown');
 is( sql("SELECT sum(completed_total + cancelled_total + dead_total) FROM jobq.queue_stats"),
 	sql('SELECT count(*) FROM audit.ledger'),
 	'every job enqueued has ended once');

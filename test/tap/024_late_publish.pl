@@ -9,14 +9,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node('late', 'jobq.max_live_jobs = 100');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('q', '{"lease_for": "1 hour", "backoff": {"base": "0 s"}}');
-});
-add_auditor($node);
-test_functions($node);
+my $node = start_audited('late', 'jobq.max_live_jobs = 100',
+	q{SELECT jobq.create_queue('q', '{"lease_for": "1 hour", "backoff": {"base": "0 s"}}')});
 
 sub sql
 {

@@ -14,16 +14,11 @@ my $WAITERS = $ENV{JOBQ_WAITERS} // 50;
 my $IDLE = $ENV{JOBQ_IDLE_SECONDS} // 3;
 my $KILLS = $ENV{JOBQ_KILLS} // 60;
 
-my $node = start_node('wait', 'max_connections = 120');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-CREATE FUNCTION public.wakeups() RETURNS bigint LANGUAGE c
-	AS 'pg_jobq', 'jobq_test_wakeups';
+my $node = start_wait_node(
+	'wait', 120, q{
 SELECT jobq.create_queue('q', '{"backoff": {"base": 0}}');
 SELECT jobq.create_queue('r', '{"backoff": {"base": 0}}');
 });
-ok(await_keeper($node), 'the keeper is there');
 
 sub sql
 {

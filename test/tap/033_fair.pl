@@ -133,7 +133,7 @@ sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": null}')});
 is(sql('SELECT count(*) FROM jobq.queue_group'), 1, 'only the weight is left in the table');
 sql(q{SELECT jobq.complete(j.id, a.lease) FROM jobq.jobs j, jobq.attempts(j.id) a
 	WHERE j.queue = 'g' AND j.state = 'running'});
-sql(q{SELECT jobq.alter_group('g', 'y', '{"paused_until": "infinity"}')});
+sql(q{SELECT jobq.alter_group('g', 'y', '{"paused_until": "2999-01-01T00:00:00Z"}')});
 is(deliver('g', 9), 'x', 'and a pause');
 is(sql(q{SELECT count(*) FROM jobq.jobs WHERE queue = 'g' AND group_key = 'y'
 	AND state <> 'available'}), 0, 'its jobs stay available');

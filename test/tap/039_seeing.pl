@@ -423,6 +423,15 @@ $id = sql(q{SELECT id FROM jobq.dequeue('trace')});
 is(sql("SELECT attempt, outcome, traceparent FROM jobq.attempts($id)"),
 	"1|failed|$trace\n2||$trace", 'attempts show the traceparent');
 
+# ---- wait events ----
+
+# On 15 and 16 they have no name of their own.
+ok( $node->poll_query_until('postgres',
+		q{SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Extension'
+	AND (backend_type, wait_event) IN (('pg_jobq keeper', 'Extension'), ('pg_jobq launcher', 'Extension'),
+		('pg_jobq keeper', 'JobqKeeperMain'), ('pg_jobq launcher', 'JobqLauncherMain'))}),
+	'keeper and launcher say what they wait for');
+
 # ---- a restart ----
 
 sql(q{SELECT jobq.create_queue('again');

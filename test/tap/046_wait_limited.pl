@@ -9,16 +9,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Waiting;
 
-my $node = start_node('limited', 'max_connections = 60');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-CREATE FUNCTION public.wakeups() RETURNS bigint LANGUAGE c
-	AS 'pg_jobq', 'jobq_test_wakeups';
+my $node = start_wait_node(
+	'limited', 60, q{
 SELECT jobq.create_queue('rate', '{"rate_limit": {"limit": 2, "period": "1.5 s"}}');
 SELECT jobq.create_queue('active', '{"max_active": 1}');
 });
-ok(await_keeper($node), 'the keeper is there');
 
 sub sql
 {

@@ -12,8 +12,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw(start_node kill_server kill_backend await await_keeper add_auditor
-  audit audit_ok sqlstate conflicts_logged test_functions wait_lock);
+our @EXPORT = qw(start_node start_audited becomes_ok kill_server kill_backend await await_keeper add_auditor
+  audit audit_ok sqlstate conflicts_logged test_functions wait_lock $SMALL_EPOCHS);
+
+# Settings that make many epochs of few jobs.
+our $SMALL_EPOCHS = "jobq.epoch_rows = 100\njobq.epoch_age = 100ms";
 
 my $TIMEOUT = $PostgreSQL::Test::Utils::timeout_default;
 
@@ -43,6 +46,30 @@ log_statement = none
 	  if defined $ENV{JOBQ_CONF};
 	$node->start;
 	return $node;
+}
+
+# The same with the extension, the auditor and what test builds have besides;
+# $sql makes what else is to be there.
+sub start_audited
+{
+	my ($name, $conf, $sql) = @_;
+	my $node = start_node($name, $conf);
+
+	$node->safe_psql('postgres', "CREATE EXTENSION pg_jobq;\n" . ($sql // ''));
+	add_auditor($node);
+	test_functions($node);
+	return $node;
+}
+
+# A query's result is what is expected, within some seconds.
+sub becomes_ok
+{
+	my ($node, $sql, $expected, $name, $seconds) = @_;
+	my $last = '';
+	my $ok = await(sub { ($last = $node->safe_psql('postgres', $sql)) eq $expected }, $seconds // 20);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok($ok, $name) || diag("$sql: $last, not $expected");
 }
 
 # True as soon as the code returns true, false after the time is over.

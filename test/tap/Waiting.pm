@@ -10,11 +10,26 @@ use IPC::Run;
 use JobqTest;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(start_waiting finish_waiting await_waiting wait_pid_of
+our @EXPORT = qw(start_wait_node start_waiting finish_waiting await_waiting wait_pid_of
   wakeups);
 
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $sessions = 0;
+
+# A server whose keeper runs, with queues that $sql makes.
+sub start_wait_node
+{
+	my ($name, $connections, $sql) = @_;
+	my $node = start_node($name, "max_connections = $connections");
+
+	$node->safe_psql('postgres', qq{
+CREATE EXTENSION pg_jobq;
+CREATE FUNCTION public.wakeups() RETURNS bigint LANGUAGE c
+	AS 'pg_jobq', 'jobq_test_wakeups';
+$sql});
+	await_keeper($node) or die 'there is no keeper';
+	return $node;
+}
 
 # A session that runs one statement; $options are lines before it.
 sub start_waiting
