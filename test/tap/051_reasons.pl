@@ -99,7 +99,7 @@ queue_is('plain', 'available', '2 jobs are available, and nothing keeps them.', 
 # ---- the job's own state ----
 
 my ($ran, $lease) = take('plain', 1);
-job_is($ran, 'running', "Attempt 1 of 2 has been running since /time/, taken by worker \"047_reasons.pl\".", 3600, 'running');
+job_is($ran, 'running', "Attempt 1 of 2 has been running since /time/, taken by worker \"051_reasons.pl\".", 3600, 'running');
 sql("SELECT jobq.fail($ran, $lease, 'no')");
 job_is($ran, 'retryable', '1 of 2 attempts have ended without success; the next one may begin at /time/.', 3600, 'retryable');
 my ($later) = put('plain', 1, q{, delay => '30 min'});
@@ -120,7 +120,7 @@ job_is($first, 'retryable', '1 of 2 attempts have ended without success; the nex
 ($first) = put('plain', 1);
 ($ran, $lease) = take('plain', 1);
 sql("SELECT jobq.cancel($ran, grace => '10 min')");
-job_is($ran, 'cancelled', "The job was cancelled; worker \"047_reasons.pl\" has until then to learn it.", 600, 'in grace');
+job_is($ran, 'cancelled', "The job was cancelled; worker \"051_reasons.pl\" has until then to learn it.", 600, 'in grace');
 ($first) = put('plain', 1);
 ($ran, $lease) = take('plain', 1);
 sql("SELECT jobq.complete($ran, $lease)");
