@@ -88,7 +88,8 @@ check_group(const JobqPart *part, const JobqGroup *group,
 		return NULL;
 	if (group->next != next)
 		return "group's next job is wrong";
-	if ((group->turn_at == TURN_NONE) != (next == JOBQ_NIL) &&
+	if ((group->turn_at == TURN_NONE) !=
+		(next == JOBQ_NIL && !jobq_group_waits_for_disk(part, group)) &&
 		group->turn_at != TURN_ASLEEP)
 		return "group's turn is wrong";
 	return NULL;

@@ -62,7 +62,8 @@ typedef struct JobqGroup
 	JobqTreeNode turn;			/* ring: left is before, right behind */
 	uint8		turn_at;		/* JobqTurn */
 	int32		turns_left;		/* in a ring, before others have theirs */
-	int32		first;			/* slot whose place in the order is ours */
+	JobqKey		place;			/* in the order: that of its first job, in
+								 * memory or on disk */
 	int32		next;			/* slot that goes when it is the group's turn */
 	TimestampTz asleep_until;
 
@@ -128,6 +129,8 @@ typedef struct JobqPartGroups
 	int32		spilled;		/* groups that have a frontier */
 	int32		hungry;			/* and of these, those that are hungry */
 	int32		fat;			/* groups that are fat */
+	bool		crowded;		/* the last refill could bring in nothing, as
+								 * there was no slot or no entry */
 	bool		refilling;		/* the refill going on is one of groups */
 	JobqKey		missed;			/* while it is: smallest key left out */
 } JobqPartGroups;

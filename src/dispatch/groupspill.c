@@ -13,12 +13,6 @@
 #define ROOM_SHARE		16		/* of the queue's slots for one group */
 #define TRIM_MAX		4096	/* slots pushed out in one go */
 
-static bool
-has_frontier(const JobqGroup *group)
-{
-	return group->frontier.priority != JOBQ_KEY_END;
-}
-
 /* So many of a group may wait in memory when slots are short. */
 static int32
 room(void)
@@ -41,7 +35,7 @@ is_hungry(const JobqGroup *group)
 {
 	int32		first;
 
-	if (!has_frontier(group))
+	if (!jobq_group_is_spilled(group))
 		return false;
 	if (group->waiting[GROUP_TREE_FRESH] < room() / 2)
 		return true;
@@ -66,9 +60,9 @@ jobq_group_weigh(JobqPart *part, JobqGroup *group)
 void
 jobq_group_set_frontier(JobqPart *part, JobqGroup *group, const JobqKey *key)
 {
-	part->groups.spilled -= has_frontier(group);
+	part->groups.spilled -= jobq_group_is_spilled(group);
 	group->frontier = *key;
-	part->groups.spilled += has_frontier(group);
+	part->groups.spilled += jobq_group_is_spilled(group);
 	jobq_group_weigh(part, group);
 }
 
@@ -139,6 +133,7 @@ jobq_group_skips(JobqPart *part, const JobqTicket *t)
 	if (group->waiting[GROUP_TREE_FRESH] < room() || !slots_are_short())
 		return false;
 	jobq_group_set_frontier(part, group, &key);
+	jobq_group_settle(part, group);
 	return true;
 }
 
@@ -197,7 +192,7 @@ move_frontier(JobqPart *part, JobqGroup *group, JobqKey *reached)
 {
 	JobqKey		to = *reached;
 
-	if (!has_frontier(group))
+	if (!jobq_group_is_spilled(group))
 		return;
 	if (!jobq_key_before(&to, &part->frontier))
 		to.priority = JOBQ_KEY_END;
