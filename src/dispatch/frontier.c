@@ -576,7 +576,8 @@ jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached,
 		if (!groups)
 			part->frontier = jobq_key_before(&part->missed, reached) ?
 				part->missed : *reached;
-		jobq_group_refilled(part, groups, crowded);
+		jobq_group_refilled(part, groups,
+							crowded && (groups || !has_first(part)));
 		ready = part->ready;
 	}
 	LWLockRelease(part->lock);

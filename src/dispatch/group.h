@@ -131,6 +131,8 @@ typedef struct JobqPartGroups
 	int32		fat;			/* groups that are fat */
 	bool		crowded;		/* the last refill could bring in nothing, as
 								 * there was no slot or no entry */
+	bool		passed;			/* since then one that is held was passed over:
+								 * only kept places go now */
 	bool		refilling;		/* the refill going on is one of groups */
 	JobqKey		missed;			/* while it is: smallest key left out */
 } JobqPartGroups;

@@ -386,13 +386,13 @@ is_held(const JobqPart *part, const JobqGroup *group)
 	next = &jobq_slots[group->next];
 	if ((next->flags & SLOT_KEPT) && part->groups.crowded)
 		return false;
-	return !jobq_key_before(&group->place, &part->frontier) ||
+	return part->groups.passed || !jobq_key_before(&group->place, &part->frontier) ||
 		!jobq_is_before_group_frontier(group, next);
 }
 
 /*
- * In the jobs' order one that is held holds all that come after it; in a fair
- * queue, or when it is crowded, only its group.
+ * In the jobs' order one that is held holds all that come after it, or, when it
+ * is crowded, all but kept places; in a fair queue only its group.
  */
 int32
 jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
@@ -413,6 +413,7 @@ jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
 		{
 			if (!is_fair(part) && !part->groups.crowded)
 				return JOBQ_NIL;
+			part->groups.passed = !is_fair(part);
 			until = JOBQ_NEVER;
 		}
 		if (until <= now)
@@ -439,6 +440,7 @@ jobq_group_refilled(JobqPart *part, bool groups, bool crowded)
 							part->groups.crowded))
 		part->groups.recheck = RECHECK_ALL;
 	part->groups.crowded = crowded;
+	part->groups.passed = false;
 }
 
 /* A delivery counts, and with the last of its turns a group goes behind. */
