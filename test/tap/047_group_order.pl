@@ -49,6 +49,8 @@ sub queue
 	my ($name, $options) = @_;
 
 	sql(qq{SELECT jobq.create_queue('$name', '{"backoff": {"base": "0 s"}, $options}')});
+	# from then on memory knows what it must of its groups
+	sql("SELECT jobq.dequeue('$name')");
 	return;
 }
 
@@ -204,6 +206,7 @@ audit_ok($node, 'held by a group');
 
 # The last that come in are the first: those in memory make room.
 enqueue('one', 1, "a$_", 5) foreach (1 .. 70);
+is( sql('SELECT count(*) FROM jobq.peek($$one$$, 100)'), 60, 'all there is room for');
 enqueue('one', 1, "b$_", 0) foreach (1 .. 70);
 sql("CALL take('one', 70, 9)");
 is(sql("SELECT count(*) FROM seen WHERE queue = 'one' AND priority = 0"), 70,
