@@ -423,7 +423,7 @@ bool
 jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 {
 	TransactionId holder;
-	JobqKey		first;
+	JobqKey		first = {.priority = JOBQ_KEY_END};
 	bool		groups;
 	bool		begun = false;
 
@@ -444,6 +444,7 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 		part->missed.priority = JOBQ_KEY_END;
 		part->groups.missed.priority = JOBQ_KEY_END;
 		part->groups.refilling = groups;
+		part->groups.from = first;
 		*from = groups ? first : part->frontier;
 		begun = true;
 	}

@@ -133,7 +133,8 @@ typedef struct JobqPartGroups
 								 * there was no slot or no entry */
 	bool		passed;			/* since then one that is held was passed over:
 								 * only kept places go now */
-	bool		refilling;		/* the refill going on is one of groups */
+	bool		refilling;		/* the refill going on is one of groups, */
+	JobqKey		from;			/* and has begun there */
 	JobqKey		missed;			/* while it is: smallest key left out */
 } JobqPartGroups;
 

@@ -97,6 +97,13 @@ jobq_group_leaves_out(JobqPart *part, const JobqTicket *t)
 	return true;
 }
 
+/* In a refill of groups: it has begun behind what the group lacks first. */
+static bool
+is_left_behind(const JobqPart *part, const JobqGroup *group)
+{
+	return jobq_key_before(&group->frontier, &part->groups.from);
+}
+
 /*
  * In a refill of groups: only those that have a frontier take tickets, until
  * there are enough; but some in any case, as what there is may be behind it.
@@ -105,6 +112,7 @@ static bool
 skips_for_groups(JobqPart *part, JobqGroup *group, const JobqKey *key)
 {
 	if (group == NULL || jobq_key_before(key, &group->frontier) ||
+		is_left_behind(part, group) ||
 		!jobq_key_before(key, &part->frontier) || group->stopped)
 		return true;
 	if (group->waiting[GROUP_TREE_FRESH] < room() ||
@@ -192,7 +200,7 @@ move_frontier(JobqPart *part, JobqGroup *group, JobqKey *reached)
 {
 	JobqKey		to = *reached;
 
-	if (!jobq_group_is_spilled(group))
+	if (!jobq_group_is_spilled(group) || is_left_behind(part, group))
 		return;
 	if (!jobq_key_before(&to, &part->frontier))
 		to.priority = JOBQ_KEY_END;
