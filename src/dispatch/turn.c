@@ -386,7 +386,8 @@ is_held(const JobqPart *part, const JobqGroup *group)
 	next = &jobq_slots[group->next];
 	if ((next->flags & SLOT_KEPT) && part->groups.crowded)
 		return false;
-	return part->groups.passed || !jobq_key_before(&group->place, &part->frontier) ||
+	return part->groups.passed ||
+		!jobq_key_before(&group->place, &part->frontier) ||
 		!jobq_is_before_group_frontier(group, next);
 }
 

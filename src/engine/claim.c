@@ -18,6 +18,7 @@
 #include "engine/claimrow.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "pause.h"
 
 #define PART_WAIT_MS	2000	/* for keepers to free parts */
 
@@ -449,9 +450,12 @@ await_refill(const ClaimCall *call, uint64 entries, TimestampTz *deadline)
 {
 	const JobqSession *session = call->session;
 	JobqPart   *part = call->part;
-	bool		wanted = jobq_refill_wanted(part, session->gen);
-	uint64		now = pg_atomic_read_u64(&part->entries);
+	bool		wanted;
+	uint64		now;
 
+	JOBQ_PAUSE("before-await-refill");
+	wanted = jobq_refill_wanted(part, session->gen);
+	now = pg_atomic_read_u64(&part->entries);
 	/* odd: one is going on, which may be about to bring what we want */
 	if (!call->loading && !wanted && (now & 1) == 0)
 		return now != entries;

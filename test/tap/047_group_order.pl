@@ -86,9 +86,7 @@ sub stop_keeper_by
 	return;
 }
 
-# Run it to the point where it has an answer or waits for the keeper; then let
-# the keeper go on, and return the answer.
-sub run_with_stopped_keeper
+sub start_running
 {
 	my ($sql) = @_;
 	my $session = $node->background_psql('postgres', on_error_stop => 0);
@@ -96,9 +94,14 @@ sub run_with_stopped_keeper
 
 	$session->{stdin} .= "$sql;\n\\echo answered :SQLSTATE\n";
 	$session->{run}->pump_nb;
-	$node->poll_query_until('postgres',
-		"SELECT state = 'idle' AND query <> 'SELECT pg_backend_pid()' OR wait_event_type = 'Extension'
-			FROM pg_stat_activity WHERE pid = $pid");
+	return ($session, $pid);
+}
+
+# Let all go on, and return the answer.
+sub answer_of
+{
+	my ($session) = @_;
+
 	stop_keeper_at('');
 	$session->{run}->pump until $session->{stdout} =~ /answered (\w+)/
 	  || $session->{timeout}->is_expired;
@@ -106,6 +109,18 @@ sub run_with_stopped_keeper
 	$session->quit;
 	$out =~ s/\s+$// if defined $out;
 	return $out;
+}
+
+# Run it to the point where it has an answer or waits for the keeper.
+sub run_with_stopped_keeper
+{
+	my ($sql) = @_;
+	my ($session, $pid) = start_running($sql);
+
+	$node->poll_query_until('postgres',
+		"SELECT state = 'idle' AND query <> 'SELECT pg_backend_pid()' OR wait_event_type = 'Extension'
+			FROM pg_stat_activity WHERE pid = $pid");
+	return answer_of($session);
 }
 
 # What was taken of the queue was in order: of the queue, or of each key.
@@ -207,6 +222,17 @@ audit_ok($node, 'held by a group');
 queue('blocked', '"group_limit": 1');
 enqueue('blocked', 200, 'A', 0);
 sql(q{CREATE TABLE held AS SELECT id, lease FROM jobq.dequeue('blocked', 1)});
+
+# what comes from disk while a dequeue has looked in vain is found
+stop_keeper_at('before-await-refill');
+my ($session) = start_running(q{SELECT group_key, jobq.complete(id, lease) FROM jobq.dequeue('blocked', 1)});
+ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'a dequeue has looked');
+enqueue('blocked', 1, 'C', 0, 1);
+ok( $node->poll_query_until(
+		'postgres', q{SELECT EXISTS (SELECT FROM jobq.peek('blocked', 300) WHERE group_key = 'C')}),
+	'a job has come into memory');
+is(answer_of($session), 'C|t', 'it finds it');
+
 enqueue('blocked', 200, 'B', 1);
 sql("CALL take('blocked', 200, 1)");
 sql('SELECT jobq.complete(id, lease) FROM held');
