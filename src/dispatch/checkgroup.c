@@ -90,7 +90,8 @@ check_group(const JobqPart *part, const JobqGroup *group,
 		return "group's next job is wrong";
 	if (group->oldest != jobq_group_oldest(part, group))
 		return "group's oldest job is wrong";
-	if ((group->turn_at == TURN_NONE) != (next == JOBQ_NIL) &&
+	if ((group->turn_at == TURN_NONE) !=
+		(next == JOBQ_NIL && !jobq_group_waits_for_disk(part, group)) &&
 		group->turn_at != TURN_ASLEEP)
 		return "group's turn is wrong";
 	return NULL;

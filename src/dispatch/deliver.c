@@ -13,6 +13,8 @@
 #include "dispatch/internal.h"
 #include "dispatch/meter.h"
 
+#define GIVE_UP_MAX		4096	/* slots pushed out in one go */
+
 /* ---- walking; under the part's lock ---- */
 
 static int32
@@ -79,6 +81,15 @@ begin_take(JobqPart *part, JobqTake *take, int max)
 	return part->limits.on ? jobq_limits_room(part, take, max) : max;
 }
 
+/* Where running jobs lack entries, waiting ones give theirs up. */
+static void
+give_up_entries(JobqPart *part, uint32 gen)
+{
+	for (int i = 0; i < GIVE_UP_MAX && jobq_groups_lack_entries(part) &&
+		 jobq_push_out(part, gen, NULL); i++)
+		;
+}
+
 /*
  * Where groups count, all slots are in theirs before anything is taken. False
  * when that, or what else must be known, is still to be loaded.
@@ -113,6 +124,8 @@ jobq_follow_rules(JobqPart *part, uint32 gen, const JobqRules *rules)
 	}
 	if (!mine)
 		return false;
+	if (part->groups.strays > 0)
+		give_up_entries(part, gen);
 	if (ready && !jobq_lacks_leases(&jobq_dbs[db]))
 		return true;
 	jobq_wake_keeper(&jobq_dbs[db]);

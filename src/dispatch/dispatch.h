@@ -884,6 +884,13 @@ extern void jobq_ask_refill(JobqPart *part, uint32 gen);
  * fresh[i] is the ref of a slot that is in the hash but not yet linked, or has
  * slot JOBQ_NIL; the caller looks whether its ticket has ended, then links.
  */
+typedef enum JobqLack
+{
+	LACKS_NOTHING,				/* or somebody has the job in hand */
+	LACKS_SLOT,
+	LACKS_ENTRY					/* for its group */
+} JobqLack;
+
 extern bool jobq_refill_wanted(JobqPart *part, uint32 gen);
 
 /*
@@ -899,13 +906,31 @@ extern bool jobq_refill_is_clear(JobqPart *part, uint64 claimers);
 extern int	jobq_refill_put(JobqPart *part, uint32 gen,
 							const JobqTicket *tickets,
 							const JobqLease *leases, int n,
-							JobqSlotRef *fresh);
+							JobqSlotRef *fresh, JobqLack *lack);
 extern void jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 							 const bool *ended, int n);
-extern void jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached);
+
+/* crowded: there was no room even for the first of the tickets. */
+extern void jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached,
+							bool crowded);
 
 /* Has the queue got what it may have? */
 extern bool jobq_refill_enough(JobqPart *part, uint32 gen);
+
+/*
+ * Has something before this key been left out meanwhile? The frontier will
+ * not get beyond that, and what comes in from there on only takes room.
+ */
+extern bool jobq_refill_missed(JobqPart *part, uint32 gen, const JobqKey *key);
+
+/*
+ * Is there an entry for the ticket's group? If not, what comes after the ticket
+ * is in its way: push the last available slot of the queue out to disk, if it
+ * comes after ticket t (NULL: whatever it is).
+ */
+extern bool jobq_refill_has_entry(JobqPart *part, uint32 gen,
+								  const JobqTicket *t);
+extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t);
 
 /*
  * When slots are short: push out, from up to so many groups of the queue that
@@ -1018,8 +1043,11 @@ typedef struct JobqGroupTaken
 extern bool jobq_groups_count(JobqPart *part, uint32 gen,
 							  const JobqGroupTaken *taken, int n);
 
-/* alter_group() has set these rules; altered: just now. */
-extern void jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,
+/*
+ * alter_group() has set these rules; altered: just now. False when there is no
+ * entry for the group: then the keeper is to load them all.
+ */
+extern bool jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,
 								 const JobqGroupKey *key,
 								 const JobqGroupRules *rules, bool altered);
 

@@ -42,26 +42,37 @@ has_room(const JobqPart *part)
 	return !part->groups.on || jobq_groups_have_room();
 }
 
+/* Is the first job that could be handed out in memory? */
+static bool
+has_first(const JobqPart *part)
+{
+	const JobqKey *place;
+	JobqKey		key;
+	int32		first;
+
+	if (part->groups.on)
+		place = jobq_group_first(part);
+	else
+	{
+		first = jobq_tree_first(&jobq_ready_tree, jobq_slots,
+								part->ready_root);
+		if (first != JOBQ_NIL)
+			key = jobq_slot_key(&jobq_slots[first]);
+		place = first != JOBQ_NIL ? &key : NULL;
+	}
+	return place != NULL && jobq_key_before(place, &part->frontier);
+}
+
 /* Is the first job that could be handed out, or more than half, on disk? */
 static bool
 is_hungry(const JobqPart *part)
 {
-	int32		first;
-	JobqKey		key;
-
 	if (part->groups.hungry > 0)
 		return true;
 	if (!is_spilled(part))
 		return false;
-	if ((part->ready < slots_share() / 2 && has_room(part)) ||
-		part->groups.fat > 0)
-		return true;
-	first = part->groups.on ? jobq_group_first(part) :
-		jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
-	if (first == JOBQ_NIL)
-		return true;
-	key = jobq_slot_key(&jobq_slots[first]);
-	return !jobq_key_before(&key, &part->frontier);
+	return (part->ready < slots_share() / 2 && has_room(part)) ||
+		part->groups.fat > 0 || !has_first(part);
 }
 
 bool
@@ -412,7 +423,7 @@ bool
 jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 {
 	TransactionId holder;
-	JobqKey		first;
+	JobqKey		first = {.priority = JOBQ_KEY_END};
 	bool		groups;
 	bool		begun = false;
 
@@ -433,6 +444,7 @@ jobq_refill_begin(JobqPart *part, uint32 gen, JobqKey *from, uint64 *claimers)
 		part->missed.priority = JOBQ_KEY_END;
 		part->groups.missed.priority = JOBQ_KEY_END;
 		part->groups.refilling = groups;
+		part->groups.from = first;
 		*from = groups ? first : part->frontier;
 		begun = true;
 	}
@@ -463,12 +475,21 @@ stays_out(JobqPart *part, uint32 gen, const JobqTicket *t)
 	return out;
 }
 
+bool
+jobq_refill_has_entry(JobqPart *part, uint32 gen, const JobqTicket *t)
+{
+	return !part->groups.on || jobq_groups_have_room() ||
+		has_entry(part, gen, &t->group);
+}
+
 int
 jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
-				const JobqLease *leases, int n, JobqSlotRef *fresh)
+				const JobqLease *leases, int n, JobqSlotRef *fresh,
+				JobqLack *lack)
 {
 	int			db = part->db;
 	int			done;
+	JobqLack	lacks = LACKS_NOTHING;
 
 	if (db < 0)
 		return 0;
@@ -487,18 +508,24 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 		{
 			if (stays_out(part, gen, &tickets[done]))
 				continue;
-			if (!jobq_groups_have_room() &&
-				!has_entry(part, gen, &tickets[done].group))
+			if (!jobq_refill_has_entry(part, gen, &tickets[done]))
+			{
+				lacks = LACKS_ENTRY;
 				break;
+			}
 		}
 		entered = jobq_enter_or_push_out(part, db, gen, FROM_DISK,
 										 &tickets[done], lease, must,
 										 &number);
+		if (entered == ENTER_NO_SLOT)
+			lacks = LACKS_SLOT;
 		if (entered == ENTER_NO_SLOT || entered == ENTER_HELD)
 			break;
 		if (entered == ENTER_DONE)
 			jobq_slot_fill_ref(&jobq_slots[number], &fresh[done]);
 	}
+	if (lack != NULL)
+		*lack = lacks;
 	return done;
 }
 
@@ -530,7 +557,8 @@ jobq_refill_link(JobqPart *part, uint32 gen, JobqSlotRef *fresh,
 }
 
 void
-jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
+jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached,
+				bool crowded)
 {
 	int64		ready = 0;
 	bool		groups;
@@ -542,18 +570,15 @@ jobq_refill_end(JobqPart *part, uint32 gen, const JobqKey *reached)
 		jobq_group_refill_end(part, gen, reached);
 
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
-	if (jobq_part_is_mine(part, gen) && part->refilling && groups)
+	if (jobq_part_is_mine(part, gen) && part->refilling)
 	{
 		set_refilling(part, false);
 		part->groups.refilling = false;
-		ready = part->ready;
-	}
-	else if (jobq_part_is_mine(part, gen) && part->refilling)
-	{
-		set_refilling(part, false);
-		part->frontier = jobq_key_before(&part->missed, reached) ?
-			part->missed : *reached;
-		jobq_group_frontier_moved(part);
+		if (!groups)
+			part->frontier = jobq_key_before(&part->missed, reached) ?
+				part->missed : *reached;
+		jobq_group_refilled(part, groups,
+							crowded && (groups || !has_first(part)));
 		ready = part->ready;
 	}
 	LWLockRelease(part->lock);
@@ -571,6 +596,19 @@ jobq_refill_enough(JobqPart *part, uint32 gen)
 		 part->ready >= slots_share());
 	LWLockRelease(part->lock);
 	return enough;
+}
+
+bool
+jobq_refill_missed(JobqPart *part, uint32 gen, const JobqKey *key)
+{
+	const JobqKey *missed;
+	bool		before;
+
+	LWLockAcquire(part->lock, LW_SHARED);
+	missed = part->groups.refilling ? &part->groups.missed : &part->missed;
+	before = jobq_part_is_mine(part, gen) && jobq_key_before(missed, key);
+	LWLockRelease(part->lock);
+	return before;
 }
 
 void

@@ -177,7 +177,7 @@ jobq_group_get(JobqPart *part, const JobqGroupKey *key, bool must)
 	memset(group, 0, sizeof(*group));
 	group->key = *key;
 	group->part = jobq_part_index(part);
-	group->first = JOBQ_NIL;
+	group->place.priority = JOBQ_KEY_END;
 	group->next = JOBQ_NIL;
 	group->frontier.priority = JOBQ_KEY_END;
 	group->oldest = JOBQ_NEVER;
@@ -207,7 +207,7 @@ void
 jobq_group_forget_unused(JobqPart *part, JobqGroup *group)
 {
 	if (group->slots == 0 && group->own == 0 && !jobq_rules_alter_group(&group->rules) &&
-		group->frontier.priority == JOBQ_KEY_END &&
+		!jobq_group_is_spilled(group) &&
 		!jobq_group_outlives_jobs(part, group))
 		free_group(part, group);
 }
@@ -303,6 +303,14 @@ note_taken(JobqGroup *group, const JobqSlot *slot)
 	}
 }
 
+/* What runs, or keeps a place, is in memory whatever becomes of it. */
+static bool
+must_join(const JobqPart *part, const JobqSlot *slot)
+{
+	return slot->l.lease != 0 || slot->t.ticket == 0 ||
+		jobq_is_kept(part, &slot->t);
+}
+
 bool
 jobq_group_join(JobqPart *part, JobqSlot *slot)
 {
@@ -310,8 +318,7 @@ jobq_group_join(JobqPart *part, JobqSlot *slot)
 
 	if (slot->group >= 0)
 		return true;
-	group = jobq_group_get(part, &slot->t.group,
-						   slot->state != SLOT_READY || slot->t.started);
+	group = jobq_group_get(part, &slot->t.group, must_join(part, slot));
 	if (group == NULL)
 		return false;
 	if (slot->group == JOBQ_STRAY)
@@ -464,7 +471,7 @@ see_slots(JobqPart *part, JobqSlotRef *strays, int *nstrays)
 			continue;
 		see_slot(part, slot);
 		if (slot->group == JOBQ_STRAY && slot->state == SLOT_READY &&
-			(slot->flags & SLOT_LINKED))
+			(slot->flags & SLOT_LINKED) && !must_join(part, slot))
 			jobq_slot_fill_ref(slot, &strays[(*nstrays)++]);
 	}
 }
@@ -505,6 +512,7 @@ jobq_groups_unorder(JobqPart *part)
 			list = at;
 		}
 		jobq_group_set_frontier(part, group, &end);
+		jobq_group_settle(part, group);
 		jobq_group_forget_unused(part, group);
 	}
 	return list;
@@ -556,6 +564,14 @@ jobq_groups_catch_up(JobqPart *part, bool strays_too, JobqSlotRef *strays,
 		recheck(part);
 	return part->groups.unseen == 0 &&
 		part->groups.recheck == RECHECK_NONE && *nstrays == 0;
+}
+
+bool
+jobq_groups_lack_entries(const JobqPart *part)
+{
+	int32		first;
+
+	return jobq_group_free_entries(&first) < part->groups.strays;
 }
 
 bool

@@ -62,7 +62,8 @@ typedef struct JobqGroup
 	JobqTreeNode turn;			/* ring: left is before, right behind */
 	uint8		turn_at;		/* JobqTurn */
 	int32		turns_left;		/* in a ring, before others have theirs */
-	int32		first;			/* slot whose place in the order is ours */
+	JobqKey		place;			/* in the order: that of its first job, in
+								 * memory or on disk */
 	int32		next;			/* slot that goes when it is the group's turn */
 	TimestampTz asleep_until;
 
@@ -135,7 +136,12 @@ typedef struct JobqPartGroups
 	int32		spilled;		/* groups that have a frontier */
 	int32		hungry;			/* and of these, those that are hungry */
 	int32		fat;			/* groups that are fat */
-	bool		refilling;		/* the refill going on is one of groups */
+	bool		crowded;		/* the last refill could bring in nothing, as
+								 * there was no slot or no entry */
+	bool		passed;			/* since then one that is held was passed over:
+								 * only kept places go now */
+	bool		refilling;		/* the refill going on is one of groups, */
+	JobqKey		from;			/* and has begun there */
 	JobqKey		missed;			/* while it is: smallest key left out */
 } JobqPartGroups;
 

@@ -13,12 +13,6 @@
 #define ROOM_SHARE		16		/* of the queue's slots for one group */
 #define TRIM_MAX		4096	/* slots pushed out in one go */
 
-static bool
-has_frontier(const JobqGroup *group)
-{
-	return group->frontier.priority != JOBQ_KEY_END;
-}
-
 /* So many of a group may wait in memory when slots are short. */
 static int32
 room(void)
@@ -41,7 +35,7 @@ is_hungry(const JobqGroup *group)
 {
 	int32		first;
 
-	if (!has_frontier(group))
+	if (!jobq_group_is_spilled(group))
 		return false;
 	if (group->waiting[GROUP_TREE_FRESH] < room() / 2)
 		return true;
@@ -66,9 +60,9 @@ jobq_group_weigh(JobqPart *part, JobqGroup *group)
 void
 jobq_group_set_frontier(JobqPart *part, JobqGroup *group, const JobqKey *key)
 {
-	part->groups.spilled -= has_frontier(group);
+	part->groups.spilled -= jobq_group_is_spilled(group);
 	group->frontier = *key;
-	part->groups.spilled += has_frontier(group);
+	part->groups.spilled += jobq_group_is_spilled(group);
 	jobq_group_weigh(part, group);
 }
 
@@ -103,6 +97,13 @@ jobq_group_leaves_out(JobqPart *part, const JobqTicket *t)
 	return true;
 }
 
+/* In a refill of groups: it has begun behind what the group lacks first. */
+static bool
+is_left_behind(const JobqPart *part, const JobqGroup *group)
+{
+	return jobq_key_before(&group->frontier, &part->groups.from);
+}
+
 /*
  * In a refill of groups: only those that have a frontier take tickets, until
  * there are enough; but some in any case, as what there is may be behind it.
@@ -111,6 +112,7 @@ static bool
 skips_for_groups(JobqPart *part, JobqGroup *group, const JobqKey *key)
 {
 	if (group == NULL || jobq_key_before(key, &group->frontier) ||
+		is_left_behind(part, group) ||
 		!jobq_key_before(key, &part->frontier) || group->stopped)
 		return true;
 	if (group->waiting[GROUP_TREE_FRESH] < room() ||
@@ -139,6 +141,7 @@ jobq_group_skips(JobqPart *part, const JobqTicket *t)
 	if (group->waiting[GROUP_TREE_FRESH] < room() || !slots_are_short())
 		return false;
 	jobq_group_set_frontier(part, group, &key);
+	jobq_group_settle(part, group);
 	return true;
 }
 
@@ -197,7 +200,7 @@ move_frontier(JobqPart *part, JobqGroup *group, JobqKey *reached)
 {
 	JobqKey		to = *reached;
 
-	if (!has_frontier(group))
+	if (!jobq_group_is_spilled(group) || is_left_behind(part, group))
 		return;
 	if (!jobq_key_before(&to, &part->frontier))
 		to.priority = JOBQ_KEY_END;

@@ -9,20 +9,22 @@
 
 #include "dispatch/internal.h"
 
-void
+bool
 jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,
 					 const JobqGroupKey *key, const JobqGroupRules *rules,
 					 bool altered)
 {
 	JobqPart   *part = jobq_part_find(db, gen, queue_id);
 	JobqGroup  *group;
+	bool		room = true;
 
 	if (part == NULL)
-		return;
+		return true;
 	LWLockAcquire(part->lock, LW_EXCLUSIVE);
 	if (jobq_part_is(part, gen, queue_id) && part->groups.on)
 	{
 		group = jobq_group_get(part, key, true);
+		room = group != NULL;
 		if (altered)
 			part->groups.alters++;
 		if (group == NULL)
@@ -35,15 +37,25 @@ jobq_group_set_rules(JobqDb *db, uint32 gen, int32 queue_id,
 		}
 	}
 	LWLockRelease(part->lock);
+	return room;
 }
 
-/* A group's next job goes first, and one of another transaction's hands. */
+/*
+ * Of one at a time, the group's next job goes first: one that may be on disk,
+ * and one of another transaction's hands, too.
+ */
 static bool
 may_take_own(JobqPart *part, JobqGroup *group, const JobqTicket *t,
 			 TimestampTz now)
 {
+	JobqKey		key = jobq_key_of(t, part->aging);
+
 	if (jobq_group_is_full(part, group, false) ||
 		jobq_group_not_before(part, group, now) > now)
+		return false;
+	if (jobq_group_limit(part, group) == 1 &&
+		(!jobq_key_before(&key, &part->frontier) ||
+		 !jobq_key_before(&key, &group->frontier)))
 		return false;
 	for (int i = 0; i < GROUP_TREES; i++)
 	{

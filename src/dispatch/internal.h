@@ -241,12 +241,6 @@ extern bool jobq_is_held(JobqPart *part, TransactionId mine,
 						 TransactionId *holder);
 
 /*
- * Push the last available slot of the queue out to disk, if it comes after
- * ticket t (NULL: whatever it is).
- */
-extern bool jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t);
-
-/*
  * jobq_slot_enter; where there is no slot the queue's last job makes room: for
  * one that must have a slot in any case, else only if it comes after it.
  */
@@ -319,6 +313,9 @@ extern void jobq_group_rules_changed(JobqPart *part, const JobqRules *old);
 extern bool jobq_groups_catch_up(JobqPart *part, bool strays_too,
 								 JobqSlotRef *strays, int *nstrays);
 
+/* Do slots that must have an entry find none? */
+extern bool jobq_groups_lack_entries(const JobqPart *part);
+
 /* Is everything known that decides what may be delivered? */
 extern bool jobq_groups_ready(const JobqPart *part);
 
@@ -330,6 +327,15 @@ extern JobqGroup *jobq_group_after(const JobqPart *part,
 								   const JobqGroup *after);
 
 /* ---- groupspill.c; under the part's lock, but for the last two ---- */
+
+/* Is some of it on disk only, before the part's frontier? */
+static inline bool
+jobq_group_is_spilled(const JobqGroup *group)
+{
+	return group->frontier.priority != JOBQ_KEY_END;
+}
+
+/* The caller settles the group. */
 
 extern void jobq_group_set_frontier(JobqPart *part, JobqGroup *group,
 									const JobqKey *key);
@@ -429,11 +435,21 @@ extern TimestampTz jobq_group_next_wake(const JobqPart *part);
  */
 extern int32 jobq_group_next(JobqPart *part, TimestampTz now, int *skipped);
 
-/* The slot whose place in the order is the first of all that may go. */
-extern int32 jobq_group_first(const JobqPart *part);
+/* The first place in the order of all groups that may go; NULL: none may. */
+extern const JobqKey *jobq_group_first(const JobqPart *part);
 
-/* More of the queue is before the frontier than was. */
-extern void jobq_group_frontier_moved(JobqPart *part);
+/*
+ * Where jobs go in their order: none of it is in memory, and its first job on
+ * disk could go. Then it has its turn, and holds those that come after it.
+ */
+extern bool jobq_group_waits_for_disk(const JobqPart *part,
+									  const JobqGroup *group);
+
+/*
+ * A refill has ended, of the queue or of groups: which groups are held may be
+ * another matter now.
+ */
+extern void jobq_group_refilled(JobqPart *part, bool groups, bool crowded);
 extern void jobq_group_taken(JobqPart *part, JobqGroup *group, int64 id,
 							 TimestampTz now);
 

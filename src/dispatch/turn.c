@@ -29,8 +29,12 @@ jobq_group_compare_keys(const JobqGroupKey *a, const JobqGroupKey *b)
 static int
 compare_order(const void *a, const void *b)
 {
-	return jobq_compare_ready(&jobq_slots[((const JobqGroup *) a)->first],
-							  &jobq_slots[((const JobqGroup *) b)->first]);
+	const JobqGroup *x = a;
+	const JobqGroup *y = b;
+	int			order = jobq_key_compare(&x->place, &y->place);
+
+	/* frontiers may be the same */
+	return order != 0 ? order : jobq_group_compare_keys(&x->key, &y->key);
 }
 
 static int
@@ -207,6 +211,34 @@ jobq_group_choose(const JobqPart *part, const JobqGroup *group)
 	return next != JOBQ_NIL && !overtakes(part, group, next) ? next : JOBQ_NIL;
 }
 
+/* Where its next job stands, whether it is in memory or not. */
+static JobqKey
+place_of(const JobqGroup *group)
+{
+	int32		first = earlier(first_in(group, GROUP_TREE_FRESH),
+								first_in(group, GROUP_TREE_AGAIN));
+	JobqKey		place = group->frontier;
+
+	if (first != JOBQ_NIL)
+	{
+		JobqKey		key = jobq_slot_key(&jobq_slots[first]);
+
+		if (jobq_key_before(&key, &place))
+			place = key;
+	}
+	return place;
+}
+
+bool
+jobq_group_waits_for_disk(const JobqPart *part, const JobqGroup *group)
+{
+	return !is_fair(part) && jobq_group_is_spilled(group) &&
+		group->waiting[GROUP_TREE_FRESH] == 0 &&
+		!jobq_group_is_full(part, group, false) &&
+		(group->waiting[GROUP_TREE_MARKED] == 0 ||
+		 jobq_group_limit(part, group) != 1);
+}
+
 static void
 count_blocked(JobqPart *part, JobqGroup *group)
 {
@@ -351,27 +383,26 @@ void
 jobq_group_settle(JobqPart *part, JobqGroup *group)
 {
 	int32		next = jobq_group_choose(part, group);
-	int32		first = earlier(first_in(group, GROUP_TREE_FRESH),
-								first_in(group, GROUP_TREE_AGAIN));
+	JobqKey		place = place_of(group);
+	bool		moved = jobq_key_compare(&place, &group->place) != 0;
 	JobqTurn	at = is_fair(part) ? TURN_RING : TURN_ORDER;
 
 	count_blocked(part, group);
 	jobq_group_set_oldest(part, group, jobq_group_oldest(part, group));
 	jobq_group_weigh(part, group);
 	/* one that sleeps without jobs, for what it has delivered, wakes up */
-	if (group->turn_at == TURN_ASLEEP && group->first != JOBQ_NIL &&
-		(group->asleep_until != JOBQ_NEVER || first == group->first))
+	if (group->turn_at == TURN_ASLEEP && group->place.priority != JOBQ_KEY_END &&
+		(group->asleep_until != JOBQ_NEVER || !moved))
 		at = TURN_ASLEEP;
-	else if (next == JOBQ_NIL)
+	else if (next == JOBQ_NIL && !jobq_group_waits_for_disk(part, group))
 		at = TURN_NONE;
-	if (at != group->turn_at || (at == TURN_ORDER && first != group->first))
+	if (at != group->turn_at || (at == TURN_ORDER && moved))
 	{
 		jobq_group_unlink_turn(part, group);
-		group->first = first;
-		group->next = next;
+		group->place = place;
 		link_turn(part, group, at);
 	}
-	group->first = first;
+	group->place = place;
 	group->next = next;
 }
 
@@ -432,8 +463,28 @@ jobq_group_not_before(const JobqPart *part, JobqGroup *group, TimestampTz now)
 }
 
 /*
- * In a fair queue one group may be held up by the frontier, others not; in the
- * jobs' order the rest is behind it, too.
+ * Something on disk may come before its next job. One that keeps its place goes
+ * first in its group, and when there is no room for what is on disk, it goes:
+ * nothing else would make room.
+ */
+static bool
+is_held(const JobqPart *part, const JobqGroup *group)
+{
+	const JobqSlot *next;
+
+	if (group->next == JOBQ_NIL)
+		return true;
+	next = &jobq_slots[group->next];
+	if ((next->flags & SLOT_KEPT) && part->groups.crowded)
+		return false;
+	return part->groups.passed ||
+		!jobq_key_before(&group->place, &part->frontier) ||
+		!jobq_is_before_group_frontier(group, next);
+}
+
+/*
+ * In the jobs' order one that is held holds all that come after it, or, when it
+ * is crowded, all but kept places; in a fair queue only its group.
  */
 int32
 jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
@@ -450,10 +501,13 @@ jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
 			return JOBQ_NIL;
 		group = &jobq_groups[number];
 		until = jobq_group_not_before(part, group, now);
-		if ((is_fair(part) &&
-			 !jobq_is_before_frontier(part, &jobq_slots[group->first])) ||
-			!jobq_is_before_group_frontier(group, &jobq_slots[group->next]))
+		if (until <= now && is_held(part, group))
+		{
+			if (!is_fair(part) && !part->groups.crowded)
+				return JOBQ_NIL;
+			part->groups.passed = !is_fair(part);
 			until = JOBQ_NEVER;
+		}
 		if (until <= now)
 			return group->next;
 		sleep_until(part, group, until);
@@ -462,20 +516,23 @@ jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
 	return JOBQ_NIL;
 }
 
-int32
+const JobqKey *
 jobq_group_first(const JobqPart *part)
 {
 	int32		number = is_fair(part) ? part->groups.ring :
 		jobq_tree_first(&order_tree, jobq_groups, part->groups.order);
 
-	return number != JOBQ_NIL ? jobq_groups[number].first : JOBQ_NIL;
+	return number != JOBQ_NIL ? &jobq_groups[number].place : NULL;
 }
 
 void
-jobq_group_frontier_moved(JobqPart *part)
+jobq_group_refilled(JobqPart *part, bool groups, bool crowded)
 {
-	if (part->groups.on && is_fair(part))
+	if (part->groups.on && ((is_fair(part) && !groups) || crowded ||
+							part->groups.crowded))
 		part->groups.recheck = RECHECK_ALL;
+	part->groups.crowded = crowded;
+	part->groups.passed = false;
 }
 
 /* A delivery counts, and with the last of its turns a group goes behind. */

@@ -443,16 +443,23 @@ may_have_jobs(const JobqPart *part, const JobqQueue *queue)
 
 /*
  * All that could be taken now is on disk: wait for the keeper. False when
- * there is nothing to wait for.
+ * there is nothing to wait for, and no refill has ended since the part's
+ * number of entries was that.
  */
 static bool
-await_refill(const ClaimCall *call, TimestampTz *deadline)
+await_refill(const ClaimCall *call, uint64 entries, TimestampTz *deadline)
 {
 	const JobqSession *session = call->session;
 	JobqPart   *part = call->part;
+	bool		wanted;
+	uint64		now;
 
-	if (!call->loading && !jobq_refill_wanted(part, session->gen))
-		return false;
+	JOBQ_PAUSE("before-await-refill");
+	wanted = jobq_refill_wanted(part, session->gen);
+	now = pg_atomic_read_u64(&part->entries);
+	/* odd: one is going on, which may be about to bring what we want */
+	if (!call->loading && !wanted && (now & 1) == 0)
+		return now != entries;
 	if (*deadline == 0)
 		*deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												JOBQ_DEQUEUE_WAIT_MS);
@@ -494,6 +501,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		int			own = jobq_own_first(queue, *lease);
 		JobqTicket	before;
 		int			want = (int) Min(max - ntaken, JOBQ_CHUNK);
+		uint64		entries = pg_atomic_read_u64(&call.part->entries);
 		int			seen;
 
 		CHECK_FOR_INTERRUPTS();
@@ -515,7 +523,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 				break;
 		}
 		else if (seen == 0 &&
-				 (ntaken > 0 || !await_refill(&call, &deadline)))
+				 (ntaken > 0 || !await_refill(&call, entries, &deadline)))
 			break;
 	}
 	if (ntaken > 0)

@@ -70,8 +70,10 @@ take_altered(HeapTuple tuple, TupleDesc desc, void *state)
 
 	jobq_group_of_tuple(tuple, desc, 2, &rules);
 	load->period = Max(load->period, rules.rate_limit.period);
-	jobq_group_set_rules(load->session->db, load->session->gen, load->queue_id,
-						 &key, &rules, false);
+	while (!jobq_group_set_rules(load->session->db, load->session->gen,
+								 load->queue_id, &key, &rules, false) &&
+		   jobq_push_out(load->part, load->session->gen, NULL))
+		CHECK_FOR_INTERRUPTS();
 }
 
 /* ---- on the shelf ---- */
@@ -113,7 +115,7 @@ enter(Load *load, const JobqTicket *t)
 	bool		ended = true;
 
 	if (jobq_refill_put(load->part, load->session->gen, t, NULL, 1,
-						&fresh) == 0)
+						&fresh, NULL) == 0)
 	{
 		load->again = true;
 		return;

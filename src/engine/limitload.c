@@ -412,7 +412,7 @@ take_grace(HeapTuple tuple, TupleDesc desc, void *state)
 	l.lease_for = until - l.claimed_at;
 	ItemPointerSetInvalid(&l.claim_tid);
 	limited = find_limited(load, t.queue_id);
-	if (jobq_refill_put(limited->part, gen, &t, &l, 1, &ref) == 0 ||
+	if (jobq_refill_put(limited->part, gen, &t, &l, 1, &ref, NULL) == 0 ||
 		ref.slot == JOBQ_NIL)
 		return;
 	jobq_refill_link(limited->part, gen, &ref, &ended, 1);

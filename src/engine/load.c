@@ -272,7 +272,7 @@ place(Load *load, Running *running)
 		return false;
 	find_tallies(load, part, running);
 	if (jobq_refill_put(part, load->session->gen, &running->t, &running->l, 1,
-						&fresh) == 0)
+						&fresh, NULL) == 0)
 		return false;
 	if (fresh.slot == JOBQ_NIL)
 		return true;

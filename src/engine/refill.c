@@ -54,6 +54,8 @@ typedef struct Refill
 	int			from[JOBQ_CHUNK];	/* their sources */
 	int			n;
 	bool		entered;		/* some of them were not in memory before */
+	JobqLack	lack;			/* of what it takes to bring in the next */
+	bool		crowded;		/* nothing has come in, for lack of room */
 } Refill;
 
 static JobqKey
@@ -292,7 +294,7 @@ place_chunk(Refill *refill)
 	bool		ended[JOBQ_CHUNK];
 	int			done = jobq_refill_put(refill->part, refill->session->gen,
 									   refill->tickets, NULL, refill->n,
-									   fresh);
+									   fresh, &refill->lack);
 
 	/* should looking fail, none of them stays half in */
 	memset(ended, true, sizeof(ended));
@@ -312,6 +314,27 @@ place_chunk(Refill *refill)
 	}
 	PG_END_TRY();
 	return done;
+}
+
+/*
+ * Make room for the next ticket where it lacks an entry: what comes after it
+ * is of no use before it. (Who lacks a slot has got one like that already.)
+ */
+static bool
+make_room(Refill *refill, const JobqTicket *t)
+{
+	JobqPart   *part = refill->part;
+	uint32		gen = refill->session->gen;
+
+	if (refill->lack != LACKS_ENTRY)
+		return false;
+	while (!jobq_refill_has_entry(part, gen, t))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!jobq_push_out(part, gen, t))
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -336,9 +359,16 @@ walk(Refill *refill, JobqKey *reached)
 		done = place_chunk(refill);
 		if (done < refill->n)
 		{
+			bool		room = make_room(refill, &refill->tickets[done]);
+
 			*reached = jobq_key_of(&refill->tickets[done], refill->aging);
-			return false;
+			refill->crowded = seen == 0 && done == 0 && !room &&
+				refill->lack != LACKS_NOTHING;
+			return room;
 		}
+		*reached = jobq_key_of(&refill->tickets[done - 1], refill->aging);
+		if (jobq_refill_missed(refill->part, refill->session->gen, reached))
+			break;
 		/* what is in memory already costs little to pass */
 		if (refill->entered &&
 			jobq_refill_enough(refill->part, refill->session->gen))
@@ -416,11 +446,11 @@ refill_part(const JobqSession *session, JobqPart *part)
 	}
 	PG_CATCH();
 	{
-		jobq_refill_end(part, session->gen, &from);
+		jobq_refill_end(part, session->gen, &from, false);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	jobq_refill_end(part, session->gen, &reached);
+	jobq_refill_end(part, session->gen, &reached, refill.crowded);
 	return room;
 }
 

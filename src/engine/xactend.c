@@ -304,8 +304,8 @@ apply(JobqOp *op, int shelved)
 			jobq_cron_news(op->db);
 			break;
 		case OP_GROUP_ALTERED:
-			jobq_group_set_rules(op->db, op->ref.gen, op->queue_id, &op->group,
-								 op->group_rules, true);
+			(void) jobq_group_set_rules(op->db, op->ref.gen, op->queue_id,
+										&op->group, op->group_rules, true);
 			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
 			break;
 		case OP_ENDED:
