@@ -133,6 +133,7 @@ const graphile = {
 		});
 		await sleep(second * 1000);
 		await running.stop();
+		await running.promise;
 		tell(jobs, (last - start) / 1000);
 	},
 	async put() {
