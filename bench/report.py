@@ -227,4 +227,5 @@ def main():
         plot_life(path, results)
 
 
-main()
+if __name__ == '__main__':
+    main()
