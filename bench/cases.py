@@ -100,7 +100,7 @@ def cycle(who, clients, batch=1, backlog=10000):
 
 
 def many(queues):
-    return Cell('pg_jobq', 'many1', 8, backlog=20000, fill='many_fill', queues=queues)
+    return Cell('pg_jobq', 'many1', 8, backlog=10000, fill='many_fill', queues=queues)
 
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -138,18 +138,15 @@ CASES = {
         Row('complete_and_dequeue(1)', take('pg_jobq', 8, 'cad1', 'off'),
             take('pg_jobq', 8, sync='off'), 1.5)], short=True),
     'node': Case('Libraries for Node.js, job by job', [
-        Row('dequeue(1), complete(1)', cell, take(who, 8), least)
+        Row(work, cell, take(who, 8), least)
         for who, least in (('graphile', 3), ('pgboss', 10))
-        for cell in (take('pg_jobq', 8), take('node', 8))], short=True),
+        for work, cell in (('dequeue(1), complete(1)', take('pg_jobq', 8)),
+                           ('dequeue(1), complete(1)', take('node', 8)),
+                           ('complete_and_dequeue(1)', take('node', 8, 'cad1')))], short=True),
     'batch100': Case('dequeue(100) and complete_many', [
-        Row('dequeue(100), complete_many', take('pg_jobq', 4, 'life100'),
-            take('visibility', 4, 'life100'), 4),
-        Row('dequeue(100), complete_many', take('pg_jobq', 8, 'life100'),
-            take('visibility', 8, 'life100'), 4),
-        Row('dequeue(100), complete_many', take('pg_jobq', 4, 'life100'),
-            take('pgq', 1, 'life100'), 2.5),
-        Row('dequeue(100), complete_many', take('pg_jobq', 8, 'life100'),
-            take('pgq', 1, 'life100'), 2.5)], short=True),
+        Row('dequeue(100), complete_many', take('pg_jobq', 8, 'life100'), base, least)
+        for base, least in ((take('visibility', 8, 'life100'), 4),
+                            (take('pgq', 1, 'life100'), 2.5))], short=True),
     'batch1000': Case('dequeue(1000) and complete_many', [
         Row('dequeue(1000), complete_many', take('pg_jobq', 4, 'life1000'),
             take('pgq', 1, 'life1000'), 1)], short=True),

@@ -3,7 +3,8 @@
 //   drive.mjs WHO setup
 //   drive.mjs WHO fill JOBS             puts jobs, quickly
 //   drive.mjs WHO life1 CLIENTS SECONDS takes and completes jobs one by one,
-//                                       tells how many in how many seconds
+//                                       tells how many in how many seconds;
+//                 cad1                  in one call, pg_jobq only
 //   drive.mjs WHO put RATE SECONDS      puts jobs and tells, in microseconds,
 //                                       "number before after-the-commit"
 //   drive.mjs WHO take CLIENTS          waits for jobs, tells "number when"
@@ -69,6 +70,10 @@ const DEQUEUE = {
 	name: 'dequeue',
 	text: "SELECT id, lease, payload FROM jobq.dequeue('q')",
 };
+const COMPLETE_AND_DEQUEUE = {
+	name: 'complete_and_dequeue',
+	text: "SELECT id, lease, payload FROM jobq.complete_and_dequeue('q', $1, $2)",
+};
 const COMPLETE = { name: 'complete', text: 'SELECT jobq.complete($1, $2)' };
 const RECEIVE = "CALL jobq.receive('q', 1, '1 hour')";
 
@@ -80,6 +85,21 @@ const node = {
 				await client.query({ ...COMPLETE, values: [job.id, job.lease] });
 			}
 			return job !== undefined;
+		});
+		await work(loops, second);
+	},
+	async cad1() {
+		const loops = (await clients(first)).map((client) => {
+			let done = [];
+			let lease = null;
+			return async () => {
+				const { rows: [job] } = await client.query({
+					...COMPLETE_AND_DEQUEUE, values: [done, lease],
+				});
+				done = job ? [job.id] : [];
+				lease = job ? job.lease : null;
+				return job !== undefined;
+			};
 		});
 		await work(loops, second);
 	},
@@ -113,6 +133,7 @@ const runner = (pgPool, concurrency, task) => run({
 const pool = (max) => {
 	const made = new pg.Pool({ ...socket, max });
 	made.on('error', () => {});
+	made.on('connect', (client) => client.on('error', () => {}));
 	return made;
 };
 
@@ -185,9 +206,11 @@ function bossOf(notify) {
 		async take() {
 			const one = await boss(first + 2, notify);
 			const options = {
-				pollingIntervalSeconds: 0.5, batchSize: 1, localConcurrency: first,
+				pollingIntervalSeconds: 0.5, batchSize: 100, localConcurrency: first,
 			};
-			await one.work('q', options, async ([job]) => delivered(job.data));
+			await one.work('q', options, async (jobs) => {
+				jobs.forEach((job) => delivered(job.data));
+			});
 		},
 	};
 }
