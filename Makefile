@@ -2,7 +2,7 @@
 #
 #   make                 build            make install      install
 #   make check           all tests        make demo         the demonstration
-#   make bench           measures, five minutes; make bench-full, hours
+#   make bench           measures, five minutes; make bench-full, longer
 #
 # WERROR=1 turns warnings into errors, TEST_BUILD=1 adds the pause points that
 # the tests need. make check, make demo and make bench install what they need from

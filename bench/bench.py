@@ -317,7 +317,7 @@ class Bench:
             _, errors = clients.communicate()
         if clients.returncode or there != cell.clients:
             raise Wrong(f'{there} sessions; {errors.strip()[-200:]}')
-        return {'seconds': seconds, **shares}
+        return {'seconds': seconds, 'cores': shares['cores']}
 
     def run_latency(self, cell, database):
         """From what the producer knows of its commit to the worker that has it."""
@@ -361,7 +361,7 @@ class Bench:
         if missing or len(waits) < LATENCY_RATE * seconds * 0.99:
             raise Wrong(f'{len(waits)} jobs delivered, {missing} not')
         return {'seconds': seconds, 'jobs': len(waits), **percentiles(waits),
-                'cpu_s_100k': server / len(waits) * 1e5, **shares}
+                'cpu_s_100k': server / len(waits) * 1e5, 'cores': shares['cores']}
 
 
 # ---- what can be run ----
