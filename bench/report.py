@@ -135,13 +135,12 @@ def report(results, told):
 
 # ---- plots ----
 
-def gnuplot(path, title, commands, data):
-    """data: blocks of lines, named $0, $1 and so on."""
+def gnuplot(path, commands, data, size='900,540'):
+    """data: blocks of lines, which the commands call $data0, $data1 and so on."""
     blocks = '\n'.join(f'$data{n} << EOD\n' + '\n'.join(lines) + '\nEOD'
                        for n, lines in enumerate(data))
-    script = f"""set terminal pngcairo size 900,540 font 'sans,11'
+    script = f"""set terminal pngcairo noenhanced size {size} font 'sans,11'
 set output '{path}'
-set title '{title}'
 set grid ytics
 set key outside bottom center horizontal
 set border 3
@@ -170,7 +169,7 @@ def plot_clients(path, results):
             lines.append(points)
             titles.append(title)
     if lines:
-        gnuplot(f'{path}-clients.png', 'Jobs a second, one durable commit or two a job',
+        gnuplot(f'{path}-clients.png', "set title 'Jobs a second, one by one, durable'\n"
                 "set xlabel 'clients'\nset logscale x 2\nset xrange [1:64]\n" + curves(titles), lines)
 
 
@@ -187,32 +186,29 @@ def plot_held(path):
         # means of five seconds
         lines.append([f'{n + 2.5} {statistics.mean(counts[n:n + 5])}'
                       for n in range(0, len(counts) - 4, 5)])
-    gnuplot(f'{path}-held.png', 'Jobs a second while a snapshot is held',
+    gnuplot(f'{path}-held.png', "set title 'Jobs a second while a snapshot is held'\n"
             "set xlabel 'seconds'\n" + curves([TITLES[who] for who in courses], 'lines lw 2'), lines)
 
 
 def plot_life(path, results):
-    """Two bar charts side by side would need two scales: WAL left, time right."""
-    lines = []
-    for batch, work in ((1, 'one by one'), (100, 'by the hundred')):
-        for who in ('pg_jobq', 'delete', 'visibility', 'pgq'):
-            cells = [put(who, 8, batch), take(who, 1 if who == 'pgq' else 8, f'life{batch}')]
-            wal = [results.median(cell, 'wal_per_job') for cell in cells]
-            cpu = [results.median(cell, 'cpu_s_100k') for cell in cells]
-            if None not in wal + cpu:
-                lines.append(f'"{TITLES[who].replace(", ", chr(92) + "n")}\\n{work}" {sum(wal)} {sum(cpu) * 10}')
-    if len(lines) > 1:
-        gnuplot(f'{path}-life.png', 'A whole life of a job: enqueue, take, complete',
-                """set style data histogram
-set style histogram clustered gap 1
-set style fill solid 0.8 border -1
-set xtics font ',8'
-set ylabel 'bytes of WAL'
-set y2label 'microseconds of processor time of the server'
-set y2tics
-set y2range [0:*]
-plot $data0 using 2:xtic(1) axes x1y1 title 'bytes of WAL a job', \\
-	$data0 using 3 axes x1y2 title 'microseconds of the server a job'""", [lines])
+    """Four small ones: WAL above, processor time below, batches to the right."""
+    data, plots = [], []
+    for column, factor, what in (('wal_per_job', 1, 'bytes of WAL a job'),
+                                 ('cpu_s_100k', 10, 'microseconds of the server a job')):
+        for batch, work in ((1, 'one by one'), (100, 'by the hundred')):
+            lines = []
+            for who in ('pg_jobq', 'delete', 'visibility', 'pgq'):
+                cells = put(who, 8, batch), take(who, 1 if who == 'pgq' else 8, f'life{batch}')
+                parts = [results.median(cell, column) for cell in cells]
+                if None not in parts:
+                    lines.append(' '.join([who, *(f'{factor * n:.1f}' for n in parts)]))
+            plots.append(f"set title '{what}, {work}'\nplot $data{len(data)} using 2:xtic(1) "
+                         "title 'enqueue', '' using 3 title 'take and complete'")
+            data.append(lines)
+    if all(len(lines) > 1 for lines in data):
+        gnuplot(f'{path}-life.png', 'set style data histogram\nset style histogram rowstacked\n'
+                'set style fill solid 0.8 border -1\nset boxwidth 0.6\n'
+                'set multiplot layout 2,2\n' + '\n'.join(plots), data, '900,760')
 
 
 def main():
