@@ -47,7 +47,7 @@ if [ ${#cases[@]} -eq 0 ] || [[ " ${cases[*]} " =~ \ (node|latency)\  ]]; then
 	get_node
 fi
 as_server gcc -O2 -o out/latency_client src/test/soak/latency_client.c \
-	-I"$(pg_config --includedir)" -L"$(pg_config --libdir)" -lpq
+	-I"$("$system_pg_config" --includedir)" -L"$("$system_pg_config" --libdir)" -lpq
 start_cluster "shared_buffers = '${SHARED_BUFFERS:-2GB}'" "max_wal_size = '8GB'" \
 	"min_wal_size = '4GB'" 'max_connections = 200' 'max_worker_processes = 32' \
 	"jobq.max_live_jobs = ${LIVE_JOBS:-1000000}" 'jobq.max_queues = 2048'
