@@ -2,10 +2,12 @@
 #
 #   make                 build            make install      install
 #   make check           all tests        make demo         the demonstration
+#   make bench           measures, five minutes; make bench-full, longer
 #
 # WERROR=1 turns warnings into errors, TEST_BUILD=1 adds the pause points that
-# the tests need. make check and make demo install what they need from Debian,
-# build in a temporary directory and leave nothing behind.
+# the tests need. make check, make demo and make bench install what they need from
+# Debian, build in a temporary directory and leave nothing else behind but
+# bench/results.
 
 EXTENSION = pg_jobq
 EXTVERSION = 0.1.0
@@ -62,8 +64,8 @@ REGRESS_OPTS = --load-extension=pg_jobq
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=pg_jobq
 
-# check and demo must run where PostgreSQL is not installed yet.
-OWN_GOALS = check demo
+# These must run where PostgreSQL is not installed yet.
+OWN_GOALS = check demo bench bench-full
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -89,5 +91,12 @@ check:
 demo:
 	@examples/demo.sh
 
-export SUITES TESTS KEEP
+# make bench [CASES="enqueue1 cad1"] [WHO="pg_jobq limit"] [ROUNDS=3] [SECS=2]
+bench:
+	@bench/bench.sh
+
+bench-full:
+	@bench/bench.sh full
+
+export SUITES TESTS KEEP CASES WHO ROUNDS SECS HELD_SECS NAME LIVE_JOBS SHARED_BUFFERS
 endif

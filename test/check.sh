@@ -269,7 +269,7 @@ run_suite() {
 "$here/setup.sh" make gcc libc6-dev perl postgresql-15 \
 	postgresql-server-dev-15 libipc-run-perl libio-pty-perl \
 	postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl \
-	cppcheck shellcheck
+	cppcheck shellcheck python3
 pgxs=$(dirname "$("$system_pg_config" --pgxs)")/../..
 
 make_home

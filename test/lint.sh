@@ -108,8 +108,13 @@ grep -nE '#include "(engine|dispatch)/' src/store/*.[ch] |
 	rule 'C: store knows neither rules nor shared memory'
 
 unfinished='TO''DO|FIX''ME|XX''X'
-grep -rnwE "$unfinished" src sql test examples docs ./*.md |
+grep -rnwE "$unfinished" src sql test bench examples docs ./*.md |
 	rule 'nothing is left unfinished'
+
+# ---- measurements ----
+
+python3 -B bench/selftest.py 2>&1 |
+	rule 'bench: cells are complete, lost work is an error, missed targets show'
 
 # ---- tools ----
 
@@ -139,7 +144,7 @@ if command -v clang-tidy >/dev/null; then
 fi
 
 if command -v shellcheck >/dev/null; then
-	shellcheck -f gcc -x test/*.sh examples/*.sh .ci/run | rule 'shellcheck'
+	shellcheck -f gcc -x test/*.sh examples/*.sh bench/*.sh .ci/run | rule 'shellcheck'
 fi
 
 echo "1..$number"

@@ -1,0 +1,1 @@
+WITH d AS (DELETE FROM job WHERE id = ANY (ARRAY(SELECT id FROM job ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 100)) RETURNING id, payload) SELECT array_agg(id) AS ids, string_agg(payload::text, '') AS payloads FROM d \gset

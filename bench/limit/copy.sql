@@ -1,0 +1,1 @@
+\copy two (payload) from pstdin

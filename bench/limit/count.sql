@@ -1,0 +1,1 @@
+SELECT (SELECT count(*) FROM one) + (SELECT count(*) FROM two), 0;

@@ -1,0 +1,1 @@
+INSERT INTO one (payload) VALUES (:payload::jsonb);

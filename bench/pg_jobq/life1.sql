@@ -1,0 +1,2 @@
+SELECT id, lease, payload FROM jobq.dequeue('q') \gset
+SELECT jobq.complete(:id, :lease);

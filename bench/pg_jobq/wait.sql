@@ -1,0 +1,1 @@
+CALL jobq.receive('q', 1, :wait) \gset

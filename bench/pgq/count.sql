@@ -1,0 +1,1 @@
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END, coalesce((SELECT t.tick_event_seq FROM pgq.subscription s JOIN pgq.tick t ON t.tick_queue = s.sub_queue AND t.tick_id = s.sub_last_tick), 0) FROM pgq.event_1_id_seq;

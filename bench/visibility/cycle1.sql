@@ -1,0 +1,3 @@
+INSERT INTO job (payload) VALUES (:payload::jsonb);
+WITH c AS MATERIALIZED (SELECT id FROM job WHERE vt <= clock_timestamp() ORDER BY vt, id FOR UPDATE SKIP LOCKED LIMIT 1) UPDATE job j SET vt = clock_timestamp() + interval '5 min', read_ct = read_ct + 1 FROM c WHERE j.id = c.id RETURNING j.id, j.payload \gset
+DELETE FROM job WHERE id = :id::bigint;
