@@ -21,7 +21,7 @@
 #define MIN_EPOCH_AGE			100 /* ms */
 
 int			jobq_claim_durability = JOBQ_CLAIM_ASYNC;
-int			jobq_max_live_jobs = 200000;
+int			jobq_max_live_jobs = 140000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
 char	   *jobq_databases = NULL;
@@ -131,9 +131,9 @@ jobq_define_preload_settings(void)
 {
 	DefineCustomIntVariable("jobq.max_live_jobs",
 							"Jobs held in memory, available or running, in all databases together.",
-							"Jobs beyond stay on disk until there is room; 200,000 take about 64 MB.",
+							"Jobs beyond stay on disk until there is room; 140,000 and 1,024 queues take about 64 MB.",
 							&jobq_max_live_jobs,
-							200000,
+							140000,
 							MIN_LIVE_JOBS,
 							MAX_LIVE_JOBS,
 							PGC_POSTMASTER,

@@ -130,7 +130,7 @@ run_perl() {
 	as_server mkdir -p "out/$suite"
 	as_server env TESTDIR="$home/out/$suite" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
-		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-120}" \
+		PG_TEST_TIMEOUT_DEFAULT="${JOBQ_TEST_TIMEOUT:-120}" \
 		prove --verbose --merge --jobs "$jobs" -I "$pgxs/src/test/perl" -I src/test/tap \
 		-I src/test/soak "$@"
 }
@@ -145,7 +145,7 @@ suite_tap() {
 suite_soak() {
 	local status=0
 	# sessions hold on for minutes
-	local PG_TEST_TIMEOUT_DEFAULT=900
+	local JOBQ_TEST_TIMEOUT=900
 	mapfile -t tests < <(suite_files soak | grep '/crash\.pl$')
 	[ ${#tests[@]} -eq 0 ] || run_perl soak 1 "${tests[@]}" || status=1
 	mapfile -t tests < <(suite_files soak | grep -v '/crash\.pl$')

@@ -991,6 +991,13 @@ extern int	jobq_slots_of_epoch(JobqDb *db, uint32 gen, int32 epoch,
 								int32 *from, int max, int64 *ids);
 
 /*
+ * Keeper: copies of up to max slots of a queue that run or were rolled back,
+ * also of those that somebody has marked. May raise an error.
+ */
+extern int	jobq_delivered_slots(JobqPart *part, uint32 gen, int max,
+								 JobqSlot *copies);
+
+/*
  * The transaction that marked a running job has carried it to another ticket:
  * slot and lease stay.
  */

@@ -74,6 +74,8 @@ jobq_watch_epochs(JobqDb *db, int32 epoch)
 	SpinLockAcquire(&db->mutex);
 	db->epoch_ended = false;
 	SpinLockRelease(&db->mutex);
+	/* before the caller counts: a slot that it still sees will tell */
+	pg_memory_barrier();
 }
 
 bool
@@ -151,6 +153,29 @@ jobq_slots_of_epoch(JobqDb *db, uint32 gen, int32 epoch, int32 *from, int max,
 			CHECK_FOR_INTERRUPTS();
 	}
 	*from = i < jobq_max_live_jobs ? i : JOBQ_NIL;
+	return n;
+}
+
+int
+jobq_delivered_slots(JobqPart *part, uint32 gen, int max, JobqSlot *copies)
+{
+	int			n = 0;
+
+	for (int32 i = 0; i < jobq_max_live_jobs && n < max; i++)
+	{
+		const JobqSlot *slot = &jobq_slots[i];
+
+		if (i % INTERRUPT_EVERY == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (jobq_slot_part(slot) != part || slot->gen != gen)
+			continue;
+		LWLockAcquire(part->lock, LW_SHARED);
+		if (jobq_part_is_mine(part, gen) && jobq_slot_part(slot) == part &&
+			slot->gen == gen &&
+			(slot->state == SLOT_RUNNING || slot->state == SLOT_ROLLED_BACK))
+			copies[n++] = *slot;
+		LWLockRelease(part->lock);
+	}
 	return n;
 }
 

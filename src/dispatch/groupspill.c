@@ -85,23 +85,27 @@ jobq_is_behind_group(const JobqPart *part, const JobqTicket *t)
 	return group != NULL && !jobq_key_before(&key, &group->frontier);
 }
 
-bool
-jobq_group_leaves_out(JobqPart *part, const JobqTicket *t)
-{
-	JobqKey		key = jobq_key_of(t, part->aging);
-
-	if (!jobq_is_behind_group(part, t))
-		return false;
-	if (jobq_key_before(&key, &part->groups.missed))
-		part->groups.missed = key;
-	return true;
-}
-
 /* In a refill of groups: it has begun behind what the group lacks first. */
 static bool
 is_left_behind(const JobqPart *part, const JobqGroup *group)
 {
 	return jobq_key_before(&group->frontier, &part->groups.from);
+}
+
+/* A refill that has nothing to do with the group goes on as if nothing was. */
+bool
+jobq_group_leaves_out(JobqPart *part, const JobqTicket *t)
+{
+	const JobqGroup *group = part->groups.spilled > 0 ?
+		jobq_group_find(part, &t->group) : NULL;
+	JobqKey		key = jobq_key_of(t, part->aging);
+
+	if (group == NULL || jobq_key_before(&key, &group->frontier))
+		return false;
+	if (!(part->groups.refilling && is_left_behind(part, group)) &&
+		jobq_key_before(&key, &part->groups.missed))
+		part->groups.missed = key;
+	return true;
 }
 
 /*

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "dispatch/internal.h"
 
 bool
@@ -128,9 +130,11 @@ jobq_group_explain(JobqPart *part, uint32 gen, const JobqTicket *t,
 	{
 		JobqKey		key = jobq_key_of(t, part->aging);
 
+		/* the caller's time is older than what the window may have seen */
+		now = GetCurrentTimestamp();
 		reason->limit = jobq_group_limit(part, group);
 		reason->active = group->active;
-		reason->kept = group->kept;
+		reason->kept = jobq_group_keeps_places(part, group) ? group->kept : 0;
 		reason->taken_id = group->taken_id;
 		reason->taken_at = group->taken_at;
 		reason->full = jobq_group_is_full(part, group, t->started);
@@ -188,6 +192,7 @@ jobq_groups_explain(JobqPart *part, uint32 gen, TimestampTz now,
 		if (jobq_part_is_mine(part, gen) && part->groups.on)
 			group = jobq_group_after(part, reason->looked_at == 0 ? NULL :
 									 &last);
+		now = GetCurrentTimestamp();
 		for (int i = 0; i < JOBQ_CHUNK && group != NULL; i++)
 		{
 			last.key = group->key;

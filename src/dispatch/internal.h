@@ -435,6 +435,10 @@ extern TimestampTz jobq_group_next_wake(const JobqPart *part);
  */
 extern int32 jobq_group_next(JobqPart *part, TimestampTz now, int *skipped);
 
+/* Do its jobs keep their places while they wait for another attempt? */
+extern bool jobq_group_keeps_places(const JobqPart *part,
+									const JobqGroup *group);
+
 /* The first place in the order of all groups that may go; NULL: none may. */
 extern const JobqKey *jobq_group_first(const JobqPart *part);
 

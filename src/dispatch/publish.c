@@ -60,13 +60,15 @@ sort_out(Publish *p)
 		p->part->counters[COUNT_AVAILABLE]++;
 		if (must_enter(p, i))
 			continue;
-		if (jobq_key_before(&key, &p->part->frontier) &&
-			!jobq_group_leaves_out(p->part, &p->tickets[i]))
+		if (!jobq_key_before(&key, &p->part->frontier))
+		{
+			if (jobq_key_before(&key, &p->part->missed))
+				p->part->missed = key;
+		}
+		else if (!jobq_group_leaves_out(p->part, &p->tickets[i]))
 			continue;
 		p->keep[i] = false;
 		p->nspilled++;
-		if (jobq_key_before(&key, &p->part->missed))
-			p->part->missed = key;
 	}
 	if (open && p->nspilled > 0)
 		p->wake_keeper = jobq_part_asks(p->part);

@@ -137,9 +137,8 @@ jobq_group_rate(const JobqPart *part, const JobqGroup *group)
 		part->rules.group_rate_limit;
 }
 
-/* Do its jobs keep their places while they wait for another attempt? */
-static bool
-keeps_places(const JobqPart *part, const JobqGroup *group)
+bool
+jobq_group_keeps_places(const JobqPart *part, const JobqGroup *group)
 {
 	return part->rules.group_on_retry == JOBQ_ON_RETRY_BLOCK ||
 		(part->rules.group_on_retry == JOBQ_ON_RETRY_DEFAULT &&
@@ -154,7 +153,7 @@ jobq_group_is_full(const JobqPart *part, const JobqGroup *group, bool started)
 
 	if (limit == 0)
 		return false;
-	if (keeps_places(part, group) && !started)
+	if (jobq_group_keeps_places(part, group) && !started)
 		taken += group->kept;
 	return taken >= limit;
 }
@@ -203,7 +202,7 @@ jobq_group_choose(const JobqPart *part, const JobqGroup *group)
 
 	if (!jobq_group_is_full(part, group, true))
 		again = first_in(group, GROUP_TREE_AGAIN);
-	if (again != JOBQ_NIL && keeps_places(part, group))
+	if (again != JOBQ_NIL && jobq_group_keeps_places(part, group))
 		return again;
 	if (!jobq_group_is_full(part, group, false))
 		fresh = first_in(group, GROUP_TREE_FRESH);

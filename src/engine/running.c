@@ -14,23 +14,14 @@ jobq_deliveries_under_way(const JobqSession *session, JobqPart *part,
 {
 	JobqPart	now;
 	JobqSlot   *slots;
-	TimestampTz next;
 	int			max;
-	int			found;
 
 	*n = 0;
 	if (!jobq_part_stats(session->db, session->gen, queue_id, &now) ||
 		now.running + now.rolled_back == 0)
 		return NULL;
-	max = (int) (now.running + now.rolled_back + now.grace);
+	max = (int) (now.running + now.rolled_back);
 	slots = palloc_extended(sizeof(JobqSlot) * max, MCXT_ALLOC_HUGE);
-	found = jobq_due_leases(part, session->gen, DT_NOEND - 1, max, slots,
-							&next);
-	for (int i = 0; i < found; i++)
-	{
-		if (slots[i].state == SLOT_RUNNING ||
-			slots[i].state == SLOT_ROLLED_BACK)
-			slots[(*n)++] = slots[i];
-	}
+	*n = jobq_delivered_slots(part, session->gen, max, slots);
 	return slots;
 }
