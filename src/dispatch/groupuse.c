@@ -141,6 +141,8 @@ jobq_group_explain(JobqPart *part, uint32 gen, const JobqTicket *t,
 		reason->paused_until = group->rules.paused_until > now ?
 			group->rules.paused_until : 0;
 		reason->not_before = jobq_group_not_before(part, group, now);
+		if (reason->not_before <= now)
+			reason->not_before = 0;
 		reason->delivered = group->window.total;
 		reason->rate = jobq_group_rate(part, group);
 		reason->spilled = !jobq_key_before(&key, &group->frontier);
