@@ -1090,7 +1090,7 @@ typedef struct JobqGroupsReason
 
 #define JOBQ_GROUPS_LOOK	10000
 
-extern void jobq_groups_explain(JobqPart *part, uint32 gen, TimestampTz now,
+extern void jobq_groups_explain(JobqPart *part, uint32 gen,
 								JobqGroupsReason *reason);
 
 /* Is a waiting job of this group blocked, because the group is full? */
@@ -1098,8 +1098,7 @@ extern bool jobq_group_blocks(JobqDb *db, uint32 gen, int32 queue_id,
 							  const JobqGroupKey *key, bool started);
 
 extern bool jobq_group_explain(JobqPart *part, uint32 gen,
-							   const JobqTicket *t, TimestampTz now,
-							   JobqGroupReason *reason);
+							   const JobqTicket *t, JobqGroupReason *reason);
 
 #ifdef JOBQ_TEST_BUILD
 /* ---- check.c ---- */

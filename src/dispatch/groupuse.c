@@ -118,7 +118,7 @@ jobq_group_leave_own(JobqDb *db, uint32 gen, int32 queue_id,
 
 bool
 jobq_group_explain(JobqPart *part, uint32 gen, const JobqTicket *t,
-				   TimestampTz now, JobqGroupReason *reason)
+				   JobqGroupReason *reason)
 {
 	JobqGroup  *group = NULL;
 
@@ -129,9 +129,9 @@ jobq_group_explain(JobqPart *part, uint32 gen, const JobqTicket *t,
 	if (group != NULL)
 	{
 		JobqKey		key = jobq_key_of(t, part->aging);
+		/* an earlier time is older than what the window may have seen */
+		TimestampTz now = GetCurrentTimestamp();
 
-		/* the caller's time is older than what the window may have seen */
-		now = GetCurrentTimestamp();
 		reason->limit = jobq_group_limit(part, group);
 		reason->active = group->active;
 		reason->kept = jobq_group_keeps_places(part, group) ? group->kept : 0;
@@ -158,7 +158,7 @@ explain_one(const JobqPart *part, JobqGroup *group, TimestampTz now,
 {
 	int32		waiting = group->waiting[GROUP_TREE_FRESH] +
 		group->waiting[GROUP_TREE_AGAIN];
-	bool		on_disk = group->frontier.priority != JOBQ_KEY_END;
+	bool		on_disk = jobq_group_is_spilled(group);
 	TimestampTz not_before;
 
 	reason->looked_at++;
@@ -179,11 +179,11 @@ explain_one(const JobqPart *part, JobqGroup *group, TimestampTz now,
 }
 
 void
-jobq_groups_explain(JobqPart *part, uint32 gen, TimestampTz now,
-					JobqGroupsReason *reason)
+jobq_groups_explain(JobqPart *part, uint32 gen, JobqGroupsReason *reason)
 {
 	JobqGroup	last = {0};
 	JobqGroup  *group;
+	TimestampTz now;
 
 	memset(reason, 0, sizeof(*reason));
 	reason->go_on = JOBQ_NEVER;

@@ -336,7 +336,6 @@ jobq_group_is_spilled(const JobqGroup *group)
 }
 
 /* The caller settles the group. */
-
 extern void jobq_group_set_frontier(JobqPart *part, JobqGroup *group,
 									const JobqKey *key);
 

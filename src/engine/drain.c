@@ -29,12 +29,6 @@ jobq_drain_count(bool at_once)
 		next_count = 0;
 }
 
-bool
-jobq_drain_ended(JobqDb *db)
-{
-	return jobq_watched_gone(db);
-}
-
 TimestampTz
 jobq_drain_next_count(void)
 {
@@ -236,7 +230,7 @@ keep_counts(JobqEpochLook *look)
 		any = any || is_draining(&jobq_epochs.known[i]);
 	if (!any)
 		jobq_watch_epochs(look->session->db, 0);
-	else if (count_wanted || jobq_drain_ended(look->session->db))
+	else if (count_wanted || jobq_watched_gone(look->session->db))
 	{
 		if (next_count > look->now)
 			jobq_epochs_come_again(look, next_count);

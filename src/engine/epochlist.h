@@ -108,8 +108,6 @@ extern bool jobq_drain_epochs(JobqEpochLook *look);
 /* Count at the next chance; with at_once whatever the last count took. */
 extern void jobq_drain_count(bool at_once);
 
-/* Has a job of a draining epoch ended since the last count? */
-extern bool jobq_drain_ended(JobqDb *db);
 extern TimestampTz jobq_drain_next_count(void);
 
 /* ---- history.c ---- */

@@ -473,7 +473,7 @@ jobq_tend_epochs(const JobqSession *session, TimestampTz now)
 {
 	JobqEpochLook look = {.session = session,.now = now,.next = JOBQ_NEVER};
 	bool		wanted = settings_changed();
-	bool		ended = jobq_drain_ended(session->db);
+	bool		ended = jobq_watched_gone(session->db);
 
 	if (jobq_freeze_ended())
 		wanted = true;

@@ -138,7 +138,7 @@ is_kept_by_group(const JobqCase *c)
 	char	   *name;
 
 	if (part == NULL || !jobq_has_group(&c->t.group) ||
-		!jobq_group_explain(part, c->session->gen, &c->t, c->now, &group) ||
+		!jobq_group_explain(part, c->session->gen, &c->t, &group) ||
 		(!group.full && group.not_before <= c->now && !group.spilled) ||
 		(key = group_key_of(c)) == NULL)
 		return false;

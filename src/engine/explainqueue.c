@@ -122,7 +122,7 @@ is_kept_by_groups(const JobqCase *c)
 
 	if (part == NULL)
 		return false;
-	jobq_groups_explain(part, c->session->gen, c->now, &groups);
+	jobq_groups_explain(part, c->session->gen, &groups);
 	if (groups.full + groups.paused + groups.too_fast == 0 ||
 		groups.spilled > 0)
 		return false;
