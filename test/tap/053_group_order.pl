@@ -77,9 +77,9 @@ sub stop_keeper_at
 # The keeper stops in a refill: of this queue, which gets a job on disk.
 sub stop_keeper_by
 {
-	my ($queue, $key, $priority) = @_;
+	my ($queue, $key, $priority, $point) = @_;
 
-	stop_keeper_at('after-refill-snapshot');
+	stop_keeper_at($point // 'after-refill-snapshot');
 	enqueue($queue, 1, $key, $priority, 1);
 	ok($node->poll_query_until('postgres', 'SELECT paused() > 0'),
 		"the keeper is refilling queue $queue");
@@ -239,6 +239,57 @@ sql('SELECT jobq.complete(id, lease) FROM held');
 sql("CALL take('blocked', 199, 1)");
 in_order('blocked', 399, 'key');
 audit_ok($node, 'one group after the other');
+
+# ---- a refill is not held up by what groups leave on disk ----
+
+# The refill that is going on ends, and no other one is done: so many jobs can
+# be had by then.
+sub has_come
+{
+	my ($queue, $jobs, $name) = @_;
+
+	stop_keeper_at('after-refill-snapshot');
+	$node->psql('postgres', "CALL take('$queue', $jobs, 1)");
+	is(sql("SELECT count(*) FROM seen WHERE queue = '$queue'"), $jobs, $name);
+	stop_keeper_at('');
+	sql("DELETE FROM seen WHERE queue = '$queue'");
+	return;
+}
+
+queue('left', '"group_limit": 1');
+enqueue('left', 200, 'A', 0);
+sql(q{CREATE TABLE busy AS SELECT id, lease FROM jobq.dequeue('left', 1)});
+enqueue('left', 6, $_, 5) foreach qw(B C D);
+ok( $node->poll_query_until(
+		'postgres', q{SELECT count(*) = 18 FROM jobq.peek('left', 300) WHERE group_key <> 'A'}),
+	'three groups behind a busy one');
+sql('SELECT jobq.run_maintenance()');
+stop_keeper_by('left', 'C', 9, 'refill-before-look');
+enqueue('left', 1, 'A', 0);
+has_come('left', 3, 'not by one that has come meanwhile');
+
+# The same in a refill for groups, with one that is no business of it.
+enqueue('left', 200, 'F', 1);
+my $f = sql(q{SELECT max(id) FROM jobq.jobs WHERE group_key = 'F'});
+my $in_memory;
+ok( await(
+		sub {
+			sql('SELECT jobq.run_maintenance()');
+			($in_memory) = sql("SELECT detail FROM jobq.explain_job($f)") =~ /behind (\d+) jobs of group "F"/;
+			return defined $in_memory;
+		}),
+	'most of a group is on disk');
+stop_keeper_at('refill-before-look');
+sql("CALL take('left', $in_memory - 7, 1)");
+ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'the keeper gets more of it');
+sql(q{DELETE FROM seen WHERE queue = 'left'});
+enqueue('left', 1, 'A', 0);
+has_come('left', 12, 'nor one for a group by what another one leaves there');
+sql('SELECT jobq.complete(id, lease) FROM busy');
+sql("CALL take('left', 1000, 1)");
+is(sql(q{SELECT count(*) FROM jobq.jobs WHERE queue = 'left'}), 0, 'all is done');
+sql(q{DELETE FROM seen WHERE queue = 'left'});
+audit_ok($node, 'left on disk by groups');
 
 # ---- more groups than there is room for ----
 
