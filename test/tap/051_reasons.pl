@@ -318,6 +318,15 @@ take('skips', 2);
 job_is($jobs[3], 'group_limit',
 	"Group \"k\" is busy: 2 of 2 places are taken, the last one by job $jobs[2] since /time/.", undef, 'two of two');
 
+# Nor is it named as the one that has the last place, when there are fewer.
+queue('fewer', '{"group_limit": 2, "group_on_retry": "skip"}');
+@jobs = in_group('fewer', 3, 'k');
+take('fewer', 1);
+@taken = take('fewer', 1);
+sql("SELECT jobq.fail($taken[0], $taken[1], retry_in => '0')");
+sql(q{SELECT jobq.alter_queue('fewer', '{"group_limit": 1}')});
+job_is($jobs[2], 'group_limit', 'Group "k" is busy: 1 of 1 places are taken.', undef, 'none that has no place');
+
 # ---- many groups that may not go do not hide the one that may ----
 
 queue('many', '{}');
