@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use IPC::Run;
 use JobqTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -81,6 +82,44 @@ my $until_b = index(deliver('t', $KEYS + $WORKERS) =~ s/k\d+/k/gr, 'B') + 1;
 cmp_ok($until_b, '>', 0, "B has its turn within keys and workers");
 cmp_ok($until_b, '<=', $KEYS + $WORKERS, 'as promised');
 note("figure: B runs as delivery $until_b behind $BACKLOG jobs of A, $KEYS keys");
+
+# ---- turns are exact for many at once ----
+
+# So many workers take one job after the other, each in a transaction of its own;
+# lease numbers say in which order.
+sub take_at_once
+{
+	my ($queue, $n) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir . '/take.sql';
+
+	append_to_file($file, qq{INSERT INTO took SELECT d.lease, d.group_key
+		FROM jobq.dequeue('$queue', 1, lease_for => '1 hour') d;\n});
+	my ($out, $err);
+	IPC::Run::run([ 'pgbench', '-n', '-c', $WORKERS, '-j', 2, '-t', $n / $WORKERS, '-f', $file,
+			$node->connstr('postgres') ], '>', \$out, '2>', \$err)
+	  or die $err;
+	return;
+}
+
+# How much more one group has had than another one at most, at any time; while
+# several workers hold jobs, each of them may be one ahead of another.
+sub uneven
+{
+	return sql(q{SELECT max(most - least) FROM (SELECT max(n) AS most, min(n) AS least
+		FROM (SELECT t.at, k.key, count(*) FILTER (WHERE o.key = k.key) AS n
+			FROM (SELECT row_number() OVER (ORDER BY lease) AS at FROM took) t
+			JOIN (SELECT row_number() OVER (ORDER BY lease) AS at, key FROM took) o ON o.at <= t.at
+			CROSS JOIN (SELECT DISTINCT key FROM took) k GROUP BY 1, 2) c GROUP BY at) x});
+}
+
+sql(q{SELECT jobq.create_queue('c', '{"ordering": "fair"}'); CREATE TABLE took (lease bigint, key text)});
+enqueue('c', $_ * 100, "k$_") foreach (1 .. 5);
+take_at_once('c', 200);
+is(sql('SELECT count(DISTINCT lease) FROM took'), 200, "$WORKERS workers take jobs");
+is(sql('SELECT string_agg(n::text, $$ $$) FROM (SELECT count(*) AS n FROM took GROUP BY key) x'),
+	'40 40 40 40 40', 'every group has had as much');
+cmp_ok(uneven(), '<=', 1 + $WORKERS, 'at any time');
+audit_ok($node, 'turns at once');
 
 # ---- blocked jobs ----
 
@@ -182,6 +221,15 @@ $node->start;
 await_keeper($node);
 is(sql(q{SELECT string_agg(group_key, '') FROM jobq.dequeue('rr', 20)}), 'yy',
 	'both count after a crash');
+
+# ---- turns go on ----
+
+sql('TRUNCATE took');
+take_at_once('c', 100);
+is(sql('SELECT string_agg(n::text, $$ $$) FROM (SELECT count(*) AS n FROM took GROUP BY key) x'),
+	'20 20 20 20 20', 'groups take turns after a crash');
+cmp_ok(uneven(), '<=', 1 + $WORKERS, 'at any time');
+audit_ok($node, 'in the end');
 
 $node->stop;
 done_testing();
