@@ -489,7 +489,7 @@ SELECT jobq.enqueue('over') FROM generate_series(1, 2)});
 counted_is('11|4|1|1', 'it goes on');
 
 # A keeper that goes alone leaves memory to the next one.
-my $pid = sql($keeper);
+$pid = sql($keeper);
 sql("SELECT pg_terminate_backend($pid)");
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($keeper) k WHERE pid <> $pid"), 'another keeper');
 counted_is('11|4|1|1', 'known to another keeper');
