@@ -33,14 +33,8 @@ jobq.epoch_rows = 500
 jobq.epoch_age = 1s
 jobq.max_live_jobs = ' . (200 + int(rand(800))));
 $node->safe_psql('postgres', 'CREATE DATABASE brief');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5,
-	"lease_for": "2 s"}');
-SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
-	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
-});
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
+make_crash_queues($node);
 $node->safe_psql(
 	'brief', q{
 CREATE EXTENSION pg_jobq;
@@ -214,6 +208,7 @@ foreach my $round (1 .. $ROUNDS)
 		  . "}'::bigint[])")
 	  if @done;
 	audit_ok($node, "round $round");
+	promises_ok($node, "round $round");
 	is(brief_problems(), '', "round $round: the ledger");
 	note(sprintf("round %d took %.1f s", $round, time() - $start));
 	end_prepared(0.5);
@@ -227,17 +222,7 @@ end_prepared(1);
 
 # ---- whatever is left can be delivered and completed ----
 
-ok( await(
-		sub {
-			$node->safe_psql('postgres', qq{
-SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('$_', 1000);})
-			  for qw(fast slow graves);
-			return $node->safe_psql('postgres', 'SELECT count(*) FROM jobq.jobs')
-			  eq '0';
-		}, 600),
-	'the queues can be emptied')
-  or diag($node->safe_psql('postgres',
-		'SELECT id, queue, state, run_at FROM jobq.jobs LIMIT 20'));
+empty_crash_queues($node, 600);
 ok( await(
 		sub {
 			$node->safe_psql('brief', q{INSERT INTO effect SELECT id FROM

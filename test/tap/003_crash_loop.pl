@@ -19,14 +19,8 @@ srand($seed);
 note("JOBQ_SEED=$seed");
 
 my $node = start_node('crash', 'max_prepared_transactions = 50');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5,
-	"lease_for": "2 s"}');
-SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
-	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
-});
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
+make_crash_queues($node);
 add_auditor($node);
 
 sub crash
@@ -73,6 +67,7 @@ foreach my $round (1 .. $ROUNDS)
 		  . "}'::bigint[])")
 	  if @done;
 	audit_ok($node, "round $round");
+	promises_ok($node, "round $round");
 	note(sprintf("round %d took %.1f s", $round, time() - $start));
 
 	# For a minute after a crash claims are committed by the keeper; a clean
@@ -90,18 +85,7 @@ foreach my $name (
 }
 
 # Whatever is left can be delivered and completed.
-ok( await(
-		sub {
-			$node->safe_psql(
-				'postgres', qq{
-SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('$_', 1000);})
-			  for qw(fast slow graves);
-			return $node->safe_psql('postgres', 'SELECT count(*) FROM jobq.jobs')
-			  eq '0';
-		}),
-	'the queues can be emptied')
-  or diag($node->safe_psql('postgres',
-		'SELECT id, queue, state, run_at FROM jobq.jobs LIMIT 20'));
+empty_crash_queues($node);
 audit_ok($node, 'all done');
 is( $node->safe_psql('postgres',
 		'SELECT count(*) FROM audit.ledger l WHERE NOT EXISTS

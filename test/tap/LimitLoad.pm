@@ -155,24 +155,6 @@ BEGIN
 	INSERT INTO audit.ledger SELECT unnest(ids);
 END $$;
 
--- All deliveries of a queue that have ended.
-CREATE FUNCTION deliveries(name text) RETURNS TABLE (group_key text,
-	claimed_at timestamptz, finished_at timestamptz, how "char", probe boolean)
-LANGUAGE plpgsql AS $$
-DECLARE
-	n int;
-BEGIN
-	FOR n IN SELECT epoch FROM jobq.epoch LOOP
-		RETURN QUERY EXECUTE format('SELECT j.group_key, o.claimed_at,
-			o.finished_at, o.attempt_outcome, EXISTS (SELECT FROM jobq.claim_%1$s c
-				WHERE c.flag = ''p'' AND c.lease = o.lease)
-			FROM jobq.outcome_%1$s o JOIN jobq.job_%1$s j USING (ticket)
-			JOIN jobq.queue q ON q.queue_id = o.queue_id
-			WHERE q.queue = $1 AND o.attempt_outcome IS NOT NULL
-			AND o.claimed_at IS NOT NULL', n) USING name;
-	END LOOP;
-END $$;
-
 -- Since when jobs waited that nobody had taken yet, and how long. To be called
 -- when none runs.
 CREATE FUNCTION waited(name text) RETURNS TABLE (id bigint, since timestamptz,
@@ -304,7 +286,7 @@ sub too_fast
 	return sql(qq{SELECT count(*) FILTER (WHERE later - at <= '$period'), count(*) > $limit
 		FROM (SELECT claimed_at AS at, lead(claimed_at, $limit) OVER
 				(PARTITION BY $by ORDER BY claimed_at) AS later
-			FROM deliveries('$queue') WHERE $where) x});
+			FROM audit.deliveries('$queue') WHERE $where) x});
 }
 
 # Probes that were not alone, or came too early after one that had failed; and
@@ -313,7 +295,7 @@ sub false_probes
 {
 	my ($queue, $open) = @_;
 
-	return sql(qq{WITH d AS MATERIALIZED (SELECT * FROM deliveries('$queue'))
+	return sql(qq{WITH d AS MATERIALIZED (SELECT * FROM audit.deliveries('$queue'))
 		SELECT (SELECT count(*) FROM d p JOIN d o
 				ON o.claimed_at > p.claimed_at AND o.claimed_at < p.finished_at
 			WHERE p.probe),
