@@ -102,11 +102,12 @@ is_group_full(const JobqCase *c, const char *key, const JobqGroupReason *group)
 static bool
 is_group_paused(const JobqCase *c, text *key, const JobqGroupReason *group)
 {
+	JobqGroupRules rules;
 	JobqStop	pause;
 
 	if (group->paused_until <= c->now)
 		return false;
-	jobq_group_read_pause(c->queue.queue_id, key, &pause);
+	jobq_group_read(c->queue.queue_id, key, &rules, &pause);
 	return jobq_because(c->reason, "group_paused", group->paused_until,
 						psprintf("Group \"%s\" was paused%s, until %s.",
 								 text_to_cstring(key), jobq_stopped_by(&pause),

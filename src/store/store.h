@@ -186,11 +186,12 @@ extern void jobq_group_options_apply(Jsonb *options, JobqGroupRules *rules);
 
 /* ---- group.c: rows of jobq.queue_group ---- */
 
-/* A group's row, all zeroes if it has none; with nothing to say it goes. */
-extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules);
-
-/* Who has set its paused_until, and when. */
-extern void jobq_group_read_pause(int32 queue_id, text *key, JobqStop *pause);
+/*
+ * A group's row, and who has set its paused_until and when; all zeroes if it
+ * has none. With nothing to say it goes.
+ */
+extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules,
+							JobqStop *pause);
 extern void jobq_group_write(int32 queue_id, text *key,
 							 const JobqGroupRules *rules);
 

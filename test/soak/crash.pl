@@ -116,22 +116,9 @@ sub crash
 	{
 		crash_keeper_at($1);
 	}
-	elsif ($how eq 'backend')
+	else
 	{
-		my $pid = $node->safe_psql('postgres',
-			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
-			  OR backend_type = 'pg_jobq keeper' ORDER BY random() LIMIT 1});
-		kill_backend($node, $pid) if $pid ne '';
-	}
-	elsif ($how eq 'postmaster')
-	{
-		kill_server($node);
-		$node->start;
-	}
-	elsif ($how eq 'immediate')
-	{
-		$node->stop('immediate');
-		$node->start;
+		crash_server($node, $how);
 	}
 	return;
 }
@@ -190,7 +177,6 @@ foreach my $round (1 .. $ROUNDS)
 	my $standby = $how eq 'promotion' ? start_standby($round) : undef;
 	my @sessions = map { start_session($node, "r${round}_$_") } 1 .. $SESSIONS;
 	my $brief = start_brief();
-	my @done;
 
 	# At a random moment, not when something is true.
 	usleep(300_000 + rand(1_200_000));
@@ -198,15 +184,9 @@ foreach my $round (1 .. $ROUNDS)
 	if ($standby) { promote($standby) }
 	else { crash($how) }
 	end_brief($brief);
-	$_->{run}->finish for @sessions;
-	push @done, read_session($_->{file}) for @sessions;
+	end_sessions($node, @sessions);
 	ok(await_keeper($node), "round $round ($how): the queue is back");
 	ok(await_keeper($node, 'brief'), "round $round: the other, too");
-	$node->safe_psql('postgres',
-			"INSERT INTO audit.acknowledged SELECT unnest('{"
-		  . join(',', @done)
-		  . "}'::bigint[])")
-	  if @done;
 	audit_ok($node, "round $round");
 	promises_ok($node, "round $round");
 	is(brief_problems(), '', "round $round: the ledger");

@@ -23,49 +23,17 @@ $node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
 make_crash_queues($node);
 add_auditor($node);
 
-sub crash
-{
-	my ($how) = @_;
-
-	if ($how eq 'backend')
-	{
-		my $pid = $node->safe_psql('postgres',
-			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
-			  OR backend_type = 'pg_jobq keeper' ORDER BY random() LIMIT 1});
-		kill_backend($node, $pid) if $pid ne '';
-	}
-	elsif ($how eq 'postmaster')
-	{
-		kill_server($node);
-		$node->start;
-	}
-	else
-	{
-		$node->stop('immediate');
-		$node->start;
-	}
-	return;
-}
-
 my @ways = qw(postmaster backend immediate);
 foreach my $round (1 .. $ROUNDS)
 {
 	my $how = $ways[ $round % 3 ];
 	my $start = time();
 	my @sessions = map { start_session($node, "r${round}_$_") } 1 .. $SESSIONS;
-	my @done;
-
 	# At a random moment, not when something is true.
 	usleep(300_000 + rand(1_200_000));
-	crash($how);
-	$_->{run}->finish for @sessions;
-	push @done, read_session($_->{file}) for @sessions;
+	crash_server($node, $how);
+	end_sessions($node, @sessions);
 	ok(await_keeper($node), "round $round ($how): the queue is back");
-	$node->safe_psql('postgres',
-			"INSERT INTO audit.acknowledged SELECT unnest('{"
-		  . join(',', @done)
-		  . "}'::bigint[])")
-	  if @done;
 	audit_ok($node, "round $round");
 	promises_ok($node, "round $round");
 	note(sprintf("round %d took %.1f s", $round, time() - $start));

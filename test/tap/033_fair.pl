@@ -166,9 +166,9 @@ audit_ok($node, 'blocked jobs');
 sql(q{SELECT jobq.create_queue('g', '{"group_limit": 1, "group_on_retry": "skip"}')});
 enqueue('g', 5, 'x');
 enqueue('g', 5, 'y');
-sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": 3}')});
-is(deliver('g', 9), 'xxxy', 'a limit of its own');
-sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": null}')});
+sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": 3}'), jobq.alter_group('g', 'x', '{"weight": 2}')});
+is(deliver('g', 9), 'xxxy', 'a limit of its own, which a statement may set with others');
+sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": null, "weight": null}')});
 is(sql('SELECT count(*) FROM jobq.queue_group'), 1, 'only the weight is left in the table');
 sql(q{SELECT jobq.complete(j.id, a.lease) FROM jobq.jobs j, jobq.attempts(j.id) a
 	WHERE j.queue = 'g' AND j.state = 'running'});

@@ -1,7 +1,7 @@
 # CrashLoad.pm: queues, sessions of random steps for tests that crash the server,
 # and what they were told: leases and ids handed out twice, errors that nobody
 # should see; and whether limits, groups and schedules have kept their promises.
-# Needs the auditor. Crashes nothing itself.
+# Needs the auditor.
 package CrashLoad;
 
 use strict;
@@ -14,7 +14,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(make_crash_queues start_session read_session step_names
+our @EXPORT = qw(make_crash_queues start_session end_sessions crash_server step_names
   leave_prepared promises_ok empty_crash_queues %count @strange);
 
 our (%count, @strange);			# steps and SQLSTATEs; what must not be
@@ -380,6 +380,38 @@ sub start_session
 		],
 		'<', \undef, '>', "$file.out", '2>', "$file.err");
 	return { run => $run, file => $file };
+}
+
+# They end by themselves when the server goes; what they have completed for sure
+# is noted for the auditor.
+sub end_sessions
+{
+	my ($node, @sessions) = @_;
+
+	$_->{run}->finish for @sessions;
+	my @done = map { read_session($_->{file}) } @sessions;
+	await_keeper($node) or die 'the server does not come back';
+	$node->safe_psql('postgres',
+		"INSERT INTO audit.acknowledged SELECT unnest('{" . join(',', @done) . "}'::bigint[])");
+	return;
+}
+
+sub crash_server
+{
+	my ($node, $how) = @_;
+
+	if ($how eq 'backend')
+	{
+		my $pid = $node->safe_psql('postgres',
+			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
+			  OR backend_type = 'pg_jobq keeper' ORDER BY random() LIMIT 1});
+		kill_backend($node, $pid) if $pid ne '';
+		return;
+	}
+	if ($how eq 'immediate') { $node->stop('immediate') }
+	else { kill_server($node) }
+	$node->start;
+	return;
 }
 
 # Some prepared transactions stay open from now on, for the caller to end.

@@ -15,6 +15,7 @@ use Test::More;
 
 our @EXPORT = qw(start_limits sql create fill load load_and_crash most_running
   most_waiting too_fast false_probes await_idle take);
+our @EXPORT_OK = qw(start_sessions sessions_ok);
 
 my $SESSIONS = 16;
 my $dir = PostgreSQL::Test::Utils::tempdir;
@@ -200,10 +201,10 @@ sub fill
 	return;
 }
 
-# Statements that sixteen sessions choose from for some seconds.
-sub start_load
+# Statements that so many sessions choose from for some seconds.
+sub start_sessions
 {
-	my ($seconds, @statements) = @_;
+	my ($on, $sessions, $seconds, @statements) = @_;
 	my @scripts;
 	my $load = { err => '' };
 
@@ -215,20 +216,28 @@ sub start_load
 		close($out);
 		push @scripts, '-f', $file;
 	}
-	$load->{run} = IPC::Run::start([ 'pgbench', '-n', '-c', $SESSIONS, '-j', '2',
-			'-T', $seconds, '-h', $node->host, '-p', $node->port, @scripts,
+	$load->{run} = IPC::Run::start([ 'pgbench', '-n', '-c', $sessions, '-j', '2',
+			'-T', $seconds, '-h', $on->host, '-p', $on->port, @scripts,
 			'postgres' ], '>', '/dev/null', '2>', \$load->{err});
 	return $load;
+}
+
+# None of them fails.
+sub sessions_ok
+{
+	my ($load, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok($load->{run}->finish, $name) || diag(substr($load->{err}, -1000));
 }
 
 sub load
 {
 	my ($seconds, @statements) = @_;
-	my $load = start_load($seconds, @statements);
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok($load->{run}->finish, "$SESSIONS sessions: @statements")
-	  or diag(substr($load->{err}, -1000));
+	sessions_ok(start_sessions($node, $SESSIONS, $seconds, @statements),
+		"$SESSIONS sessions: @statements");
 	return;
 }
 
@@ -236,7 +245,7 @@ sub load
 sub load_and_crash
 {
 	my ($seconds, @statements) = @_;
-	my $load = start_load($seconds * 10, @statements);
+	my $load = start_sessions($node, $SESSIONS, $seconds * 10, @statements);
 
 	sql("SELECT pg_sleep($seconds)");
 	kill_server($node);
