@@ -16,10 +16,8 @@ my $BLOCKED = $ENV{JOBQ_BLOCKED_JOBS} // 10000;
 my $KEYS = 10;
 my $WORKERS = 4;
 
-my $node = start_node('fair', 'jobq.max_live_jobs = '
+my $node = start_audited('fair', 'jobq.max_live_jobs = '
 	  . (($BACKLOG > $BLOCKED ? $BACKLOG : $BLOCKED) * 3 + 10000));
-$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
-add_auditor($node);
 
 sub sql
 {

@@ -13,10 +13,7 @@ use Time::HiRes qw(usleep);
 my $NAMES = 300;				# more workers than memory keeps names of
 my $KEPT = 256;
 
-my $node = start_node('seeing', "jobq.max_queues = 16\njobq.max_live_jobs = 2000\n");
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
+my $node = start_audited('seeing', "jobq.max_queues = 16\njobq.max_live_jobs = 2000\n", q{
 SELECT jobq.create_queue('q', '{"max_attempts": 2, "backoff": {"base": "1 h", "jitter": 0}}');
 SELECT jobq.create_queue('t');
 SELECT jobq.create_queue('w');
@@ -24,8 +21,6 @@ CREATE ROLE watcher IN ROLE jobq_monitor;
 CREATE FUNCTION public.meters_ahead(bigint) RETURNS void LANGUAGE c STRICT
 	AS 'pg_jobq', 'jobq_test_meters_ahead';
 });
-add_auditor($node);
-test_functions($node);
 
 sub sql
 {
