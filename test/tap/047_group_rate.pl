@@ -104,6 +104,7 @@ sub settled_meanwhile
 	sql(qq{SELECT jobq.alter_queue('$queue', '{"group_rate_limit": {"limit": 1, "period": "1 h"}}')});
 	if ($point)
 	{
+		is(sql("SELECT reason FROM jobq.explain_queue('$queue')"), 'loading', 'the keeper is asked to count');
 		ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'the keeper counts deliveries');
 		$settler->query_safe("BEGIN; $complete; COMMIT");
 		sql(q{SELECT pause_at('')});
