@@ -141,22 +141,6 @@ jobq_is_entered(JobqDb *db, uint32 gen, int64 id)
 	return entered;
 }
 
-int32
-jobq_queue_of(JobqDb *db, uint32 gen, int64 id)
-{
-	uint32		bucket = jobq_bucket(jobq_db_index(db), id);
-	LWLock	   *hash_lock = jobq_hash_lock_of(bucket);
-	int32		queue_id = 0;
-	int32		number;
-
-	LWLockAcquire(hash_lock, LW_SHARED);
-	number = jobq_chain_find(bucket, jobq_db_index(db), gen, id);
-	if (number != JOBQ_NIL)
-		queue_id = jobq_slots[number].t.queue_id;
-	LWLockRelease(hash_lock);
-	return queue_id;
-}
-
 static inline bool
 is_slot(int32 number, const JobqSlotRef *ref)
 {

@@ -69,8 +69,16 @@ ready_root(JobqPart *part, const JobqSlot *slot)
 }
 
 static void
+leaves_ready(JobqPart *part, const JobqSlot *slot)
+{
+	if (slot->t.run_at <= part->oldest)
+		part->oldest = JOBQ_OLDEST_UNKNOWN;
+}
+
+static void
 link_ready(JobqPart *part, JobqSlot *slot)
 {
+	part->oldest = Min(part->oldest, slot->t.run_at);
 	if (part->groups.on && jobq_is_kept(part, &slot->t))
 		slot->flags |= SLOT_KEPT;
 	jobq_tree_insert(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
@@ -83,6 +91,7 @@ link_ready(JobqPart *part, JobqSlot *slot)
 static void
 unlink_ready(JobqPart *part, JobqSlot *slot)
 {
+	leaves_ready(part, slot);
 	if (!(slot->flags & SLOT_ASIDE))
 		jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 						 jobq_slot_number(slot));
@@ -101,6 +110,7 @@ jobq_slot_set_aside(JobqSlot *slot)
 		   !(slot->flags & SLOT_ASIDE));
 	jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 					 jobq_slot_number(slot));
+	leaves_ready(part, slot);
 	slot->flags |= SLOT_ASIDE;
 	if (part->groups.on)
 		jobq_group_sync(part, slot);
