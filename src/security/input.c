@@ -125,7 +125,7 @@ find_entry(int32 queue_id)
 
 	ctl.hcxt = TopMemoryContext;
 	if (known_demands == NULL)
-		known_demands = hash_create("jobq demands", 16, &ctl,
+		known_demands = hash_create("jobq demands by queue", 16, &ctl,
 									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	entry = hash_search(known_demands, &queue_id, HASH_ENTER, &found);
 	if (!found)

@@ -59,144 +59,10 @@ static Rule never_node = {.always = SCHEMA_NEVER};
 
 static Rule *compile(Compiler *compiler, JsonbValue *value, const Step *at);
 
-/* ---- faults ---- */
-
-static char *
-place_of(const Step *at)
-{
-	return psprintf("schema#%s", jobq_schema_pointer(at));
-}
-
-JOBQ_NORETURN static void
-refuse(const Step *at, const char *detail)
-{
-	jobq_bad_argument(place_of(at), detail);
-}
-
-/* ---- values ---- */
-
-static bool
-is_object(const JsonbValue *value)
-{
-	return value->type == jbvBinary &&
-		JsonContainerIsObject(value->val.binary.data);
-}
-
-static bool
-is_array(const JsonbValue *value)
-{
-	return value->type == jbvBinary &&
-		JsonContainerIsArray(value->val.binary.data);
-}
-
-static void
-require_object(const JsonbValue *value, const Step *at)
-{
-	if (!is_object(value))
-		refuse(at, "It must be an object.");
-}
-
-static void
-require_array(const JsonbValue *value, const Step *at)
-{
-	if (!is_array(value))
-		refuse(at, "It must be an array.");
-}
-
-static void
-require_string(const JsonbValue *value, const Step *at)
-{
-	if (value->type != jbvString)
-		refuse(at, "It must be a string.");
-}
-
-static bool
-is_text(const JsonbValue *value, const char *text)
-{
-	return value->val.string.len == (int) strlen(text) &&
-		memcmp(value->val.string.val, text, strlen(text)) == 0;
-}
-
-/* The elements of an array, palloc'd; what they point to is in the array. */
-static int
-read_elements(const JsonbValue *array, JsonbValue **elements)
-{
-	JsonbContainer *container = array->val.binary.data;
-	JsonbIterator *it = JsonbIteratorInit(container);
-	JsonbValue	value;
-	int			n = 0;
-
-	*elements = palloc(sizeof(JsonbValue) *
-					   Max(JsonContainerSize(container), 1));
-	(void) JsonbIteratorNext(&it, &value, true);
-	while (JsonbIteratorNext(&it, &value, true) == WJB_ELEM)
-		(*elements)[n++] = value;
-	return n;
-}
-
-/* The pairs of an object, in the order of their keys. */
-static int
-read_pairs(const JsonbValue *object, JsonbValue **keys, JsonbValue **values)
-{
-	JsonbContainer *container = object->val.binary.data;
-	JsonbIterator *it = JsonbIteratorInit(container);
-	JsonbValue	key;
-	int			n = 0;
-
-	*keys = palloc(sizeof(JsonbValue) * Max(JsonContainerSize(container), 1));
-	*values = palloc(sizeof(JsonbValue) *
-					 Max(JsonContainerSize(container), 1));
-	(void) JsonbIteratorNext(&it, &key, true);
-	while (JsonbIteratorNext(&it, &key, true) == WJB_KEY)
-	{
-		(*keys)[n] = key;
-		(void) JsonbIteratorNext(&it, &(*values)[n++], true);
-	}
-	return n;
-}
-
-static Step
-step_to_key(const Step *parent, const JsonbValue *key)
-{
-	return (Step) {.parent = parent,.name = key->val.string.val,
-		.len = key->val.string.len};
-}
-
-static Step
-step_to_index(const Step *parent, int index)
-{
-	return (Step) {.parent = parent,.index = index};
-}
-
 static int
 compare_names(const void *a, const void *b)
 {
 	return jobq_schema_compare_names(a, b);
-}
-
-/* Strings, sorted; *names is filled. */
-static void
-read_names(const JsonbValue *array, const Step *at, JobqSchemaNames *names)
-{
-	JsonbValue *elements;
-
-	require_array(array, at);
-	names->n = read_elements(array, &elements);
-	names->names = palloc(sizeof(JobqSchemaName) * Max(names->n, 1));
-	for (int i = 0; i < names->n; i++)
-	{
-		Step		step = step_to_index(at, i);
-
-		require_string(&elements[i], &step);
-		names->names[i].s = elements[i].val.string.val;
-		names->names[i].len = elements[i].val.string.len;
-	}
-	qsort(names->names, names->n, sizeof(JobqSchemaName), compare_names);
-	for (int i = 1; i < names->n; i++)
-	{
-		if (compare_names(&names->names[i - 1], &names->names[i]) == 0)
-			refuse(at, "It must not name the same twice.");
-	}
 }
 
 /* ---- readers: plain values ---- */
@@ -217,21 +83,21 @@ static void
 read_comment(Compiler *compiler, Rule *node, const Keyword *keyword,
 			 JsonbValue *value, const Step *at)
 {
-	require_string(value, at);
+	jobq_schema_need_string(value, at);
 }
 
 static void
 read_list(Compiler *compiler, Rule *node, const Keyword *keyword,
 		  JsonbValue *value, const Step *at)
 {
-	require_array(value, at);
+	jobq_schema_need_array(value, at);
 }
 
 static bool
 read_boolean(const JsonbValue *value, const Step *at)
 {
 	if (value->type != jbvBool)
-		refuse(at, "It must be true or false.");
+		jobq_schema_refuse(at, "It must be true or false.");
 	return value->val.boolean;
 }
 
@@ -253,8 +119,8 @@ static void
 read_count(Compiler *compiler, Rule *node, const Keyword *keyword,
 		   JsonbValue *value, const Step *at)
 {
-	*(int64 *) field(node, keyword) = jobq_jsonb_int(value, place_of(at), 0,
-													 COUNT_MAX);
+	*(int64 *) field(node, keyword) =
+		jobq_jsonb_int(value, jobq_schema_place(at), 0, COUNT_MAX);
 }
 
 static void
@@ -262,7 +128,7 @@ read_number(Compiler *compiler, Rule *node, const Keyword *keyword,
 			JsonbValue *value, const Step *at)
 {
 	if (value->type != jbvNumeric)
-		refuse(at, "It must be a number.");
+		jobq_schema_refuse(at, "It must be a number.");
 	*(Numeric *) field(node, keyword) = value->val.numeric;
 }
 
@@ -276,9 +142,9 @@ read_multiple(Compiler *compiler, Rule *node, const Keyword *keyword,
 	digits = DatumGetCString(DirectFunctionCall1(numeric_out,
 												 NumericGetDatum(value->val.numeric)));
 	if (digits[0] == '-' || strpbrk(digits, "123456789") == NULL)
-		refuse(at, "It must be a number greater than 0.");
+		jobq_schema_refuse(at, "It must be a number greater than 0.");
 	if (strlen(digits) > SCHEMA_MAX_DIGITS)
-		refuse(at, psprintf("It may have %d digits at most.",
+		jobq_schema_refuse(at, psprintf("It may have %d digits at most.",
 							SCHEMA_MAX_DIGITS));
 }
 
@@ -286,9 +152,10 @@ static void
 read_dialect(Compiler *compiler, Rule *node, const Keyword *keyword,
 			 JsonbValue *value, const Step *at)
 {
-	require_string(value, at);
-	if (!is_text(value, DIALECT) && !is_text(value, DIALECT "#"))
-		refuse(at, "The dialect is " DIALECT "; others are not supported.");
+	jobq_schema_need_string(value, at);
+	if (!jobq_schema_is_text(value, DIALECT) &&
+		!jobq_schema_is_text(value, DIALECT "#"))
+		jobq_schema_refuse(at, "The dialect is " DIALECT "; others are not supported.");
 }
 
 /* Within the schema it would change what references mean. */
@@ -296,9 +163,9 @@ static void
 read_id(Compiler *compiler, Rule *node, const Keyword *keyword,
 		JsonbValue *value, const Step *at)
 {
-	require_string(value, at);
+	jobq_schema_need_string(value, at);
 	if (at->parent != NULL)
-		refuse(at, "$id is supported at the top of the schema only.");
+		jobq_schema_refuse(at, "$id is supported at the top of the schema only.");
 }
 
 /* ---- readers: what a value must be ---- */
@@ -319,10 +186,10 @@ type_bit(const JsonbValue *name, const Step *at)
 
 	for (size_t i = 0; name->type == jbvString && i < lengthof(types); i++)
 	{
-		if (is_text(name, types[i].name))
+		if (jobq_schema_is_text(name, types[i].name))
 			return types[i].bit;
 	}
-	refuse(at, "Valid are: null, boolean, string, number, integer, array, object, or an array of these.");
+	jobq_schema_refuse(at, "Valid are: null, boolean, string, number, integer, array, object, or an array of these.");
 }
 
 static void
@@ -332,14 +199,14 @@ read_type(Compiler *compiler, Rule *node, const Keyword *keyword,
 	JsonbValue *elements;
 	int			n;
 
-	if (!is_array(value))
+	if (!jobq_schema_is_array(value))
 	{
 		node->types = type_bit(value, at);
 		return;
 	}
-	n = read_elements(value, &elements);
+	n = jobq_schema_elements(value, &elements);
 	if (n == 0)
-		refuse(at, "It must name at least one type.");
+		jobq_schema_refuse(at, "It must name at least one type.");
 	for (int i = 0; i < n; i++)
 		node->types |= type_bit(&elements[i], at);
 }
@@ -373,8 +240,8 @@ read_enum(Compiler *compiler, Rule *node, const Keyword *keyword,
 	JsonbValue *elements;
 	int			n;
 
-	require_array(value, at);
-	n = read_elements(value, &elements);
+	jobq_schema_need_array(value, at);
+	n = jobq_schema_elements(value, &elements);
 	node->allowed = make_values(elements, n);
 }
 
@@ -394,7 +261,7 @@ make_pattern(const JsonbValue *value, const Step *at)
 													 &why);
 
 	if (pattern == NULL)
-		refuse(at, why);
+		jobq_schema_refuse(at, why);
 	return pattern;
 }
 
@@ -402,7 +269,7 @@ static void
 read_pattern(Compiler *compiler, Rule *node, const Keyword *keyword,
 			 JsonbValue *value, const Step *at)
 {
-	require_string(value, at);
+	jobq_schema_need_string(value, at);
 	node->pattern = make_pattern(value, at);
 }
 
@@ -410,7 +277,7 @@ static void
 read_required(Compiler *compiler, Rule *node, const Keyword *keyword,
 			  JsonbValue *value, const Step *at)
 {
-	read_names(value, at, &node->required);
+	jobq_schema_names(value, at, &node->required);
 }
 
 /* ---- readers: schemas within ---- */
@@ -430,14 +297,14 @@ read_schemas(Compiler *compiler, Rule *node, const Keyword *keyword,
 	JsonbValue *elements;
 	int			n;
 
-	require_array(value, at);
-	n = read_elements(value, &elements);
+	jobq_schema_need_array(value, at);
+	n = jobq_schema_elements(value, &elements);
 	if (n == 0)
-		refuse(at, "It must have at least one element.");
+		jobq_schema_refuse(at, "It must have at least one element.");
 	list->nodes = palloc(sizeof(Rule *) * n);
 	for (list->n = 0; list->n < n; list->n++)
 	{
-		Step		step = step_to_index(at, list->n);
+		Step		step = jobq_schema_index_step(at, list->n);
 
 		list->nodes[list->n] = compile(compiler, &elements[list->n], &step);
 	}
@@ -467,11 +334,11 @@ read_properties(Compiler *compiler, Rule *node, const Keyword *keyword,
 	JsonbValue *values;
 	int			n;
 
-	require_object(value, at);
-	n = read_pairs(value, &keys, &values);
+	jobq_schema_need_object(value, at);
+	n = jobq_schema_pairs(value, &keys, &values);
 	for (int i = 0; i < n; i++)
 	{
-		Step		step = step_to_key(at, &keys[i]);
+		Step		step = jobq_schema_key_step(at, &keys[i]);
 
 		add_property(field(node, keyword), n, &keys[i])->node =
 			compile(compiler, &values[i], &step);
@@ -487,11 +354,11 @@ read_definitions(Compiler *compiler, Rule *node, const Keyword *keyword,
 	JsonbValue *values;
 	int			n;
 
-	require_object(value, at);
-	n = read_pairs(value, &keys, &values);
+	jobq_schema_need_object(value, at);
+	n = jobq_schema_pairs(value, &keys, &values);
 	for (int i = 0; i < n; i++)
 	{
-		Step		step = step_to_key(at, &keys[i]);
+		Step		step = jobq_schema_key_step(at, &keys[i]);
 
 		(void) compile(compiler, &values[i], &step);
 	}
@@ -506,13 +373,13 @@ read_dependent_required(Compiler *compiler, Rule *node,
 	JsonbValue *values;
 	int			n;
 
-	require_object(value, at);
-	n = read_pairs(value, &keys, &values);
+	jobq_schema_need_object(value, at);
+	n = jobq_schema_pairs(value, &keys, &values);
 	for (int i = 0; i < n; i++)
 	{
-		Step		step = step_to_key(at, &keys[i]);
+		Step		step = jobq_schema_key_step(at, &keys[i]);
 
-		read_names(&values[i], &step,
+		jobq_schema_names(&values[i], &step,
 				   &add_property(field(node, keyword), n, &keys[i])->names);
 	}
 }
@@ -527,12 +394,12 @@ read_pattern_properties(Compiler *compiler, Rule *node,
 	JsonbValue *values;
 	int			n;
 
-	require_object(value, at);
-	n = read_pairs(value, &keys, &values);
+	jobq_schema_need_object(value, at);
+	n = jobq_schema_pairs(value, &keys, &values);
 	list->all = palloc(sizeof(JobqSchemaPattern *) * Max(n, 1));
 	for (; list->n < n; list->n++)
 	{
-		Step		step = step_to_key(at, &keys[list->n]);
+		Step		step = jobq_schema_key_step(at, &keys[list->n]);
 
 		list->all[list->n] = make_pattern(&keys[list->n], &step);
 		list->all[list->n]->node = compile(compiler, &values[list->n], &step);
@@ -570,14 +437,15 @@ read_ref(Compiler *compiler, Rule *node, const Keyword *keyword,
 	Pending    *pending = palloc(sizeof(Pending));
 	JsonbValue *target;
 
-	require_string(value, at);
+	jobq_schema_need_string(value, at);
 	if (value->val.string.len < 1 || value->val.string.val[0] != '#')
-		refuse(at, "References lead to parts of the same schema, such as \"#/$defs/name\".");
+		jobq_schema_refuse(at, "References lead to parts of the same schema, such as \"#/$defs/name\".");
 	target = jobq_schema_follow(compiler->root, value->val.string.val + 1,
 								value->val.string.len - 1);
-	if (target == NULL || (target->type != jbvBool && !is_object(target)))
-		refuse(at, "It leads to nothing that is a schema.");
-	node->ref_place = place_of(at);
+	if (target == NULL ||
+		(target->type != jbvBool && !jobq_schema_is_object(target)))
+		jobq_schema_refuse(at, "It leads to nothing that is a schema.");
+	node->ref_place = jobq_schema_place(at);
 	pending->node = node;
 	pending->target = *target;
 	pending->at = steps_of(value->val.string.val + 1,
@@ -649,14 +517,15 @@ find_keyword(const JsonbValue *name, const Step *at)
 
 	for (size_t i = 0; i < lengthof(keywords); i++)
 	{
-		if (is_text(name, keywords[i].name))
+		if (jobq_schema_is_text(name, keywords[i].name))
 			return &keywords[i];
 	}
 	initStringInfo(&valid);
 	for (size_t i = 0; i < lengthof(keywords); i++)
 		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", keywords[i].name);
-	refuse(at, psprintf("It is not a keyword that is supported. Valid are: %s.",
-						valid.data));
+	jobq_schema_refuse(at,
+					   psprintf("It is not a keyword that is supported. Valid are: %s.",
+								valid.data));
 }
 
 /* ---- nodes ---- */
@@ -682,8 +551,9 @@ refuse_nesting(const Step *at)
 	for (const Step *step = at; step != NULL; step = step->parent)
 		depth++;
 	if (depth > SCHEMA_MAX_NESTING)
-		refuse(at, psprintf("The schema is nested deeper than %d levels.",
-							SCHEMA_MAX_NESTING));
+		jobq_schema_refuse(at,
+						   psprintf("The schema is nested deeper than %d levels.",
+									SCHEMA_MAX_NESTING));
 }
 
 static void
@@ -692,11 +562,11 @@ read_keywords(Compiler *compiler, Rule *node, JsonbValue *object,
 {
 	JsonbValue *keys;
 	JsonbValue *values;
-	int			n = read_pairs(object, &keys, &values);
+	int			n = jobq_schema_pairs(object, &keys, &values);
 
 	for (int i = 0; i < n; i++)
 	{
-		Step		step = step_to_key(at, &keys[i]);
+		Step		step = jobq_schema_key_step(at, &keys[i]);
 		const Keyword *keyword = find_keyword(&keys[i], &step);
 
 		keyword->read(compiler, node, keyword, &values[i], &step);
@@ -713,8 +583,8 @@ compile(Compiler *compiler, JsonbValue *value, const Step *at)
 
 	if (value->type == jbvBool)
 		return value->val.boolean ? &always_node : &never_node;
-	if (!is_object(value))
-		refuse(at, "A schema is an object, true or false.");
+	if (!jobq_schema_is_object(value))
+		jobq_schema_refuse(at, "A schema is an object, true or false.");
 	refuse_nesting(at);
 	entry = hash_search(compiler->made, &value->val.binary.data, HASH_ENTER,
 						&known);
@@ -749,10 +619,10 @@ jobq_schema_compile(JsonbValue *schema)
 
 	if (schema->type == jbvBool)
 		return compile(&compiler, schema, NULL);
-	if (!is_object(schema))
-		refuse(NULL, "A schema is an object, true or false.");
+	if (!jobq_schema_is_object(schema))
+		jobq_schema_refuse(NULL, "A schema is an object, true or false.");
 	if (schema->val.binary.len > SCHEMA_MAX_BYTES)
-		refuse(NULL, psprintf("It may have %d bytes at most.",
+		jobq_schema_refuse(NULL, psprintf("It may have %d bytes at most.",
 							  SCHEMA_MAX_BYTES));
 	compiler.root = JsonbValueToJsonb(schema);
 	root.type = jbvBinary;

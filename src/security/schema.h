@@ -11,6 +11,8 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "compat.h"
+
 /* JSON types, as bits. */
 #define SCHEMA_NULL			1
 #define SCHEMA_BOOLEAN		2
@@ -179,6 +181,44 @@ extern JsonbValue *jobq_schema_follow(Jsonb *root, const char *pointer,
 /* As the keys of jsonb are sorted. */
 extern int	jobq_schema_compare_names(const JobqSchemaName *a,
 									  const JobqSchemaName *b);
+
+/* ---- schemajson.c ---- */
+
+/* A place in a schema, for messages; JQ007 for what is wrong there. */
+extern char *jobq_schema_place(const JobqSchemaStep *at);
+JOBQ_NORETURN extern void jobq_schema_refuse(const JobqSchemaStep *at,
+											 const char *detail);
+
+extern bool jobq_schema_is_object(const JsonbValue *value);
+extern bool jobq_schema_is_array(const JsonbValue *value);
+extern bool jobq_schema_is_text(const JsonbValue *value, const char *text);
+
+/* JQ007 if it is something else. */
+extern void jobq_schema_need_object(const JsonbValue *value,
+									const JobqSchemaStep *at);
+extern void jobq_schema_need_array(const JsonbValue *value,
+								   const JobqSchemaStep *at);
+extern void jobq_schema_need_string(const JsonbValue *value,
+									const JobqSchemaStep *at);
+
+/*
+ * The elements of an array, or the pairs of an object in the order of their
+ * keys: how many there are; palloc'd, but pointing into it.
+ */
+extern int	jobq_schema_elements(const JsonbValue *array,
+								 JsonbValue **elements);
+extern int	jobq_schema_pairs(const JsonbValue *object, JsonbValue **keys,
+							  JsonbValue **values);
+
+/* An array of different strings, sorted; JQ007 if it is none. */
+extern void jobq_schema_names(const JsonbValue *array,
+							  const JobqSchemaStep *at,
+							  JobqSchemaNames *names);
+
+extern JobqSchemaStep jobq_schema_key_step(const JobqSchemaStep *parent,
+										   const JsonbValue *key);
+extern JobqSchemaStep jobq_schema_index_step(const JobqSchemaStep *parent,
+											 int index);
 
 /* ---- schemaregex.c ---- */
 
