@@ -136,11 +136,12 @@ static void
 read_multiple(Compiler *compiler, Rule *node, const Keyword *keyword,
 			  JsonbValue *value, const Step *at)
 {
+	Datum		number;
 	char	   *digits;
 
 	read_number(compiler, node, keyword, value, at);
-	digits = DatumGetCString(DirectFunctionCall1(numeric_out,
-												 NumericGetDatum(value->val.numeric)));
+	number = NumericGetDatum(value->val.numeric);
+	digits = DatumGetCString(DirectFunctionCall1(numeric_out, number));
 	if (digits[0] == '-' || strpbrk(digits, "123456789") == NULL)
 		jobq_schema_refuse(at, "It must be a number greater than 0.");
 	if (strlen(digits) > SCHEMA_MAX_DIGITS)
@@ -406,29 +407,6 @@ read_pattern_properties(Compiler *compiler, Rule *node,
 	}
 }
 
-/* The steps of a pointer, as it is written. */
-static const Step *
-steps_of(const char *pointer, int len)
-{
-	const Step *last = NULL;
-	const char *end = pointer + len;
-
-	while (pointer < end)
-	{
-		Step	   *step = palloc0(sizeof(Step));
-		const char *next = memchr(pointer + 1, '/', end - pointer - 1);
-
-		if (next == NULL)
-			next = end;
-		step->parent = last;
-		step->name = pointer + 1;
-		step->len = next - pointer - 1;
-		last = step;
-		pointer = next;
-	}
-	return last;
-}
-
 /* Where it leads to is seen once all is compiled that is in its place. */
 static void
 read_ref(Compiler *compiler, Rule *node, const Keyword *keyword,
@@ -448,8 +426,8 @@ read_ref(Compiler *compiler, Rule *node, const Keyword *keyword,
 	node->ref_place = jobq_schema_place(at);
 	pending->node = node;
 	pending->target = *target;
-	pending->at = steps_of(value->val.string.val + 1,
-						   value->val.string.len - 1);
+	pending->at = jobq_schema_steps(value->val.string.val + 1,
+									value->val.string.len - 1);
 	compiler->pending = lappend(compiler->pending, pending);
 }
 

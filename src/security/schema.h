@@ -178,6 +178,9 @@ extern char *jobq_schema_pointer(const JobqSchemaStep *step);
 extern JsonbValue *jobq_schema_follow(Jsonb *root, const char *pointer,
 									  int len);
 
+/* The steps of a pointer, as it is written; palloc'd. */
+extern const JobqSchemaStep *jobq_schema_steps(const char *pointer, int len);
+
 /* As the keys of jsonb are sorted. */
 extern int	jobq_schema_compare_names(const JobqSchemaName *a,
 									  const JobqSchemaName *b);
@@ -214,6 +217,14 @@ extern int	jobq_schema_pairs(const JsonbValue *object, JsonbValue **keys,
 extern void jobq_schema_names(const JsonbValue *array,
 							  const JobqSchemaStep *at,
 							  JobqSchemaNames *names);
+
+/*
+ * An order of numbers and of all values, in which those are equal that JSON
+ * takes for equal.
+ */
+extern int	jobq_schema_numcmp(Numeric a, Numeric b);
+extern int	jobq_schema_cmp(const JsonbValue *a,
+									   const JsonbValue *b);
 
 extern JobqSchemaStep jobq_schema_key_step(const JobqSchemaStep *parent,
 										   const JsonbValue *key);

@@ -95,41 +95,9 @@ has_type(const JsonbValue *value, int types)
 }
 
 static int
-compare_numbers(Numeric a, Numeric b)
-{
-	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(a),
-											 NumericGetDatum(b)));
-}
-
-/* An order of all values, in which those are equal that JSON takes for equal. */
-static int
-compare_values(const JsonbValue *a, const JsonbValue *b)
-{
-	if (a->type != b->type)
-		return a->type < b->type ? -1 : 1;
-	switch (a->type)
-	{
-		case jbvNull:
-			return 0;
-		case jbvBool:
-			return (int) a->val.boolean - (int) b->val.boolean;
-		case jbvNumeric:
-			return compare_numbers(a->val.numeric, b->val.numeric);
-		case jbvString:
-			return jobq_schema_compare_names(&(JobqSchemaName)
-											 {a->val.string.val, a->val.string.len},
-											 &(JobqSchemaName)
-											 {b->val.string.val, b->val.string.len});
-		default:
-			return compareJsonbContainers(a->val.binary.data,
-										  b->val.binary.data);
-	}
-}
-
-static int
 compare_elements(const void *a, const void *b)
 {
-	return compare_values(a, b);
+	return jobq_schema_cmp(a, b);
 }
 
 static int
@@ -160,7 +128,7 @@ is_among(Checker *checker, const JobqSchemaValues *values,
 	{
 		if (!spend(checker, comparing(&values->others[i])))
 			return false;
-		if (compare_values(value, &values->others[i]) == 0)
+		if (jobq_schema_cmp(value, &values->others[i]) == 0)
 			return true;
 	}
 	return false;
@@ -172,11 +140,11 @@ is_among(Checker *checker, const JobqSchemaValues *values,
 static int64
 dividing(Numeric number)
 {
-	float8		about = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-														   NumericGetDatum(number)));
+	Datum		about = DirectFunctionCall1(numeric_float8_no_overflow,
+											NumericGetDatum(number));
 
 	return 1 + VARSIZE_ANY(number) / COMPARED_A_STEP +
-		(isinf(about) ? HUGE_NUMBER_STEPS : 0);
+		(isinf(DatumGetFloat8(about)) ? HUGE_NUMBER_STEPS : 0);
 }
 
 static bool
@@ -188,22 +156,23 @@ is_multiple(Checker *checker, Numeric number, Numeric of)
 		return false;
 	rest = DirectFunctionCall2(numeric_mod, NumericGetDatum(number),
 							   NumericGetDatum(of));
-	return compare_numbers(DatumGetNumeric(rest), int64_to_numeric(0)) == 0;
+	return jobq_schema_numcmp(DatumGetNumeric(rest),
+							  int64_to_numeric(0)) == 0;
 }
 
 static bool
 check_number(Checker *checker, const Rule *node, Numeric number,
 			 const Step *at)
 {
-	if (node->minimum != NULL && compare_numbers(number, node->minimum) < 0)
+	if (node->minimum != NULL && jobq_schema_numcmp(number, node->minimum) < 0)
 		return fail(checker, at, "minimum");
-	if (node->maximum != NULL && compare_numbers(number, node->maximum) > 0)
+	if (node->maximum != NULL && jobq_schema_numcmp(number, node->maximum) > 0)
 		return fail(checker, at, "maximum");
 	if (node->exclusive_minimum != NULL &&
-		compare_numbers(number, node->exclusive_minimum) <= 0)
+		jobq_schema_numcmp(number, node->exclusive_minimum) <= 0)
 		return fail(checker, at, "exclusiveMinimum");
 	if (node->exclusive_maximum != NULL &&
-		compare_numbers(number, node->exclusive_maximum) >= 0)
+		jobq_schema_numcmp(number, node->exclusive_maximum) >= 0)
 		return fail(checker, at, "exclusiveMaximum");
 	if (node->multiple_of != NULL &&
 		!is_multiple(checker, number, node->multiple_of))
@@ -265,7 +234,7 @@ is_unique(Checker *checker, JsonbContainer *array)
 		elements[i] = value;
 	qsort(elements, n, sizeof(JsonbValue), compare_elements);
 	for (int i = 1; i < n && unique; i++)
-		unique = compare_values(&elements[i - 1], &elements[i]) != 0;
+		unique = jobq_schema_cmp(&elements[i - 1], &elements[i]) != 0;
 	pfree(elements);
 	return unique;
 }

@@ -1,8 +1,11 @@
 /*
- * schemajson.c: the parts of a schema's JSON, and how is told what is wrong
- * with one. Knows no keyword.
+ * schemajson.c: the parts of a schema's JSON, how they compare, and how it is
+ * told what is wrong with one. Knows no keyword.
  */
 #include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "api/args.h"
 #include "security/schema.h"
@@ -145,5 +148,44 @@ jobq_schema_names(const JsonbValue *array, const Step *at,
 	{
 		if (compare_names(&names->names[i - 1], &names->names[i]) == 0)
 			jobq_schema_refuse(at, "It must not name the same twice.");
+	}
+}
+
+/* ---- comparing ---- */
+
+int
+jobq_schema_numcmp(Numeric a, Numeric b)
+{
+	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(a),
+											 NumericGetDatum(b)));
+}
+
+static int
+compare_strings(const JsonbValue *a, const JsonbValue *b)
+{
+	JobqSchemaName x = {a->val.string.val, a->val.string.len};
+	JobqSchemaName y = {b->val.string.val, b->val.string.len};
+
+	return jobq_schema_compare_names(&x, &y);
+}
+
+int
+jobq_schema_cmp(const JsonbValue *a, const JsonbValue *b)
+{
+	if (a->type != b->type)
+		return a->type < b->type ? -1 : 1;
+	switch (a->type)
+	{
+		case jbvNull:
+			return 0;
+		case jbvBool:
+			return (int) a->val.boolean - (int) b->val.boolean;
+		case jbvNumeric:
+			return jobq_schema_numcmp(a->val.numeric, b->val.numeric);
+		case jbvString:
+			return compare_strings(a, b);
+		default:
+			return compareJsonbContainers(a->val.binary.data,
+										  b->val.binary.data);
 	}
 }

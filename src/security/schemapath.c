@@ -23,7 +23,7 @@ jobq_schema_compare_names(const JobqSchemaName *a, const JobqSchemaName *b)
 
 /* ---- showing ---- */
 
-/* What could begin a new line or hide something is shown as a question mark. */
+/* What could begin a new line is shown as a question mark. */
 static void
 append_name(StringInfo out, const char *name, int len)
 {
@@ -171,4 +171,26 @@ jobq_schema_follow(Jsonb *root, const char *pointer, int len)
 			value = element(value->val.binary.data, &part);
 	}
 	return value;
+}
+
+const JobqSchemaStep *
+jobq_schema_steps(const char *pointer, int len)
+{
+	const JobqSchemaStep *last = NULL;
+	const char *end = pointer + len;
+
+	while (pointer < end)
+	{
+		JobqSchemaStep *step = palloc0(sizeof(JobqSchemaStep));
+		const char *next = memchr(pointer + 1, '/', end - pointer - 1);
+
+		if (next == NULL)
+			next = end;
+		step->parent = last;
+		step->name = pointer + 1;
+		step->len = next - pointer - 1;
+		last = step;
+		pointer = next;
+	}
+	return last;
 }

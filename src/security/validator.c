@@ -255,14 +255,22 @@ jobq_validator_run(const JobqQueue *queue, const char *name, Datum payload,
 				   int number)
 {
 	Identity	mine;
+	MemoryContext work;
+	MemoryContext old;
 	bool		accepted;
 	bool		isnull;
 
 	require_role(queue);
+	/* a function in SQL leaves its plan behind */
+	work = AllocSetContextCreate(CurrentMemoryContext, "jobq validator",
+								 ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(work);
 	become(queue->owner, &mine);
 	accepted = call(queue, find(name, queue->owner), payload, &isnull,
 					number);
 	become_myself(&mine);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(work);
 	if (isnull)
 		raise_refused(queue, "It returned null", number);
 	if (!accepted)
