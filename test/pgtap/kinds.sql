@@ -72,7 +72,7 @@ CREATE FUNCTION pg_temp.deep(open text, middle text, shut text, n int) RETURNS t
 	SELECT repeat(open, n) || middle || repeat(shut, n)
 $$;
 SELECT is(pg_temp.by_all('input', pg_temp.deep(open, middle, shut, 500)), 'ok', format('500 levels of %s%s%s', open, middle, shut)) FROM
-	(VALUES ('[', '', ']'), ('[', '1', ']'), ('{"a":', '[]', '}'), ('[1,', '{}', ',"x"]')) t(open, middle, shut), LATERAL (SELECT 1) x WHERE middle NOT IN ('[]', '{}');
+	(VALUES ('[', '', ']'), ('[', '1', ']'), ('{"a":', 'null', '}')) t(open, middle, shut);
 SELECT is(pg_temp.by_all('input', pg_temp.deep(open, middle, shut, n)), verdict, format('%s levels of %s%s%s', n + 1, open, middle, shut)) FROM
 	(VALUES ('{"a":', '[]', '}'), ('[1,', '{}', ',"x"]'), ('[{},', '[]', ']'), ('{"":', '{}', '}')) t(open, middle, shut), (VALUES (499, 'ok'), (500, 'JQ004')) b(n, verdict);
 SELECT is(pg_temp.by_all('input', pg_temp.deep('[', middle, ']', 501)), 'JQ004', '501 levels') FROM unnest(ARRAY['', '1', '"x"']) middle;
