@@ -84,7 +84,7 @@ DECLARE
 BEGIN
 	FOREACH s IN ARRAY '{P0001,22000,JQ016,42501,40001,57014,53200,55P03,XX000}'::text[] LOOP
 		PERFORM pg_temp.verdict(format('BEGIN RAISE EXCEPTION USING MESSAGE = p::text, DETAIL = p::text, HINT = p::text, ERRCODE = %L; END', s));
-		INSERT INTO told VALUES (s, pg_temp.message('enqueue(''val'', ''{"n": 4711}'')'));
+		INSERT INTO told VALUES (s, pg_temp.message('enqueue(''val'', jsonb_build_object(''n'', 47 * 100 + 11))'));
 	END LOOP;
 END
 $$;
