@@ -60,7 +60,7 @@ typedef struct JobqSchemaProperties
 typedef struct JobqSchemaPattern
 {
 	regex_t		regex;
-	int			cost;			/* steps for 32 characters */
+	int			cost;			/* steps for a character */
 	JobqSchemaNode *node;		/* for properties whose name matches */
 } JobqSchemaPattern;
 

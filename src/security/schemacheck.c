@@ -15,7 +15,7 @@
 #include "security/schema.h"
 
 #define COMPARED_A_STEP		32	/* bytes */
-#define HUGE_NUMBER_STEPS	2000
+#define HUGE_NUMBER_STEPS	50000
 #define UNKNOWN_NAME		"*"
 
 typedef JobqSchemaNode Rule;

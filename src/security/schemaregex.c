@@ -13,7 +13,9 @@
 
 #include "security/schema.h"
 
+/* What a character takes grows with the states, soon with their square. */
 #define STATES_A_STEP	32
+#define MANY_STATES		100
 
 /* From 16 on the memory is palloc'd, which does no harm. */
 static void
@@ -76,7 +78,8 @@ jobq_schema_pattern(const char *pattern, int len, const char **why)
 						states, SCHEMA_MAX_STATES);
 		return NULL;
 	}
-	made->cost = 1 + states / STATES_A_STEP;
+	made->cost = 1 + states / STATES_A_STEP +
+		states * states / (MANY_STATES * MANY_STATES);
 	return made;
 }
 
