@@ -404,6 +404,7 @@ SELECT is(pg_temp.set_schema(format('{"pattern": %s}', to_json(repeat('x', 900))
 SELECT is(pg_temp.set_schema(format('{"pattern": %s}', to_json(repeat('x', 1001)))), 'JQ007', 'a longer one');
 SELECT is(pg_temp.set_schema('{"pattern": "(((a{1,100}){1,100}){1,100}){1,100}"}'), 'JQ007', 'one that explodes');
 SELECT is(pg_temp.set_schema('{"pattern": "^((a|b){1,255}){1,255}$"}'), 'JQ007', 'another');
+SELECT is(pg_temp.set_schema(format('{"pattern": "(a|b)*a%s"}', repeat('(a|b){250}', 4))), 'JQ007', 'one with too large an automaton');
 -- a chain of references, each within the other
 SELECT string_agg(format('"d%s": {"$ref": "#/$defs/d%s"}', i, i + 1), ', ') AS chain FROM generate_series(1, 98) i \gset
 SELECT is(pg_temp.set_schema(format('{"$ref": "#/$defs/d1", "$defs": {%s, "d99": {"type": "integer"}}}', :'chain')), 'ok', 'a hundred, one within the other');
