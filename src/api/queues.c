@@ -15,6 +15,7 @@
 #include "api/args.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/input.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
@@ -227,6 +228,7 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	int32		class_id = queue->class_id;
 
 	jobq_options_check(wanted);
+	jobq_input_check_options(options, queue->owner);
 	if (queue->retention != wanted->retention)
 	{
 		class_id = jobq_class_get(wanted->retention);
@@ -282,7 +284,10 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	strlcpy(wanted.name, name, sizeof(wanted.name));
 	jobq_options_apply(options, &wanted);
 	if (if_exists != IF_EXISTS_ALTER)
+	{
 		jobq_options_check(&wanted);
+		jobq_input_check_options(options, GetUserId());
+	}
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -292,6 +297,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	if (!jobq_queue_by_name(name, &queue))
 	{
 		jobq_options_check(&wanted);
+		jobq_input_check_options(options, GetUserId());
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));

@@ -362,6 +362,26 @@ jobq_queue_by_id(int32 queue_id, JobqQueue *queue)
 	return jobq_queue_by_id_for(queue_id, GetUserId(), queue);
 }
 
+Jsonb *
+jobq_queue_options(int32 queue_id)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE),
+								 AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = begin_lookup(rel, QUEUE_ID, F_INT4EQ,
+									Int32GetDatum(queue_id), snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
+	Jsonb	   *options = NULL;
+
+	if (HeapTupleIsValid(tuple))
+		options = DatumGetJsonbPCopy(column(tuple, RelationGetDescr(rel),
+											QUEUE_OPTIONS));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return options;
+}
+
 /* All queues as the catalog has them now; palloc'd. */
 static int
 read_all(CachedQueue **queues)

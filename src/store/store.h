@@ -134,6 +134,12 @@ typedef struct JobqQueue
 	int32		max_payload_bytes;
 	int32		max_batch;
 	int32		max_depth;		/* 0 = no limit */
+	int32		max_json_depth;
+	int32		max_json_keys;	/* 0 = no limit */
+	int32		max_json_string;	/* characters, 0 = no limit */
+	bool		has_kinds;		/* these three: see security/input.h */
+	bool		has_schema;
+	bool		has_validator;
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
 	JobqRules	rules;
@@ -145,6 +151,9 @@ extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 
 /* The same; my_privileges are those of this role. */
 extern bool jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue);
+
+/* What its row has as options now, palloc'd; NULL when there is no row. */
+extern Jsonb *jobq_queue_options(int32 queue_id);
 
 /* All queues of this database by number, palloc'd; how many comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
