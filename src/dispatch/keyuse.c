@@ -10,6 +10,7 @@
 
 #include "dispatch/internal.h"
 #include "dispatch/keyuse.h"
+#include "dispatch/meter.h"
 
 #define TRANCHE_NAME	"pg_jobq key uses"
 #define WRITE_AFTER		USECS_PER_MINUTE
@@ -63,6 +64,7 @@ void
 jobq_key_used(JobqDb *db, uint32 gen, int32 key_id, int n, TimestampTz now)
 {
 	Tag			tag = tag_of(db, gen, key_id);
+	TimestampTz clock = jobq_meter_clock(now);
 	Entry	   *entry;
 	bool		found;
 
@@ -71,7 +73,7 @@ jobq_key_used(JobqDb *db, uint32 gen, int32 key_id, int n, TimestampTz now)
 	if (entry != NULL)
 	{
 		entry->uses = n + (found ? entry->uses : 0);
-		entry->last_used_at = now - now % USECS_PER_MINUTE;
+		entry->last_used_at = clock - clock % USECS_PER_MINUTE;
 	}
 	LWLockRelease(lock);
 	if (entry != NULL && !found)

@@ -10,6 +10,7 @@
 #include "storage/shmem.h"
 
 #include "dispatch/lockout.h"
+#include "dispatch/meter.h"
 
 #define TRANCHE_NAME	"pg_jobq lockout"
 #define ENTRIES			256
@@ -88,6 +89,7 @@ jobq_lockout_left(const JobqAddress *from, TimestampTz now)
 	/* whoever is shut out has seen that it is not 0 */
 	if (lockout->used == 0)
 		return 0;
+	now = jobq_meter_clock(now);
 	LWLockAcquire(lock, LW_SHARED);
 	entry = find(from, now);
 	if (entry != NULL && entry->failures > FREE_FAILURES)
@@ -132,6 +134,7 @@ jobq_lockout_failed(const JobqAddress *from, TimestampTz now)
 {
 	Entry	   *entry;
 
+	now = jobq_meter_clock(now);
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	entry = find(from, now);
 	if (entry == NULL)

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "dispatch/keyuse.h"
+#include "dispatch/meter.h"
 #include "errors.h"
 #include "security/accesskey.h"
 #include "security/security.h"
@@ -166,7 +167,7 @@ count_use(Presented *entry, int n, TimestampTz now)
 									jobq_table_oid(JOBQ_TABLE_QUEUE));
 
 	jobq_key_used(db, db->gen, entry->by.key_id, n, now);
-	entry->counted_at = now;
+	entry->counted_at = jobq_meter_clock(now);
 }
 
 /* PGC_SUSET: nobody but we and superusers may; it is the session's or ours. */
@@ -230,7 +231,7 @@ jobq_key_privileges(int32 queue_id)
 	refresh(entry);
 	now = GetCurrentTimestamp();
 	jobq_key_check(&entry->key, now);
-	if (now - entry->counted_at >= USECS_PER_MINUTE)
+	if (jobq_meter_clock(now) - entry->counted_at >= USECS_PER_MINUTE)
 		count_use(entry, 0, now);
 	return entry->key.privileges & JOBQ_PRIV_ALL;
 }
