@@ -64,7 +64,10 @@ add_uses(const JobqKeyUse *uses, int n)
 						SPI_OK_INSERT);
 }
 
-/* False when it was not the moment. */
+/*
+ * False when it was not the moment. Rows of keys that are gone go only when
+ * others are in use: never in a restore, where keys may come after their uses.
+ */
 static bool
 write_down(const JobqSession *session, const JobqKeyUse *uses, int n)
 {
@@ -72,8 +75,7 @@ write_down(const JobqSession *session, const JobqKeyUse *uses, int n)
 		return false;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (n > 0)
-		add_uses(uses, n);
+	add_uses(uses, n);
 	(void) jobq_execute(FORGET_USES, 0, NULL, NULL, SPI_OK_DELETE);
 	SPI_finish();
 	JOBQ_PAUSE("before-keeper-commit");
@@ -94,7 +96,7 @@ jobq_tend_key_uses(const JobqSession *session, TimestampTz now,
 		return due;
 	uses = palloc(sizeof(JobqKeyUse) * JOBQ_KEY_USES);
 	n = jobq_key_uses(session->db, session->gen, uses);
-	if (!write_down(session, uses, n))
+	if (n > 0 && !write_down(session, uses, n))
 		return now + WRITE_AGAIN;
 	due = jobq_key_uses_written(session->db, session->gen, uses, n) ?
 		JOBQ_NEVER : now + WRITE_AGAIN;

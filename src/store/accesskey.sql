@@ -23,4 +23,4 @@ CREATE TABLE jobq.access_key_use (
 	last_used_at	timestamptz	NOT NULL
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE jobq.access_key_use IS
-	'How often each access key was presented, and the minute of its last use. Written by the keeper, about once a minute while keys are in use; rows leave soon after their key has.';
+	'How often each access key was presented, and the minute of its last use. Written by the keeper, about once a minute while keys are in use; rows leave after their key has, when uses of others are written.';
