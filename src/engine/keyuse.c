@@ -88,10 +88,11 @@ jobq_tend_key_uses(const JobqSession *session, TimestampTz now,
 				   bool asked_for)
 {
 	static TimestampTz due = 0; /* a new keeper looks at once */
+	TimestampTz wanted = jobq_db_take_key_uses_due(session->db);
 	JobqKeyUse *uses;
 	int			n;
 
-	due = Min(due, jobq_db_take_key_uses_due(session->db));
+	due = Min(due, wanted);
 	if (due > now && !(asked_for && due != JOBQ_NEVER))
 		return due;
 	uses = palloc(sizeof(JobqKeyUse) * JOBQ_KEY_USES);

@@ -25,7 +25,7 @@ SELECT jobq.enqueue('ak', '"owner"') AS owners \gset
 SELECT jobq.create_access_key('producer', 'ak', '{enqueue}') AS producer \gset
 SELECT jobq.create_access_key('consumer', 'ak', '{dequeue,read,dequeue}', '1 hour') AS consumer \gset
 SELECT jobq.create_access_key('consumer', 'ak two', '{dequeue}') AS two \gset
-SELECT matches(:'producer', '^jq_[0-9a-f]{64}$', 'a key is jq_ and 64 hex digits');
+SELECT matches(:'producer'::text, '^jq_[0-9a-f]{64}$', 'a key is jq_ and 64 hex digits');
 CREATE TEMP TABLE made AS
 	SELECT jobq.create_access_key('many ' || i, 'ak two', '{read}') AS key
 	FROM generate_series(1, 200) i;
@@ -208,7 +208,7 @@ SELECT throws_ok($$SELECT jobq.rotate_access_key('consumer')$$, 'JQ007', NULL,
 	'a name of keys of two queues');
 SELECT throws_ok($$SELECT jobq.revoke_access_key('consumer')$$, 'JQ007', NULL, 'also to revoke');
 SELECT jobq.rotate_access_key('consumer', queue => 'ak') AS consumer2 \gset
-SELECT isnt(:'consumer2', :'consumer', 'rotating makes another key');
+SELECT isnt(:'consumer2'::text, :'consumer', 'rotating makes another key');
 SELECT results_eq($$SELECT privileges, expires_at - created_at, replaced_at IS NOT NULL, state
 	FROM jobq.access_keys WHERE name = 'consumer' AND queue = 'ak' ORDER BY created_at$$,
 	$$VALUES ('{dequeue,read}'::text[], '1 hour'::interval, true, 'active'),

@@ -245,10 +245,10 @@ INSERT INTO wrong (call, state) VALUES
 	('create_access_key(''new'', ''inputs'', ''{{read}}'')', 'JQ007'),
 	('create_access_key(''new'', ''inputs'', ''{read}'', ''0 s'')', 'JQ007'),
 	('create_access_key(''new'', ''inputs'', ''{read}'', ''-1 day'')', 'JQ007'),
-	('create_access_key(''new'', ''inputs'', ''{read}'', ''101 years'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''102 years'')', 'JQ007'),
 	('rotate_access_key(''nothing'')', 'JQ020'),
 	('rotate_access_key(''inputs'', ''-1 s'')', 'JQ007'),
-	('rotate_access_key(''inputs'', ''101 years'')', 'JQ007'),
+	('rotate_access_key(''inputs'', ''102 years'')', 'JQ007'),
 	('rotate_access_key(''inputs'', queue => ''nowhere'')', 'JQ002'),
 	('rotate_access_key(''inputs'', queue => ''default'')', 'JQ020'),
 	('revoke_access_key(''nothing'')', 'JQ020'),
@@ -260,7 +260,7 @@ INSERT INTO wrong (call)
 	SELECT format(call, name) FROM unnest(ARRAY[
 		'create_access_key(%s, ''inputs'', ''{read}'')',
 		'rotate_access_key(%s)', 'revoke_access_key(%s)']) call,
-		unnest(ARRAY['NULL', , quote_literal(repeat('x', 64)),
+		unnest(ARRAY['NULL', '''''', quote_literal(repeat('x', 64)),
 			quote_literal(E'two\nlines')]) name;
 
 -- ---- times, spans and numbers ----
