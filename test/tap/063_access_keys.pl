@@ -149,8 +149,8 @@ set_secret_file($secret_file);
 
 # ---- one that is good, and another version ----
 
-my $boss = $node->background_psql('postgres');
-$boss->query_safe('SET ROLE boss');
+my $boss = $node->background_psql('postgres', on_error_stop => 0);
+$boss->query_safe("\\set VERBOSITY verbose\nSET ROLE boss;");
 my $app = session();
 
 write_secret("# of this server\r\n\r\n1:$first \r\n");
@@ -232,6 +232,15 @@ is(told($app, "SELECT jobq.use_access_key('$old')"), 'JQ013 the access key has b
 is(told($app, "SELECT jobq.use_access_key('$new', true)"), 'ok', 'another is');
 is(told($app, q{SELECT jobq.enqueue('q')}), 'ok', 'and goes');
 sql("SELECT jobq.purge_queue('q')");
+
+# nothing is revoked in silence that is not revoked
+$boss->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class');
+my $late = key_of('late', 'enqueue');
+is(told($boss, q{SELECT jobq.revoke_access_key('late')}),
+	'40001 could not serialize access due to concurrent update',
+	'REPEATABLE READ: a key that is younger than the snapshot cannot be revoked');
+$boss->query_safe('ROLLBACK');
+is(told($app, "SELECT jobq.use_access_key('$late')"), 'ok', 'which stays good');
 
 # one who waits for jobs gets none
 told($app, "SELECT jobq.use_access_key('$consumer', true)");
