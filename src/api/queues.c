@@ -17,6 +17,7 @@
 #include "errors.h"
 #include "security/input.h"
 #include "security/security.h"
+#include "store/accesskey.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_alter_queue);
@@ -550,6 +551,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	(void) jobq_execute(DELETE_KEYS, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	jobq_group_delete_all(queue->queue_id);
+	jobq_access_key_delete_all(queue->queue_id);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)

@@ -167,6 +167,7 @@ require_queue(FunctionCallInfo fcinfo, JobqQueue *queue)
 	if (!PG_ARGISNULL(ARG_QUEUE))
 		name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(ARG_QUEUE), "queue");
 	jobq_require_queue(name, JOBQ_PRIV_ENQUEUE, queue);
+	jobq_check_role(queue, JOBQ_PRIV_ENQUEUE);
 }
 
 /* schedule(name text, cron text, …) → void */

@@ -32,6 +32,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_UKEY,
 	JOBQ_TABLE_QUEUE_GROUP,
+	JOBQ_TABLE_ACCESS_KEY,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -122,7 +123,8 @@ typedef struct JobqQueue
 	bool		draining;		/* takes no new jobs */
 	JobqStop	pause;			/* who paused it, and */
 	JobqStop	drain;			/* who drains it */
-	int			my_privileges;	/* of the current effective role, JOBQ_PRIV_* */
+	int			my_privileges;	/* of the current effective role, with those of
+								 * the access key in use, JOBQ_PRIV_* */
 	int64		lease_for;		/* us */
 	int32		max_attempts;
 	JobqBackoff backoff;
@@ -149,7 +151,7 @@ typedef struct JobqQueue
 extern bool jobq_queue_by_name(const char *name, JobqQueue *queue);
 extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 
-/* The same; my_privileges are those of this role. */
+/* The same; my_privileges are those of this role, without any key. */
 extern bool jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue);
 
 /* What its row has as options now, palloc'd; NULL when there is no row. */
