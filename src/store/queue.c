@@ -382,8 +382,8 @@ jobq_queue_options(int32 queue_id)
 	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE),
 								 AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = begin_lookup(rel, QUEUE_ID, F_INT4EQ,
-									Int32GetDatum(queue_id), snapshot);
+	SysScanDesc scan = jobq_begin_lookup(rel, QUEUE_ID, F_INT4EQ,
+										 Int32GetDatum(queue_id), snapshot);
 	HeapTuple	tuple = systable_getnext(scan);
 	Jsonb	   *options = NULL;
 
