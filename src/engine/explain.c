@@ -359,7 +359,7 @@ static bool
 may_see(const JobqQueue *queue, Oid enqueued_by)
 {
 	return (queue->my_privileges & (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0 ||
-		jobq_acts_for(queue, enqueued_by);
+		jobq_is_enqueuer(queue, enqueued_by);
 }
 
 /* Who enqueued it is asked only when it matters. */

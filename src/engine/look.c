@@ -62,7 +62,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
 	admin = jobq_is_admin(look->caller);
-	key_user = jobq_is_key_user(look->caller);	/* see jobq_acts_for() */
+	key_user = jobq_is_key_user(look->caller);	/* see jobq_is_enqueuer() */
 	nqueues = jobq_queue_list(&queues);
 	for (int i = 0; i < nqueues; i++)
 	{

@@ -135,7 +135,7 @@ jobq_check_role(const JobqQueue *queue, int privileges)
 }
 
 bool
-jobq_acts_for(const JobqQueue *queue, Oid enqueued_by)
+jobq_is_enqueuer(const JobqQueue *queue, Oid enqueued_by)
 {
 	return OidIsValid(enqueued_by) &&
 		has_privs_of_role(GetUserId(), enqueued_by) &&

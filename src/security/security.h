@@ -50,7 +50,7 @@ extern void jobq_check_role(const JobqQueue *queue, int privileges);
  * Those who use keys share their role, so they need some privilege on the
  * queue besides.
  */
-extern bool jobq_acts_for(const JobqQueue *queue, Oid enqueued_by);
+extern bool jobq_is_enqueuer(const JobqQueue *queue, Oid enqueued_by);
 
 /* JOBQ_PRIV_* of a privilege's name, 0 = there is none; names of several. */
 extern int	jobq_privilege_bit(const char *name);

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node('keys', 'log_min_messages = info');
+my $node = start_node('keys', 'log_min_messages = info', allows_streaming => 1);
 my $secret_file = $node->basedir . '/jobq.secret';
 my $first = 'a' x 32;
 my $second = 'the second secret of this server, longer';
@@ -348,6 +348,26 @@ foreach my $key ($hidden, $expired)
 }
 is(join(' ', files_with($second)), '', 'nor is the secret');
 
+# ---- a standby ----
+
+my $reader = key_of('reader', 'read');
+$node->backup('standby');
+my $standby = PostgreSQL::Test::Cluster->new('keys_standby');
+$standby->init_from_backup($node, 'standby', has_streaming => 1);
+$standby->start;
+my $count = sql("SELECT count(*) FROM jobq.jobs WHERE queue = 'q'");
+cmp_ok($count, '>', 0, 'there are jobs');
+my ($rc, $out, $err) = $standby->psql('postgres',
+	"SELECT count(*) FROM jobq.jobs; BEGIN; SELECT jobq.use_access_key('$reader'); SELECT count(*) FROM jobq.jobs",
+	extra_params => [ '-U', 'app' ]);
+is("$out$err", "0\n\n$count", 'on a standby keys are good, too');
+sql(q{SELECT jobq.revoke_access_key('reader')});
+$node->wait_for_catchup($standby);
+($rc, $out, $err) = $standby->psql('postgres', "SELECT jobq.use_access_key('$reader')",
+	extra_params => [ '-U', 'app' ]);
+like($err, qr/the access key has been revoked/, 'and revoked when the primary says so');
+$standby->stop;
+
 # ---- dump and restore ----
 
 my $dump = $node->basedir . '/keys.dump';
@@ -358,7 +378,7 @@ ok(index($text, substr($hidden, 12)) < 0 && index($text, $second) < 0, 'but neit
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ],
 	'restore');
-my ($rc, $out, $err) = $node->psql('copy', "BEGIN; SELECT jobq.use_access_key('$hidden'); SELECT jobq.enqueue('q'); COMMIT",
+($rc, $out, $err) = $node->psql('copy', "BEGIN; SELECT jobq.use_access_key('$hidden'); SELECT jobq.enqueue('q'); COMMIT",
 	extra_params => [ '-U', 'app' ]);
 is($err, '', 'keys are good in the copy');
 is($node->safe_psql('copy', q{SELECT state, uses FROM jobq.access_keys WHERE name = 'counted'}),
