@@ -9,7 +9,6 @@
 
 #include "miscadmin.h"
 #include "storage/procarray.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 
 #include "engine/belts.h"
@@ -360,7 +359,7 @@ static bool
 may_see(const JobqQueue *queue, Oid enqueued_by)
 {
 	return (queue->my_privileges & (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0 ||
-		(OidIsValid(enqueued_by) && has_privs_of_role(GetUserId(), enqueued_by));
+		jobq_is_enqueuer(queue, enqueued_by);
 }
 
 /* Who enqueued it is asked only when it matters. */
