@@ -22,6 +22,7 @@
 #include "engine/place.h"
 #include "errors.h"
 #include "pause.h"
+#include "security/redact.h"
 #include "security/security.h"
 
 #define BATCH			100		/* schedules in one transaction */
@@ -377,7 +378,7 @@ is_refusal(const ErrorData *error, void *state)
 		 JOBQ_SQLSTATE('0', '0') ||
 		 error->sqlerrcode == ERRCODE_JOBQ_NOT_READY))
 		return false;
-	attempt->refused = error->message;
+	attempt->refused = jobq_redact(error->message);
 	return true;
 }
 

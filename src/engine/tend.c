@@ -17,6 +17,7 @@
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
 #include "engine/meter.h"
+#include "engine/rates.h"
 #include "engine/refill.h"
 #include "engine/unique.h"
 #include "engine/whereis.h"
@@ -524,6 +525,13 @@ tend_meters(Round *round)
 	jobq_tend_meters(&round->session, round->now);
 }
 
+static void
+tend_rates(Round *round)
+{
+	come_again(round, jobq_tend_rates(&round->session, round->now,
+									  jobq_maintenance_wanted(round->session.db)));
+}
+
 typedef struct Task
 {
 	void		(*tend) (Round *round);
@@ -545,7 +553,8 @@ static Task tasks[] = {
 	{.tend = tend_refill},
 	{.tend = tend_epochs},
 	{.tend = tend_keys},
-	{.tend = tend_meters}
+	{.tend = tend_meters},
+	{.tend = tend_rates}
 };
 
 /* A cancel sends us away, and is for our caller. */
