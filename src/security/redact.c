@@ -33,7 +33,6 @@ jobq_scan_copy(JobqScan *s, size_t to)
 		if (ends_word(c))
 		{
 			s->word_out = s->used;
-			s->word = s->at;
 			s->colon = false;
 		}
 		else if (c == ':')
@@ -182,7 +181,7 @@ ends_name(const JobqScan *s)
 	char		before = jobq_before(s, s->at);
 	char		c = jobq_peek(s, s->at);
 
-	return (jobq_is_alnum(before) || before == '_') && !jobq_is_alnum(c) &&
+	return s->ends[(unsigned char) before] && !jobq_is_alnum(c) &&
 		c != '_' && c != '-';
 }
 
@@ -193,6 +192,8 @@ jobq_redact_scan(const char *text, size_t length,
 	JobqScan	s = {.text = text,.length = length,.out = out,
 	.patterns = patterns};
 
+	jobq_scan_note_tokens(&s);
+	jobq_scan_note_names(&s);
 	while (s.at < length)
 	{
 		if (ends_name(&s) && jobq_scan_value(&s))

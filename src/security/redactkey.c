@@ -7,157 +7,17 @@
 
 #define SLASHES_MAX	8			/* before a quote */
 
-/* ---- names ---- */
-
-typedef enum NameKind
-{
-	NAME_NONE,
-	NAME_PASSWORD,
-	NAME_SECRET,
-	NAME_HEADER,				/* its value has several words */
-	NAME_WEAK,					/* a secret only where it looks like one */
-	NAME_SQL					/* its value is in quotes, after a blank */
-} NameKind;
-
-/* How a name may end, without its "_", "-", "." and blanks. */
-static const struct
-{
-	const char *end;
-	NameKind	kind;
-	bool		whole;			/* another word does not run into it */
-}			names[] = {
-	{"password", NAME_PASSWORD, false},
-	{"passwd", NAME_PASSWORD, false},
-	{"passphrase", NAME_PASSWORD, false},
-	{"pwd", NAME_PASSWORD, true},
-	{"passwordhash", NAME_PASSWORD, false},
-	{"passwordconfirm", NAME_PASSWORD, false},
-	{"passwordconfirmation", NAME_PASSWORD, false},
-	{"secret", NAME_SECRET, false},
-	{"secretkey", NAME_SECRET, false},
-	{"secretkeybase", NAME_SECRET, false},
-	{"secretaccesskey", NAME_SECRET, false},
-	{"secretvalue", NAME_SECRET, false},
-	{"secretstring", NAME_SECRET, false},
-	{"token", NAME_SECRET, false},
-	{"tokenvalue", NAME_SECRET, false},
-	{"apikey", NAME_SECRET, false},
-	{"accesskey", NAME_SECRET, false},
-	{"accountkey", NAME_SECRET, false},
-	{"authkey", NAME_SECRET, false},
-	{"privatekey", NAME_SECRET, false},
-	{"encryptionkey", NAME_SECRET, false},
-	{"signingkey", NAME_SECRET, false},
-	{"masterkey", NAME_SECRET, false},
-	{"sharedkey", NAME_SECRET, false},
-	{"bearer", NAME_SECRET, true},
-	{"credential", NAME_SECRET, false},
-	{"credentials", NAME_SECRET, false},
-	{"amzsignature", NAME_SECRET, false},
-	{"jsessionid", NAME_SECRET, false},
-	{"phpsessid", NAME_SECRET, false},
-	{"authorization", NAME_HEADER, false},
-	{"cookie", NAME_HEADER, false},
-	{"pass", NAME_WEAK, true},
-	{"auth", NAME_WEAK, true},
-	{"sig", NAME_WEAK, true},
-	{"identifiedby", NAME_SQL, true},
-};
+/* ---- a name ---- */
 
 /* A name before a value, and what stands around it. */
 typedef struct Name
 {
-	NameKind	kind;
+	JobqNameKind	kind;
 	size_t		from;			/* with all that belongs to the word */
 	size_t		core;			/* where its end begins that makes it one */
 	char		quote;			/* it is in these, 0 = it is not */
 	char		outer;			/* a quote before it that is still open */
 } Name;
-
-/* Where `end` begins if the text before `to` ends so, else `to`. */
-static size_t
-match_back(const JobqScan *s, size_t to, const char *end, size_t length)
-{
-	size_t		i = to;
-	bool		skipped = false;
-
-	while (length > 0)
-	{
-		char		c = jobq_before(s, i);
-
-		if (i > s->floor && jobq_lower(c) == jobq_lower(end[length - 1]))
-		{
-			length--;
-			i--;
-			skipped = false;
-		}
-		else if (i > s->floor && i < to && !skipped &&
-				 (c == '_' || c == '-' || c == '.' || c == ' '))
-		{
-			i--;
-			skipped = true;
-		}
-		else
-			return to;
-	}
-	return i;
-}
-
-static bool
-begins_part(const JobqScan *s, size_t i)
-{
-	char		before = jobq_before(s, i);
-
-	return !jobq_is_alnum(before) ||
-		(jobq_is_lower(before) && jobq_is_upper(s->text[i]));
-}
-
-static NameKind
-find_own(const JobqScan *s, size_t to, size_t *core)
-{
-	for (int i = 0; i < s->patterns->n; i++)
-	{
-		char		plain[JOBQ_REDACT_LENGTH + 1];
-		size_t		n = 0;
-
-		if (!s->patterns->pattern[i].is_name)
-			continue;
-		for (const char *c = s->patterns->pattern[i].text; *c != '\0'; c++)
-		{
-			if (jobq_is_alnum(*c))
-				plain[n++] = *c;
-		}
-		*core = match_back(s, to, plain, n);
-		if (*core < to && begins_part(s, *core))
-			return NAME_PASSWORD;
-	}
-	return NAME_NONE;
-}
-
-/* The kind of the name that ends at `to`; a number after it may be there. */
-static NameKind
-find_kind(const JobqScan *s, size_t to, size_t *core)
-{
-	size_t		limit = to > 4 ? to - 4 : 0;
-	char		last;
-
-	while (to > limit && to > s->floor && jobq_is_digit(jobq_before(s, to)))
-		to--;
-	if (jobq_before(s, to) == '_' && to > s->floor)
-		to--;
-	last = jobq_lower(jobq_before(s, to));
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-	{
-		size_t		n = strlen(names[i].end);
-
-		if (names[i].end[n - 1] != last)
-			continue;
-		*core = match_back(s, to, names[i].end, n);
-		if (*core < to && (!names[i].whole || begins_part(s, *core)))
-			return names[i].kind;
-	}
-	return s->patterns->n > 0 ? find_own(s, to, core) : NAME_NONE;
-}
 
 /* What is before the name, whose word begins where a blank or a sign is. */
 static void
@@ -173,6 +33,18 @@ look_before(const JobqScan *s, Name *name)
 		name->outer = 0;
 }
 
+/* A call without arguments, as in token = get_token(). */
+static bool
+is_call(const JobqScan *s, size_t from, size_t to)
+{
+	if (s->text[to - 1] != '(' || jobq_peek(s, to) != ')' ||
+		to - from > JOBQ_SCAN_NAME_MAX)
+		return false;
+	while (jobq_is_name_char(s->text[from]))
+		from++;
+	return from == to - 1;
+}
+
 /* Another thing's field, as in t.token = s.token. */
 static bool
 is_field(const JobqScan *s, size_t from, size_t to)
@@ -185,7 +57,7 @@ is_field(const JobqScan *s, size_t from, size_t to)
 	while (dot > from && s->text[dot - 1] != '.')
 		dot--;
 	return dot > from + 1 && jobq_scan_is_identifier(s, from, dot - 1) &&
-		jobq_scan_is_identifier(s, dot, to) && find_kind(s, to, &core) != NAME_NONE;
+		jobq_scan_is_identifier(s, dot, to) && jobq_scan_name(s, to, &core) != NAME_NONE;
 }
 
 /* ---- between name and value ---- */
@@ -234,6 +106,19 @@ skip_to_value(const JobqScan *s, size_t i)
 	return jobq_skip_blanks(s, at);
 }
 
+/* A tag begins before i, perhaps with a namespace. */
+static bool
+is_tag(const JobqScan *s, size_t i)
+{
+	size_t		limit = i > JOBQ_SCAN_NAME_MAX ? i - JOBQ_SCAN_NAME_MAX : 0;
+
+	if (jobq_before(s, i) == ':')
+		i--;
+	while (i > limit && jobq_is_name_char(jobq_before(s, i)))
+		i--;
+	return jobq_before(s, i) == '<';
+}
+
 static Sign
 find_sign(const JobqScan *s, Name *name, size_t *value)
 {
@@ -277,7 +162,7 @@ find_sign(const JobqScan *s, Name *name, size_t *value)
 			i += 3;
 			break;
 		case '>':
-			if (jobq_before(s, name->from) != '<' || i > s->at)
+			if (!is_tag(s, name->from) || i > s->at)
 				return SIGN_NONE;
 			sign = SIGN_TAG;
 			i++;
@@ -391,7 +276,8 @@ goes_on(const JobqScan *s, const Name *name, Sign sign, size_t value,
 {
 	if (sign == SIGN_TAG || sign == SIGN_ENCODED)
 		return false;
-	if (is_parsers(s, name, value, to) || is_field(s, value, to))
+	if (is_parsers(s, name, value, to) || is_field(s, value, to) ||
+		is_call(s, value, to))
 		return true;
 	if (sign == SIGN_EQUAL && s->text[value - 1] == '=')
 		return false;
@@ -415,7 +301,8 @@ has_weight(const JobqScan *s, const Name *name, Sign sign, size_t value,
 
 	if (jobq_lower(s->text[name->core]) == 's')
 		return sign == SIGN_EQUAL && to - value >= 20;
-	if (jobq_scan_all_are(s, value, to, "0123456789.") ||
+	if (jobq_stands(s, value, "***") ||
+		jobq_scan_all_are(s, value, to, "0123456789.") ||
 		jobq_scan_is_common(s, value, to))
 		return false;
 	if (jobq_lower(s->text[name->core]) == 'a')
@@ -623,7 +510,9 @@ hide_plain(JobqScan *s, const Name *name, Sign sign, size_t value)
 	if (name->kind == NAME_WEAK && !has_weight(s, name, sign, value, to))
 		return false;
 	to = plain_end(s, name, sign, value, to);
-	if (to <= value)
+	if (to <= value ||
+		(sign == SIGN_TAG && s->text[value - 1] != '>' &&
+		 jobq_peek(s, to) != '<'))
 		return false;
 	jobq_scan_hide(s, value, to);
 	return true;
@@ -656,7 +545,7 @@ jobq_scan_value(JobqScan *s)
 	Sign		sign;
 	char		next;
 
-	name.kind = find_kind(s, s->at, &name.core);
+	name.kind = jobq_scan_name(s, s->at, &name.core);
 	if (name.kind == NAME_NONE)
 		return false;
 	look_before(s, &name);

@@ -27,11 +27,12 @@ typedef struct JobqScan
 	char	   *out;
 	size_t		used;
 	size_t		word_out;		/* where the present word begins, in out */
-	size_t		word;			/* and in text */
 	bool		colon;			/* there is one in it */
 	size_t		url_end;		/* the end of a word that was looked through */
 	size_t		url_sign;		/* its last @, or its end */
 	const JobqRedactPatterns *patterns;
+	bool		begins[256];	/* does a token begin with this byte, */
+	bool		ends[256];		/* or a name end with it? */
 } JobqScan;
 
 static inline bool
@@ -162,6 +163,7 @@ extern void jobq_scan_hide_again(JobqScan *s, size_t out, size_t to);
 /* ---- redactshape.c: a word begins at s->at ---- */
 extern bool jobq_scan_word(JobqScan *s);
 extern bool jobq_scan_token(JobqScan *s);
+extern void jobq_scan_note_tokens(JobqScan *s);
 
 /* ---- redacturl.c: at "://", and at "@" ---- */
 extern bool jobq_scan_userinfo(JobqScan *s);
@@ -172,6 +174,27 @@ extern bool jobq_scan_pem(JobqScan *s);
 
 /* ---- redactkey.c: a name ends at s->at ---- */
 extern bool jobq_scan_value(JobqScan *s);
+
+/* ---- redactname.c ---- */
+
+extern void jobq_scan_note_names(JobqScan *s);
+
+typedef enum JobqNameKind
+{
+	NAME_NONE,
+	NAME_PASSWORD,
+	NAME_SECRET,
+	NAME_HEADER,				/* its value has several words */
+	NAME_WEAK,					/* a secret only where it looks like one */
+	NAME_SQL					/* its value is in quotes, after a blank */
+} JobqNameKind;
+
+/*
+ * What the name that ends at `to` is, a number at its end apart, and where the
+ * part of it begins that makes it so.
+ */
+extern JobqNameKind jobq_scan_name(const JobqScan *s, size_t to,
+								   size_t *core);
 
 /* ---- redactword.c ---- */
 

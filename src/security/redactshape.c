@@ -126,9 +126,18 @@ without_stops(const JobqScan *s, size_t from, size_t to)
 	return to;
 }
 
+void
+jobq_scan_note_tokens(JobqScan *s)
+{
+	for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++)
+		s->begins[(unsigned char) tokens[i].begin[0]] = true;
+}
+
 bool
 jobq_scan_token(JobqScan *s)
 {
+	if (!s->begins[(unsigned char) s->text[s->at]])
+		return false;
 	for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++)
 	{
 		size_t		n;

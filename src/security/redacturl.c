@@ -99,13 +99,15 @@ jobq_scan_source(JobqScan *s)
 {
 	static const char *const after[] = {"@tcp(", "@unix(", "@udp("};
 	static const char oracle[] = "jdbc:oracle:thin:";
+	const char *word = s->out + s->word_out;
 	size_t		length = s->used - s->word_out;
+	size_t		n = sizeof(oracle) - 1;
 
-	if (s->word >= s->floor && jobq_stands(s, s->word, oracle) &&
-		length > sizeof(oracle) - 1 &&
-		s->at > s->word + sizeof(oracle) - 1)
+	if (length > n && memcmp(word, oracle, n) == 0)
 	{
-		jobq_scan_hide_again(s, s->word_out + sizeof(oracle) - 1, s->at);
+		if (length == n + 3 && memcmp(word + n, "***", 3) == 0)
+			return false;
+		jobq_scan_hide_again(s, s->word_out + n, s->at);
 		return true;
 	}
 	for (size_t i = 0; i < sizeof(after) / sizeof(after[0]); i++)

@@ -45,11 +45,15 @@ bool
 jobq_scan_is_one_of(const JobqScan *s, size_t from, size_t to,
 					const char *const *words, size_t n)
 {
+	char		first;
+
 	if (to - from > JOBQ_WORD_MAX)
 		return false;
+	first = jobq_lower(jobq_peek(s, from));
 	for (size_t i = 0; i < n; i++)
 	{
-		if (strlen(words[i]) == to - from && jobq_stands(s, from, words[i]))
+		if (words[i][0] == first && strlen(words[i]) == to - from &&
+			jobq_stands(s, from, words[i]))
 			return true;
 	}
 	return false;
@@ -126,7 +130,8 @@ jobq_scan_is_blank(const JobqScan *s, size_t from, size_t to)
 	}
 	if (from >= to)
 		return true;
-	return jobq_scan_all_are(s, from, to, "*") ||
+	/* with what a placeholder may have had before it was hidden */
+	return jobq_scan_all_are(s, from, to, "*:{$") ||
 		(to - from > 2 && jobq_scan_all_are(s, from, to, "xX")) ||
 		JOBQ_IS_ONE_OF(s, from, to, blank_words) || is_placeholder(s, from, to);
 }
