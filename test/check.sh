@@ -65,9 +65,8 @@ suite_unit() {
 	local file name status=0 room sources
 	while read -r file; do
 		name=$(basename "$file" _test.c)
-		room=$(dirname src/src/*/"$name.c")
-		read -r -a sources < <(sed -n 's/^ \* Sources: //p' "$file")
-		[ ${#sources[@]} -gt 0 ] || sources=("$name.c")
+		room=src/$(dirname src/*/"$name.c")
+		read -r -a sources < <(sed -n 's/^ \* Sources: //p' "$file"; echo "$name.c")
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
 			-Isrc/src -o "out/${name}_test" "$file" "${sources[@]/#/$room/}"

@@ -63,7 +63,8 @@ jobq_scan_hide_again(JobqScan *s, size_t out, size_t to)
 	put_mark(s, to);
 	if (s->word_out > s->used)
 		s->word_out = s->used;
-	s->colon = false;
+	s->colon = memchr(s->out + s->word_out, ':',
+					  s->used - s->word_out) != NULL;
 }
 
 /* ---- jobq.redact_patterns ---- */
