@@ -200,7 +200,8 @@ is_name_and_sign(const JobqScan *s, size_t i)
 	if (jobq_is_quote(jobq_peek(s, i)))
 		i++;
 	from = i;
-	while (i - from < JOBQ_SCAN_NAME_MAX && jobq_is_name_char(jobq_peek(s, i)))
+	while (i - from < JOBQ_SCAN_NAME_MAX && (jobq_is_name_char(jobq_peek(s, i)) ||
+										   jobq_peek(s, i) == '*'))
 		i++;
 	if (i > from && jobq_is_quote(jobq_peek(s, i)))
 		i++;

@@ -29,7 +29,7 @@ SELECT is(last_error, :'kept', 'jobs') FROM jobq.jobs WHERE id = :id;
 SELECT is(error, :'kept', 'attempts()') FROM jobq.attempts(:id);
 SELECT is(last_error, :'kept', 'peek()') FROM jobq.peek('redact');
 SELECT n.lease, n.last_error AS delivered FROM pg_temp.next('redact') n \gset
-SELECT is(:'delivered', :'kept', 'the next delivery');
+SELECT is(:'delivered'::text, :'kept', 'the next delivery');
 SELECT is(outcome, 'retryable', 'settled') FROM jobq.settle_jobs(jsonb_build_array(jsonb_build_object(
 	'id', :id, 'lease', :lease, 'do', 'fail', 'error', 'secret: s3cr3t hunter2=1'::text)));
 SELECT is(last_error, 'secret: *** hunter2=1', 'settle_jobs()') FROM jobq.job(:id);
