@@ -147,7 +147,7 @@ find_sign(const JobqScan *s, Name *name, size_t *value)
 		case ':':
 			sign = SIGN_COLON;
 			i++;
-			if (jobq_peek(s, i) == ':')
+			if (jobq_peek(s, i) == ':' || jobq_stands(s, i, "//"))
 				return SIGN_NONE;
 			if (jobq_peek(s, i) == '=')
 			{
