@@ -39,6 +39,7 @@ SQL_PARTS = \
 	src/store/ukey.sql \
 	src/store/stats.sql \
 	src/store/rate.sql \
+	src/store/accesskey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \
@@ -51,6 +52,7 @@ SQL_PARTS = \
 	src/api/seeing.sql \
 	src/api/rate.sql \
 	src/api/adopt.sql \
+	src/api/accesskey.sql \
 	src/security/security.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \

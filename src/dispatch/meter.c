@@ -114,6 +114,14 @@ present_window(JobqMeter *meter, TimestampTz now)
 	return window;
 }
 
+static void
+begin_hour(JobqMeter *meter, int64 at)
+{
+	meter->hour = 1 - meter->hour;
+	memset(&meter->hours[meter->hour], 0, sizeof(JobqHour));
+	meter->hours[meter->hour].at = at;
+}
+
 /*
  * Another hour begins with the first thing that happens in it, which tells the
  * keeper to write down the last one. So nothing is done while nothing happens.
@@ -126,12 +134,11 @@ present_hour(JobqPart *part, TimestampTz now)
 
 	if (meter->hours[meter->hour].at < at)
 	{
-		meter->hour = 1 - meter->hour;
-		memset(&meter->hours[meter->hour], 0, sizeof(JobqHour));
-		meter->hours[meter->hour].at = at;
+		begin_hour(meter, at);
 		if (part->db >= 0)
 			jobq_wake_keeper(&jobq_dbs[part->db]);
 	}
+	meter->hours[meter->hour].written = false;
 	return &meter->hours[meter->hour];
 }
 
@@ -299,16 +306,42 @@ jobq_meter_percentiles(const JobqHistogram *histogram, double *percentiles)
 	fill_percentiles(sums, percentiles);
 }
 
-/* Under the part's lock. Where groups count, blocked ones do not. */
+/* ---- the oldest; under the part's lock ---- */
+
+TimestampTz
+jobq_look_for_oldest(const JobqPart *part)
+{
+	return Min(jobq_oldest_of(part, &jobq_ready_tree, part->ready_root,
+							  PRIORITIES_MAX),
+			   jobq_oldest_of(part, &jobq_ready_tree, part->groups.kept,
+							  PRIORITIES_MAX));
+}
+
+/*
+ * One look for it takes long where there are many priorities: what it has
+ * found is good as long as that job is there. In an aging queue it is not
+ * known of the others.
+ */
+static void
+know_oldest(JobqPart *part, uint32 gen, int32 queue_id)
+{
+	if (part->oldest != JOBQ_OLDEST_UNKNOWN)
+		return;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id) && part->aging == 0 &&
+		part->oldest == JOBQ_OLDEST_UNKNOWN)
+		part->oldest = jobq_look_for_oldest(part);
+	LWLockRelease(part->lock);
+}
+
+/* Where groups count, blocked ones do not. */
 static TimestampTz
 oldest_available(const JobqPart *part)
 {
 	if (part->groups.on && part->groups.unseen == 0)
 		return jobq_groups_oldest(part);
-	return Min(jobq_oldest_of(part, &jobq_ready_tree, part->ready_root,
-							  PRIORITIES_MAX),
-			   jobq_oldest_of(part, &jobq_ready_tree, part->groups.kept,
-							  PRIORITIES_MAX));
+	return part->oldest != JOBQ_OLDEST_UNKNOWN ? part->oldest :
+		jobq_look_for_oldest(part);
 }
 
 static void
@@ -349,6 +382,7 @@ jobq_part_see(JobqDb *db, uint32 gen, int32 queue_id, TimestampTz now,
 	seen->oldest = JOBQ_NEVER;
 	if (part != NULL)
 	{
+		know_oldest(part, gen, queue_id);
 		LWLockAcquire(part->lock, LW_SHARED);
 		found = jobq_part_is(part, gen, queue_id);
 		if (found)
@@ -405,6 +439,33 @@ jobq_part_hour_written(JobqDb *db, uint32 gen, int32 queue_id, int64 at)
 			if (meter->hours[i].at == at)
 				meter->hours[i].written = true;
 		}
+	}
+	LWLockRelease(part->lock);
+}
+
+void
+jobq_part_minute_load(JobqDb *db, uint32 gen, int32 queue_id,
+					  TimestampTz start, const int64 *counts)
+{
+	int64		at = start / USECS_PER_HOUR;
+	int			minute = (int) (start / USECS_PER_MINUTE % JOBQ_MINUTES);
+	JobqPart   *part;
+	JobqMeter  *meter;
+
+	(void) jobq_part_get(db, gen, queue_id);
+	part = jobq_part_lock(db, gen, queue_id);
+	if (part == NULL)
+		return;
+	meter = meter_of(part);
+	if (meter->hours[meter->hour].at < at)
+	{
+		begin_hour(meter, at);
+		meter->hours[meter->hour].written = true;
+	}
+	for (int what = 0; what < METER_N; what++)
+	{
+		if (meter->hours[meter->hour].at == at)
+			meter->hours[meter->hour].n[minute][what] += (uint32) counts[what];
 	}
 	LWLockRelease(part->lock);
 }

@@ -266,7 +266,9 @@ typedef struct JobqHeld
 /*
  * Take the job into our hands if it runs under this lease; waits for another
  * transaction that is ending it. Demands the dequeue privilege on its queue,
- * whose settings come back. Raises no lost lease, but says which.
+ * whose settings come back; those that came back for another job of the call
+ * are good for its queue, otherwise queue_id is to be 0. Raises no lost lease,
+ * but says which.
  */
 extern JobqLost jobq_hold_leased(const JobqSession *session, int64 id,
 								 int64 lease, JobqHeld *held,
@@ -469,6 +471,15 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
  */
 extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
 					  TimestampTz *next);
+
+/* The server is stopped: save what rate_limit_take has let through. */
+extern void jobq_save_rates(JobqDb *db, uint32 gen);
+
+/*
+ * Told to go: write down what memory alone has counted, as far as that takes
+ * no longer than a moment.
+ */
+extern void jobq_save_meters(JobqDb *db, uint32 gen);
 
 /*
  * At the start of a worker's PG_CATCH: report the error to the log, if wanted,

@@ -135,6 +135,14 @@ jobq_tend_rates(const JobqSession *session, TimestampTz now, bool all)
 	return next;
 }
 
+void
+jobq_save_rates(JobqDb *db, uint32 gen)
+{
+	JobqSession session = {.db = db,.gen = gen};
+
+	(void) jobq_tend_rates(&session, jobq_now(), true);
+}
+
 /* ---- recovery ---- */
 
 static int
