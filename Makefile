@@ -38,6 +38,7 @@ SQL_PARTS = \
 	src/store/schedule.sql \
 	src/store/ukey.sql \
 	src/store/stats.sql \
+	src/store/rate.sql \
 	src/store/accesskey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
@@ -49,6 +50,7 @@ SQL_PARTS = \
 	src/api/look.sql \
 	src/api/group.sql \
 	src/api/seeing.sql \
+	src/api/rate.sql \
 	src/api/adopt.sql \
 	src/api/accesskey.sql \
 	src/security/security.sql \

@@ -23,6 +23,7 @@
 #include "errors.h"
 #include "pause.h"
 #include "security/input.h"
+#include "security/redact.h"
 #include "security/security.h"
 
 #define BATCH			100		/* schedules in one transaction */
@@ -379,7 +380,7 @@ is_refusal(const ErrorData *error, void *state)
 		 JOBQ_SQLSTATE('0', '0') ||
 		 error->sqlerrcode == ERRCODE_JOBQ_NOT_READY))
 		return false;
-	attempt->refused = error->message;
+	attempt->refused = jobq_redact(error->message);
 	return true;
 }
 

@@ -472,6 +472,9 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
 extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
 					  TimestampTz *next);
 
+/* The server is stopped: save what rate_limit_take has let through. */
+extern void jobq_save_rates(JobqDb *db, uint32 gen);
+
 /*
  * Told to go: write down what memory alone has counted, as far as that takes
  * no longer than a moment.

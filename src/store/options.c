@@ -18,7 +18,6 @@
 #define MAX_BATCH			1000000
 #define MIN_PAYLOAD_BYTES	2
 #define MAX_PAYLOAD_BYTES	JENTRY_OFFLENMASK
-#define MAX_RATE			1000000
 #define MIN_PERIOD			1000
 #define MAX_FAILURES		10000
 #define MIN_AGING			1000
@@ -89,7 +88,7 @@ static const OptionSet backoff_set = {
 
 static const Option rate_options[] = {
 	{"limit", OPTION_INT, offsetof(JobqRate, limit),
-	.min = 1,.max = MAX_RATE},
+	.min = 1,.max = JOBQ_RATE_MAX},
 	{"period", OPTION_INTERVAL, offsetof(JobqRate, period),
 	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
 };
@@ -105,7 +104,7 @@ static const OptionSet group_rate_set = {
 static const char *const per_words[] = {"queue", "role", "group", NULL};
 static const Option enqueue_limit_options[] = {
 	{"limit", OPTION_INT, offsetof(JobqEnqueueLimit, rate.limit),
-	.min = 1,.max = MAX_RATE},
+	.min = 1,.max = JOBQ_RATE_MAX},
 	{"period", OPTION_INTERVAL, offsetof(JobqEnqueueLimit, rate.period),
 	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
 	{"per", OPTION_WORD, offsetof(JobqEnqueueLimit, per),

@@ -342,6 +342,19 @@ INSERT INTO wrong (call, state) VALUES
 	('enqueue(''inputs'', run_at => ''294277-01-01'')', '22008'),
 	('dequeue(''inputs'', 9223372036854775808)', '42883');
 
+-- ---- rate limits ----
+
+INSERT INTO wrong (call)
+	SELECT format('rate_limit_take(%s)', args) FROM unnest(ARRAY[
+		'NULL, 5, ''1 s''', ''''', 5, ''1 s''', 'repeat(''x'', 64), 5, ''1 s''',
+		'E''a\x01'', 5, ''1 s''', '''n'', NULL, ''1 s''', '''n'', 0, ''1 s''',
+		'''n'', -1, ''1 s''', '''n'', 1000001, ''1 s''',
+		'''n'', 9223372036854775807, ''1 s''', '''n'', 5, NULL',
+		'''n'', 5, ''0''', '''n'', 5, ''-1 s''', '''n'', 5, ''1 day 1 s''',
+		'''n'', 5, ''178000000 years''', '''n'', 5, ''0.9 ms''',
+		'''n'', 5, ''1 s'', -1', '''n'', 5, ''1 s'', 6',
+		'''n'', 5, ''1 s'', 9223372036854775807']) args;
+
 -- ---- words, texts and JSON ----
 
 INSERT INTO wrong (call)

@@ -97,6 +97,7 @@ INSERT INTO sample VALUES
 	('resume_schedule(text)', $$SELECT jobq.resume_schedule('pt')$$),
 	('run_schedule(text)', $$SELECT jobq.run_schedule('pt')$$),
 	('preview_schedule(text, text, bigint)', $$SELECT jobq.preview_schedule('@daily')$$),
+	('rate_limit_take(text, bigint, interval, bigint)', $$SELECT jobq.rate_limit_take('n', 5, '1 s')$$),
 	('adopt()', $$SELECT jobq.adopt()$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
