@@ -33,6 +33,7 @@ SQL_PARTS = \
 	src/store/role.sql \
 	src/store/queue.sql \
 	src/store/group.sql \
+	src/store/cryptokey.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
