@@ -30,6 +30,7 @@ int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
 bool		jobq_start_paused = false;
+char	   *jobq_secret_file = NULL;
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -124,6 +125,16 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomStringVariable("jobq.secret_file",
+							   "File with the secrets that keys are made and checked with.",
+							   "One secret a line, version:secret; the largest version is the present one.",
+							   &jobq_secret_file,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY,
+							   NULL,
+							   NULL,
+							   NULL);
 }
 
 void
