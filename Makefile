@@ -16,6 +16,7 @@ MODULE_big = pg_jobq
 PGFILEDESC = "pg_jobq - job queue"
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
 PG_CPPFLAGS = -I$(srcdir)/src
+SHLIB_LINK = -lcrypto
 PG_CFLAGS = -Wno-declaration-after-statement
 
 ifdef WERROR
@@ -51,6 +52,7 @@ SQL_PARTS = \
 	src/api/seeing.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \
+	src/security/keys.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \
 	src/store/dump.sql \

@@ -71,6 +71,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 		queue->readable = admin ||
 			(queues[i].my_privileges &
 			 (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
+		queue->opens = (queues[i].my_privileges & JOBQ_PRIV_OPEN) != 0;
 		queue->name = CStringGetTextDatum(queues[i].name);
 	}
 
