@@ -186,6 +186,11 @@ get_promtool() {
 	fi
 }
 
+# What jobq.secret_file names.
+make_secret() {
+	as_server sh -c 'umask 077 && echo "1:$(openssl rand -hex 32)" >secret'
+}
+
 # The server that regress, isolation and pgtap used never crashed and stops.
 suite_server() {
 	local crashes
@@ -266,7 +271,7 @@ run_suite() {
 	fi
 }
 
-"$here/setup.sh" make gcc libc6-dev perl postgresql-15 \
+"$here/setup.sh" make gcc libc6-dev libssl-dev openssl perl postgresql-15 \
 	postgresql-server-dev-15 libipc-run-perl libio-pty-perl \
 	postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl \
 	cppcheck shellcheck python3
@@ -285,7 +290,8 @@ if build build WERROR=1 TEST_BUILD=1 && install_build build; then
 		regress | isolation | pgtap)
 			if [ -z "$server" ]; then
 				server=started
-				start_cluster 'fsync = off' 'max_prepared_transactions = 10' \
+				make_secret
+				start_cluster "jobq.secret_file = '$home/secret'" 'fsync = off' 'max_prepared_transactions = 10' \
 					'max_worker_processes = 16' 'log_min_messages = info' ||
 					server=dead
 			fi

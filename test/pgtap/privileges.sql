@@ -36,6 +36,8 @@ SELECT set_config('jt.leased', jobq.enqueue('pt', '2', priority => 0)::text, fal
 SELECT set_config('jt.dead', jobq.enqueue('pt', '3', priority => 1)::text, false);
 SELECT jobq.schedule('pt', '@yearly', 'pt');
 RESET ROLE;
+SELECT jobq.create_key('pt box', 'seal');
+SELECT jobq.alter_queue('pt', '{"seal": "pt box"}');
 SELECT set_config('jt.lease', lease::text, false)
 	FROM jobq.dequeue('pt', 2) WHERE id = current_setting('jt.leased')::bigint;
 SELECT is(jobq.fail(current_setting('jt.dead')::bigint,
@@ -93,6 +95,11 @@ INSERT INTO sample VALUES
 	('run_schedule(text)', $$SELECT jobq.run_schedule('pt')$$),
 	('preview_schedule(text, text, bigint)', $$SELECT jobq.preview_schedule('@daily')$$),
 	('adopt()', $$SELECT jobq.adopt()$$),
+	('create_key(text, text)', $$SELECT jobq.create_key('pt new', 'sign')$$),
+	('rotate_key(text, interval)', $$SELECT jobq.create_key('pt key', 'sign'), jobq.rotate_key('pt key')$$),
+	('revoke_key(text)', $$SELECT jobq.create_key('pt key', 'sign'), jobq.revoke_key('pt key')$$),
+	('reseal(text)', $$SELECT jobq.reseal('pt')$$),
+	('verify_signature(text, bigint, text, jsonb, interval, text)', $$SELECT jobq.verify_signature('pt key', 1, '1', '{}', on_wrong => 'false')$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
@@ -353,7 +360,7 @@ SELECT set_eq($$
 		WHERE relnamespace = 'jobq'::regnamespace
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
-		'queue_acl', 'queue_group', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
+		'queue_acl', 'queue_group', 'crypto_key', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
 		'schedule', 'schedule_schedule_id_seq', 'number_block'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
