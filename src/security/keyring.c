@@ -43,7 +43,7 @@ typedef struct KeyId
 typedef struct CachedKey
 {
 	KeyId		id;				/* hash key */
-	JobqSecretKey		key;
+	JobqSecretKey key;
 	TimestampTz retires_at;		/* 0 = not known yet */
 } CachedKey;
 

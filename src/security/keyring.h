@@ -23,15 +23,15 @@ typedef struct JobqSecretKey
  * it is there, of this purpose, neither revoked nor retired, and made from the
  * secret that the server has.
  */
-extern const JobqSecretKey *jobq_keyring_get(JobqKeyPurpose purpose, const char *name,
-								   int32 version);
+extern const JobqSecretKey *jobq_keyring_get(JobqKeyPurpose purpose,
+											 const char *name, int32 version);
 
 /*
  * The same; NULL where the table says that the key is of no use, JQ013 only
  * for the server's secret.
  */
-extern const JobqSecretKey *jobq_keyring_find(JobqKeyPurpose purpose, const char *name,
-									int32 version);
+extern const JobqSecretKey *jobq_keyring_find(JobqKeyPurpose purpose,
+											  const char *name, int32 version);
 
 /* The bytes of a version; its check value. */
 extern void jobq_keyring_derive(const JobqCryptoRow *row, uint8 *bytes);
@@ -39,12 +39,13 @@ extern void jobq_keyring_check_value(const uint8 *bytes, uint8 *check);
 
 /* HMAC-SHA256; out has JOBQ_KEY_LEN bytes. */
 extern void jobq_keyring_hmac(const uint8 *key, const void *data, size_t len,
-						  uint8 *out);
+							  uint8 *out);
 
 /*
- * For an option of a queue: as jobq_keyring_get, and the current role must have the
- * privileges of the key's owner.
+ * For an option of a queue: as jobq_keyring_get, and the current role must have
+ * the privileges of the key's owner.
  */
-extern void jobq_keyring_require_mine(JobqKeyPurpose purpose, const char *name);
+extern void jobq_keyring_require_mine(JobqKeyPurpose purpose,
+									  const char *name);
 
 #endif							/* JOBQ_KEYRING_H */

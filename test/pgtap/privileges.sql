@@ -95,6 +95,7 @@ INSERT INTO sample VALUES
 	('run_schedule(text)', $$SELECT jobq.run_schedule('pt')$$),
 	('preview_schedule(text, text, bigint)', $$SELECT jobq.preview_schedule('@daily')$$),
 	('adopt()', $$SELECT jobq.adopt()$$),
+	('_payload(jsonb, bytea, int, bigint)', $$SELECT jobq._payload('1', NULL, 1, 1)$$),
 	('create_key(text, text)', $$SELECT jobq.create_key('pt new', 'sign')$$),
 	('rotate_key(text, interval)', $$SELECT jobq.create_key('pt key', 'sign'), jobq.rotate_key('pt key')$$),
 	('revoke_key(text)', $$SELECT jobq.create_key('pt key', 'sign'), jobq.revoke_key('pt key')$$),
@@ -104,7 +105,7 @@ INSERT INTO sample VALUES
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
 	SELECT call, 'SELECT * FROM jobq.' || call
-	FROM jobq.call WHERE is_view OR call LIKE '\_%' GROUP BY call;
+	FROM jobq.call WHERE is_view OR call LIKE '\_%()' GROUP BY call;
 
 SELECT set_eq('SELECT call FROM sample', 'SELECT DISTINCT call FROM jobq.call',
 	'the matrix has every call');
