@@ -35,8 +35,8 @@ SET ROLE sign_owner;
 SELECT jobq.create_queue('signed', '{"backoff": {"base": 0}}') AS made \gset
 SELECT jobq.create_key('hook', 'sign') AS hook \gset
 SELECT jobq.create_key('box', 'seal') AS box \gset
-SELECT matches(:'hook', '^[0-9a-f]{64}$', 'a signing key is given once, in hexadecimal');
-SELECT is(:'box', 'box:1', 'a sealing key never: its id is');
+SELECT matches(:'hook'::text, '^[0-9a-f]{64}$', 'a signing key is given once, in hexadecimal');
+SELECT is(:'box'::text, 'box:1', 'a sealing key never: its id is');
 SELECT throws_ok($$SELECT jobq.create_key('hook', 'sign')$$, 'JQ008', NULL, 'a name is taken once');
 SELECT throws_ok($$SELECT jobq.create_key('k', 'other')$$, 'JQ007', NULL, 'no such purpose');
 SELECT throws_ok($$SELECT jobq.create_key(NULL, 'sign')$$, 'JQ007');
@@ -56,7 +56,7 @@ SELECT is_empty(format('SELECT FROM jobq.crypto_key k WHERE strpos(k::text, %L) 
 	'the key is in no table');
 SELECT is(count(DISTINCT salt), 2::bigint, 'each has a salt of its own')
 	FROM jobq.crypto_key WHERE name IN ('hook', 'box');
-SELECT is(owner, 'sign_owner'::regrole::oid, 'it belongs to who made it') FROM jobq.crypto_key WHERE name = 'hook';
+SELECT is(owner::oid, 'sign_owner'::regrole::oid, 'it belongs to who made it') FROM jobq.crypto_key WHERE name = 'hook';
 
 -- other roles
 SET ROLE sign_worker;
@@ -150,7 +150,7 @@ SELECT is(pg_temp.verify('1', jsonb_build_object('signature_key', 'theirs:1', 's
 SET ROLE sign_owner;
 SELECT jobq.rotate_key('hook', '1 h') AS hook2 \gset
 RESET ROLE;
-SELECT isnt(:'hook2', :'hook', 'a new version is another key');
+SELECT isnt(:'hook2'::text, :'hook', 'a new version is another key');
 SELECT is(pg_temp.verify(payload::text, headers), 'true', 'the former one is good for the overlap') FROM got;
 SELECT jobq.enqueue('signed', '1') AS id2 \gset
 CREATE TEMP TABLE got2 AS SELECT * FROM jobq.dequeue('signed');

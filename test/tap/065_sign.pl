@@ -104,6 +104,7 @@ is(last_state($verify), '00000', 'a newer secret changes nothing');
 my $new = sql(q{SELECT jobq.create_key('new', 'sign')});
 write_secret($two);
 is(sqlstate($node, $verify), 'JQ013', 'without the old one the key cannot be made');
+sql(q{SELECT jobq.enqueue('signed', '3')});
 is(sqlstate($node, q{SELECT jobq.dequeue('signed')}), 'JQ013', 'and nothing delivered');
 is(sqlstate($node, qq{SELECT jobq.verify_signature('new', 1, '1',
 		'{"signature": "sha256=${\ ('0' x 64)}", "signature_key": "new:1", "signature_time": 1}')}),

@@ -179,7 +179,7 @@ write_secret($secret, $line);
 becomes_ok($node, "SELECT count(*) FROM jobq.dead_jobs WHERE id = $fails AND moved_to IS NOT NULL", '1',
 	'until the secret is back', 60);
 is(sql("SELECT payload->>'is', attempt FROM jobq.dequeue('sealed')"), "$MARKER waits|1", 'then the next one comes');
-audit_ok($node, 'with keys missing for a while');
+is(sql('SELECT audit.check_dispatch()'), '', 'memory is sound');
 
 # One that was damaged must not be in the way of others for ever.
 my $damaged = marked('damaged', 'sealed', ", delay => '1 h', priority => -99");
@@ -194,7 +194,7 @@ ok(await(
 			return $got{"$MARKER sound"} && sql("SELECT count(*) FROM jobq.dead_jobs WHERE id = $damaged") eq '1';
 		}, 60),
 	'a damaged job dies, the one behind it is delivered');
-is(sql("SELECT moved_to, last_error FROM jobq.dead_jobs WHERE id = $damaged"), '|', 'without a copy');
+is(sql("SELECT attempt, moved_to FROM jobq.dead_jobs WHERE id = $damaged"), '2|', 'without a copy');
 ok(!$got{"$MARKER damaged"}, 'it was never delivered');
 
 # ---- a dump elsewhere ----
