@@ -188,7 +188,7 @@ get_promtool() {
 
 # What jobq.secret_file names.
 make_secret() {
-	as_server sh -c 'umask 077 && echo "1:$(openssl rand -hex 32)" >secret'
+	echo "1:$(openssl rand -hex 32)" | as_server sh -c 'umask 077 && cat >secret'
 }
 
 # The server that regress, isolation and pgtap used never crashed and stops.

@@ -115,7 +115,7 @@ can_be_copied(const JobqRow *row, const JobqQueue *target)
 		jobq_can_seal_for(row, target->seal))
 		return true;
 	ereport(WARNING,
-			(errmsg("dead job " INT64_FORMAT " gets no copy in queue \"%s\"",
+			(errmsg("no copy of dead job " INT64_FORMAT " is made in queue \"%s\"",
 					DatumGetInt64(row->values[JOB_ID]), target->name),
 			 errdetail("Its payload cannot be opened, or not be sealed for that queue."),
 			 errhint("Look at the keys of both queues; jobq.dead_jobs shows the job.")));

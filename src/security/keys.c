@@ -114,7 +114,7 @@ add_version(JobqCryptoRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not make a random number"),
-				 errdetail("The operating system did not give any."),
+				 errdetail("The host has no source of random numbers at the moment."),
 				 errhint("Try again.")));
 	jobq_keyring_derive(row, bytes);
 	jobq_keyring_check_value(bytes, row->check);

@@ -179,7 +179,7 @@ seal_text(const JobqSecretKey *key, int32 queue_id, int64 id,
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not make a random number"),
-				 errdetail("The operating system did not give any."),
+				 errdetail("The host has no source of random numbers at the moment."),
 				 errhint("Try again.")));
 	context = new_context();
 	done = encrypt(context, key->bytes, iv, aad, aad_len, text, text_len, out,
