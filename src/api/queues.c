@@ -16,7 +16,9 @@
 #include "engine/engine.h"
 #include "errors.h"
 #include "security/keyring.h"
+#include "security/input.h"
 #include "security/security.h"
+#include "store/accesskey.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_alter_queue);
@@ -259,6 +261,7 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	jobq_options_check(wanted);
 	check_keys(queue, wanted);
 	refuse_schedules(queue, wanted);
+	jobq_input_check_options(options, queue->owner);
 	if (queue->retention != wanted->retention)
 	{
 		class_id = jobq_class_get(wanted->retention);
@@ -314,7 +317,10 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	strlcpy(wanted.name, name, sizeof(wanted.name));
 	jobq_options_apply(options, &wanted);
 	if (if_exists != IF_EXISTS_ALTER)
+	{
 		jobq_options_check(&wanted);
+		jobq_input_check_options(options, GetUserId());
+	}
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -326,6 +332,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		jobq_options_defaults(&queue);
 		jobq_options_check(&wanted);
 		check_keys(&queue, &wanted);
+		jobq_input_check_options(options, GetUserId());
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));
@@ -578,6 +585,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	(void) jobq_execute(DELETE_KEYS, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	jobq_group_delete_all(queue->queue_id);
+	jobq_access_key_delete_all(queue->queue_id);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)

@@ -18,7 +18,6 @@
 #include "security/secret.h"
 
 #define SECRET_MIN		32		/* bytes */
-#define SECRETS_MAX		100
 #define FILE_MAX		65535	/* bytes */
 
 #define HOW_TO_MAKE \
@@ -45,7 +44,7 @@ static struct
 	char		path[MAXPGPATH];
 	struct stat state;
 	int			n;
-	Secret		secrets[SECRETS_MAX];
+	Secret		secrets[JOBQ_SECRETS_MAX];
 	char		file[FILE_MAX + 1];
 }			cache;
 
@@ -162,9 +161,9 @@ read_line(const char *line, size_t length, int number)
 	if (find((int) version) != NULL)
 		refuse(psprintf("Line %d of the secret file has a version that an earlier line has, too.",
 						number), HOW_TO_WRITE);
-	if (cache.n == SECRETS_MAX)
+	if (cache.n == JOBQ_SECRETS_MAX)
 		refuse(psprintf("The secret file has more than %d versions.",
-						SECRETS_MAX), HOW_TO_WRITE);
+						JOBQ_SECRETS_MAX), HOW_TO_WRITE);
 	cache.secrets[cache.n].version = (int) version;
 	cache.secrets[cache.n].text = at;
 	cache.secrets[cache.n].length = end - at;
@@ -222,6 +221,27 @@ jobq_secret_version(void)
 	for (int i = 0; i < cache.n; i++)
 		newest = Max(newest, cache.secrets[i].version);
 	return newest;
+}
+
+int
+jobq_secret_versions(int *versions)
+{
+	load();
+	for (int i = 0; i < cache.n; i++)
+		versions[i] = cache.secrets[i].version;
+	return cache.n;
+}
+
+bool
+jobq_secret_same(const void *a, const void *b, size_t len)
+{
+	const volatile uint8 *x = a;
+	const volatile uint8 *y = b;
+	uint8		difference = 0;
+
+	for (size_t i = 0; i < len; i++)
+		difference |= x[i] ^ y[i];
+	return difference == 0;
 }
 
 void

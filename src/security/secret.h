@@ -13,6 +13,13 @@
  */
 extern int	jobq_secret_version(void);
 
+/* All versions there are; returns how many. JQ013 as above. */
+#define JOBQ_SECRETS_MAX	100
+extern int	jobq_secret_versions(int *versions);
+
+/* In a time that does not depend on what differs. */
+extern bool jobq_secret_same(const void *a, const void *b, size_t len);
+
 /*
  * HMAC-SHA256 of data with the secret of that version into out, which has
  * JOBQ_HMAC_LEN bytes. JQ013 when the file does not have it. Callers begin
