@@ -2,10 +2,8 @@
 -- who may dequeue or read gets one; what was altered, or whose key is refused,
 -- is an error.
 BEGIN;
-SET client_min_messages = error;
-\set QUIET 1
-SELECT no_plan();
 \ir setup.psql
+SET client_min_messages = error;
 
 CREATE ROLE seal_owner;
 CREATE ROLE seal_enqueue;

@@ -2,9 +2,6 @@
 -- changed bit is noticed, and a key that is retired, revoked, of another
 -- purpose or of another role is refused.
 BEGIN;
-SET client_min_messages = warning;
-\set QUIET 1
-SELECT no_plan();
 \ir setup.psql
 
 CREATE ROLE sign_owner;
