@@ -16,6 +16,7 @@ MODULE_big = pg_jobq
 PGFILEDESC = "pg_jobq - job queue"
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
 PG_CPPFLAGS = -I$(srcdir)/src
+SHLIB_LINK = -lcrypto
 PG_CFLAGS = -Wno-declaration-after-statement
 
 ifdef WERROR
@@ -33,6 +34,7 @@ SQL_PARTS = \
 	src/store/role.sql \
 	src/store/queue.sql \
 	src/store/group.sql \
+	src/store/cryptokey.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
@@ -54,6 +56,7 @@ SQL_PARTS = \
 	src/api/adopt.sql \
 	src/api/accesskey.sql \
 	src/security/security.sql \
+	src/security/keys.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \
 	src/store/dump.sql \

@@ -276,7 +276,7 @@ run_suite() {
 	fi
 }
 
-"$here/setup.sh" make gcc libc6-dev perl postgresql-15 \
+"$here/setup.sh" make gcc libc6-dev libssl-dev openssl perl postgresql-15 \
 	postgresql-server-dev-15 libipc-run-perl libio-pty-perl \
 	postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl \
 	cppcheck shellcheck python3
