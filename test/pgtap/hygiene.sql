@@ -111,7 +111,37 @@ SELECT lives_ok(format('SELECT jobq.drop_queue(%L, true)', name), 'drop_queue: '
 	FROM hostile ORDER BY n;
 SELECT is(canary, 'alive', 'the canary lives') FROM public.canary;
 
+-- ---- sizes ----
+
+SELECT jobq.create_queue('sizes') \g /dev/null
+SELECT jobq.enqueue('sizes', to_jsonb(repeat('again ', 50000))) \g /dev/null
+SELECT is(octet_length(payload::text), 300002, 'who may read can measure')
+	FROM jobq.jobs WHERE queue = 'sizes';
+CREATE FUNCTION pg_temp.stored_size(queue text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	epoch int;
+	size bigint;
+	total bigint := 0;
+BEGIN
+	FOR epoch IN SELECT e.epoch FROM jobq.epoch e LOOP
+		EXECUTE format('SELECT sum(pg_column_size(payload)) FROM jobq.job_%s j'
+			' JOIN jobq.queue q USING (queue_id) WHERE q.queue = $1', epoch)
+			INTO size USING queue;
+		total := total + coalesce(size, 0);
+	END LOOP;
+	RETURN total;
+END
+$$;
+SELECT cmp_ok(pg_temp.stored_size('sizes'), '<', 10000::bigint, 'on disk it is compressed');
+SELECT cmp_ok(pg_temp.stored_size('sizes'), '>', 0::bigint, 'and there');
+
 -- ---- the catalog ----
+
+SELECT is_empty($$
+	SELECT rolname FROM pg_authid WHERE rolname IN ('jobq_admin', 'jobq_monitor')
+		AND (rolcanlogin OR rolpassword IS NOT NULL OR rolsuper OR rolcreaterole
+			OR rolcreatedb OR rolreplication OR rolbypassrls)
+	$$, 'the roles that are made cannot log in, have no password and no attributes');
 
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang

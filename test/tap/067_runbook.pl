@@ -1,6 +1,6 @@
 # The statements of SECURITY.md, "What do I do after an incident?", run as they
-# stand there by a member of jobq_admin, who may administer the application's
-# role; and they do what they are for.
+# stand there by who is meant to: a member of jobq_admin who owns the database
+# and may administer roles. And they do what they are for.
 use strict;
 use warnings;
 
@@ -26,8 +26,7 @@ $node->safe_psql('postgres', q{
 CREATE EXTENSION pg_jobq;
 CREATE ROLE app LOGIN;
 CREATE ROLE officer LOGIN CREATEROLE IN ROLE jobq_admin, pg_signal_backend;
-GRANT CREATE ON SCHEMA public TO officer;
-GRANT SELECT ON jobq.queue_acl TO officer});
+ALTER DATABASE postgres OWNER TO officer});
 await_keeper($node) or die 'no keeper';
 $node->safe_psql('postgres', q{
 SELECT jobq.create_queue('mail', '{"audit": true}');
