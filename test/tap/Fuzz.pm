@@ -181,8 +181,6 @@ ALTER TABLE public.toasted ALTER t SET STORAGE MAIN;
 INSERT INTO public.toasted VALUES (2, repeat('x', $LONG), '{}');
 GRANT SELECT ON public.toasted TO PUBLIC;
 CREATE TABLE public.canary AS SELECT 'alive' AS canary;
-SELECT jobq.create_queue('fuzz stranger''s');
-SELECT jobq.grant_queue('fuzz stranger''s', 'fuzz_stranger', '{enqueue,dequeue,read,manage}');
 SQL
 	return $node;
 }
@@ -234,6 +232,8 @@ SELECT jobq.drop_queue(queue, true) FROM jobq.queues
 SELECT jobq.create_queue('fuzz', '{"backoff": {"base": "0 s"}, "lease_for": "1 hour",
 		"max_attempts": 3, "dead_letter": "fuzz dead", "max_batch": 10000}'),
 	jobq.create_queue('fuzz 2', '{"ordering": "fair", "group_limit": 2, "notify": true}'),
+	jobq.create_queue('fuzz stranger''s', '{}', 'keep'),
+	jobq.grant_queue('fuzz stranger''s', 'fuzz_stranger', '{enqueue,dequeue,read,manage}'),
 	jobq.grant_queue('fuzz', 'fuzz_app', '{enqueue,dequeue,read,manage}'),
 	jobq.grant_queue('fuzz 2', 'fuzz_app', '{enqueue,dequeue,read,manage}') \\g /dev/null
 SELECT jobq.enqueue_many('fuzz', array_fill('"$MARK"'::jsonb, ARRAY[9])),
