@@ -70,7 +70,7 @@ part_sanitize() {
 
 # The server that Debian ships, under valgrind.
 part_valgrind() {
-	make_build valgrind TEST_BUILD=1 || return 0
+	make_build build TEST_BUILD=1 || return 0
 	as_server mkdir -p out/valgrind
 	server_environment=("VALGRIND_LOGS=$home/out/valgrind" "POSTGRES=$bindir/postgres")
 	server_program=$home/src/test/deep/postgres-valgrind
@@ -85,7 +85,7 @@ part_valgrind() {
 suite_valgrind() {
 	local reports
 	echo "# processes: $(find "$home/out/valgrind" -name '*.log' | wc -l)"
-	reports=$(awk -v ours="($home/valgrind/src/" '
+	reports=$(awk -v ours="($home/build/src/" '
 		function flush() { if (mine) print report; report = ""; mine = 0 }
 		FNR == 1 { flush() }
 		{ text = $0; sub(/^==[^=]*== ?/, "", text) }

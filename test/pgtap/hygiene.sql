@@ -53,10 +53,10 @@ SELECT is(count(*), (SELECT count(*) FROM hostile), 'each of them') FROM deliver
 SELECT is(jobq.extend(id, lease, progress => jsonb_build_object(name, name)) > now(), true,
 	'extend: ' || name) FROM delivered ORDER BY n;
 SELECT is(jobq.fail(id, lease, name, false), 'dead', 'fail: ' || name) FROM delivered ORDER BY n;
-SELECT is((j.queue, j.kind, j.group_key, j.unique_key, j.worker, j.last_error, j.payload)::text,
+SELECT is((j.queue, j.kind, j.group_key, j.unique_key, a.worker, j.last_error, j.payload)::text,
 	(d.name, d.name, d.name, d.name, d.name, d.name, jsonb_build_object(d.name, d.name))::text,
 	'dead: ' || d.name)
-	FROM delivered d, jobq.job(d.id) j ORDER BY n;
+	FROM delivered d, jobq.job(d.id) j, jobq.attempts(d.id) a ORDER BY n;
 SELECT is(jobq.redrive('dl ' || n, to_queue => name, kind => name), 1::bigint,
 	'redrive: ' || name) FROM hostile ORDER BY n;
 

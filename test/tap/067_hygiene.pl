@@ -91,10 +91,10 @@ foreach my $role ('stranger', 'producer')
 }
 
 # what the keeper does with them: leases run out, jobs expire, die and are copied
-sql(q{SELECT jobq.alter_queue('log', '{"max_attempts": 1}');
+sql(qq{SELECT jobq.enqueue('log', '"$MARK"', max_attempts => 1);
 SELECT count(*) FROM jobq.dequeue('log', 100)});
 becomes_ok($node, q{SELECT count(*) > 0 FROM jobq.jobs WHERE queue = 'log dead'}, 't',
-	'a job was dead-lettered');
+	'a lease ran out and the job was dead-lettered');
 sql('SELECT jobq.run_maintenance()');
 kill_backend($node, sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_jobq keeper'}));
 await_keeper($node) or die 'no keeper';

@@ -27,6 +27,8 @@ my %EXPECTED = map { $_ => 1 } qw(
   JQ001 JQ002 JQ003 JQ004 JQ005 JQ006 JQ007 JQ008 JQ009 JQ010 JQ011 JQ012 JQ013
   JQ014 JQ015 JQ016 JQ017 JQ018 JQ019 JQ020
   42501 25001 25006 2BP01 40001 57014);
+# What only the install script may do.
+my %EXPECTED_OF = (_open_first_epoch => '55000');
 # At the end of a block, or in one that has failed.
 my %EXPECTED_IN_BLOCK = map { $_ => 1 } qw(0A000 25P02 42704 53400);
 
@@ -195,9 +197,9 @@ sub fuzz_leaves_sound
 	is($node->safe_psql('postgres', 'SELECT canary FROM public.canary'), 'alive',
 		'the canary lives');
 	is($node->safe_psql('postgres',
-			q{SELECT (SELECT string_agg(relname, ' ' ORDER BY 1) FROM pg_class
+			q{SELECT (SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class
 				WHERE relnamespace = 'public'::regnamespace),
-			(SELECT string_agg(proname, ' ' ORDER BY 1) FROM pg_proc
+			(SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 				WHERE pronamespace = 'public'::regnamespace),
 			(SELECT count(*) FROM pg_roles WHERE oid >= 16384)}),
 		'canary toasted|pause_at paused|5', 'no table, function or role was made');
@@ -417,6 +419,8 @@ sub statement
 			$what = rand() < 0.5 ? sensible($arg) : nasty($arg);
 		}
 		next unless defined $what;
+		# a CALL takes no query in its arguments
+		$what = 'NULL' if $call->{procedure} && $what =~ /\(SELECT/;
 		push @given,
 		  ($arg->{name} ne '' ? "\"$arg->{name}\" => " : '') . "CAST($what AS $arg->{type})";
 	}
@@ -526,6 +530,7 @@ sub fuzz
 			next if defined $code
 			  && ($EXPECTED{$code} || $what =~ /-- block$/ && $EXPECTED_IN_BLOCK{$code});
 			my ($name) = $at ? $what =~ /jobq\.(\w+)/ : undef;
+			next if ($EXPECTED_OF{ $name // '' } // '') eq ($code // 'none');
 			my $key = ($code // $line) . ' of ' . ($name // 'a batch');
 			$wrong{$key} //= "$key, as $role: " . substr($what, 0, 2000);
 		}
