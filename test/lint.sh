@@ -61,12 +61,6 @@ grep -E '^ CREATE FUNCTION.* SECURITY DEFINER' <<<"$statements" |
 grep -E '^ CREATE VIEW' <<<"$statements" | grep -v 'security_barrier' |
 	rule 'script: every view is a security barrier'
 
-grep -nE '\bCASE +[a-z_."]+ +WHEN\b' "${script[@]}" |
-	rule 'script: no CASE that picks its = by search_path'
-
-grep -niE "search_path (TO|=) *['\"]" "${script[@]}" |
-	rule 'script: no search_path that is one quoted name'
-
 # Objects made and objects commented on, by kind and name.
 objects() {
 	grep -oE "^ $1 (UNLOGGED )?$2 jobq\.[a-z_]+" <<<"$statements" |

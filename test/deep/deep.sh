@@ -6,15 +6,13 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=test/cluster.sh
-. "$here/cluster.sh"
-# shellcheck source=test/suites.sh
-. "$here/suites.sh"
+# a part runs all files of a suite
+unset SUITES TESTS
+# shellcheck source=test/check.sh
+. "$here/check.sh"
 
 all_parts=(sanitize valgrind static sqlsmith fuzz)
 read -r -a parts <<<"${PARTS:-${all_parts[*]}}"
-# shellcheck disable=SC2034 # suites.sh: a part runs all files of a suite
-wanted=()
 packages=(make gcc libc6-dev perl postgresql-15 postgresql-server-dev-15
 	libipc-run-perl libio-pty-perl)
 for part in "${parts[@]}"; do
