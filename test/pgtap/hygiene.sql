@@ -138,7 +138,7 @@ SELECT cmp_ok(pg_temp.stored_size('sizes'), '>', 0::bigint, 'and there');
 -- ---- the catalog ----
 
 SELECT is_empty($$
-	SELECT rolname FROM pg_authid WHERE rolname IN ('jobq_admin', 'jobq_monitor')
+	SELECT rolname FROM pg_authid WHERE rolname LIKE 'jobq\_%'
 		AND (rolcanlogin OR rolpassword IS NOT NULL OR rolsuper OR rolcreaterole
 			OR rolcreatedb OR rolreplication OR rolbypassrls)
 	$$, 'the roles that are made cannot log in, have no password and no attributes');
