@@ -74,14 +74,20 @@ part_valgrind() {
 	server_program=$home/src/test/deep/postgres-valgrind
 	server_patience=300
 	start_server || return 0
-	run_suite regress
+	suite_regress >"$home/out/regress.log" 2>&1 || true
 	run_suite server
 	run_suite valgrind
 }
 
 # Reports with a function of ours on the stack; all others are the server's.
+# What the tests say does not count: here some run into timeouts.
 suite_valgrind() {
-	local reports
+	local reports tests=$home/out/regress.log
+	if [ "$(grep -cE '^test .* (ok|FAILED) ' "$tests")" -eq "$(names sql .sql | wc -l)" ]; then
+		echo "ok 1 - all test files were run"
+	else
+		echo "not ok 1 - all test files were run"
+	fi
 	echo "# processes: $(find "$home/out/valgrind" -name '*.log' | wc -l)"
 	reports=$(awk -v ours="($home/build/src/" '
 		function flush() { if (mine) print report; report = ""; mine = 0 }
@@ -91,10 +97,10 @@ suite_valgrind() {
 		{ report = report "\n" $0; if (index(text, ours)) mine = 1 }
 		END { flush() }' "$home"/out/valgrind/*.log)
 	if [ -n "$reports" ]; then
-		echo "not ok 1 - valgrind reports nothing of pg_jobq"
+		echo "not ok 2 - valgrind reports nothing of pg_jobq"
 		echo "$reports"
 	else
-		echo "ok 1 - valgrind reports nothing of pg_jobq"
+		echo "ok 2 - valgrind reports nothing of pg_jobq"
 	fi
 }
 
