@@ -178,7 +178,7 @@ ALTER ROLE fuzz_stranger SET log_min_error_statement = panic;
 CREATE TABLE public.toasted (id int, t text, j jsonb);
 ALTER TABLE public.toasted ALTER t SET STORAGE EXTERNAL;
 INSERT INTO public.toasted VALUES
-	(1, repeat('$MARK ', 100000), jsonb_build_object('a', repeat('$MARK ', 100000)));
+	(1, repeat('toast ', 100000), jsonb_build_object('a', repeat('toast ', 100000)));
 ALTER TABLE public.toasted ALTER t SET STORAGE MAIN;
 INSERT INTO public.toasted VALUES (2, repeat('x', $LONG), '{}');
 GRANT SELECT ON public.toasted TO PUBLIC;
