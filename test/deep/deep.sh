@@ -38,8 +38,13 @@ make_build() {
 }
 
 start_server() {
-	start_cluster 'fsync = off' 'max_prepared_transactions = 10' \
-		'max_worker_processes = 16' 'log_min_messages = info' && return 0
+	local settings=('fsync = off' 'max_prepared_transactions = 10'
+		'max_worker_processes = 16' 'log_min_messages = info')
+	if declare -F make_secret >/dev/null; then
+		make_secret
+		settings+=("jobq.secret_file = '$home/secret'")
+	fi
+	start_cluster "${settings[@]}" && return 0
 	failed=$((failed + 1))
 	return 1
 }
@@ -82,8 +87,8 @@ part_valgrind() {
 # Reports with a function of ours on the stack; all others are the server's.
 # What the tests say does not count: here some run into timeouts.
 suite_valgrind() {
-	local reports tests=$home/out/regress.log
-	if [ "$(grep -cE '^test .* (ok|FAILED) ' "$tests")" -eq "$(names sql .sql | wc -l)" ]; then
+	local reports log=$home/out/regress.log
+	if [ "$(grep -cE '^test .* (ok|FAILED) ' "$log")" -eq "$(names sql .sql | wc -l)" ]; then
 		echo "ok 1 - all test files were run"
 	else
 		echo "not ok 1 - all test files were run"

@@ -144,6 +144,9 @@ my %SENSIBLE = (
 	to_queue => ['NULL', q{'fuzz 2'}],
 	headers => ['NULL', "'{\"traceparent\": \"$MARK\"}'"],
 	force => ['false'],
+	purpose => [q{'sign'}, q{'seal'}],
+	sign => [q{'fuzz'}],
+	seal => [q{'fuzz'}],
 );
 my %SENSIBLE_TYPE = (
 	text => [q{'x'}], jsonb => [q{'{}'}], 'text[]' => [q{'{}'}], 'jsonb[]' => [q{'{1}'}],
@@ -184,6 +187,15 @@ INSERT INTO public.toasted VALUES (2, repeat('x', $LONG), '{}');
 GRANT SELECT ON public.toasted TO PUBLIC;
 CREATE TABLE public.canary AS SELECT 'alive' AS canary;
 SQL
+
+	# where there are keys, they are made from something
+	my $secret = $node->basedir . '/secret';
+	append_to_file($secret, '1:' . '0123456789abcdef' x 4 . "\n");
+	chmod 0600, $secret;
+	$node->safe_psql('postgres', qq{ALTER SYSTEM SET jobq.secret_file = '$secret'})
+	  if $node->safe_psql('postgres',
+		q{SELECT count(*) FROM pg_settings WHERE name = 'jobq.secret_file'});
+	$node->reload;
 	return $node;
 }
 
