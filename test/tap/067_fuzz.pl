@@ -13,7 +13,7 @@ is( join(
 		"\n",
 		fuzz(
 			$node,
-			statements => $ENV{JOBQ_FUZZ_STATEMENTS} // 1800,
+			statements => $ENV{JOBQ_FUZZ_STATEMENTS} // 1500,
 			timeout => 150,
 			seed => $ENV{JOBQ_SEED} // 6)),
 	'',

@@ -12,7 +12,7 @@ use Test::More;
 
 my ($runbook) = slurp_file("$FindBin::Bin/../../SECURITY.md") =~
   /^## What do I do after an incident\?\n(.*?)^## /ms;
-my @steps = $runbook =~ /^\*\*(\w[\w ]*)\*\*.*?```sql\n(.*?)```/msg;
+my @steps = $runbook =~ /^\*\*(\w[\w ]*?)\.?\*\*.*?```sql\n(.*?)```/msg;
 is(scalar @steps, 10, 'five steps with statements');
 my %step = @steps;
 
