@@ -7,7 +7,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -47,7 +46,7 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
 		!jobq_queue_by_id(queue_id, &queue))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	enqueuer = has_privs_of_role(GetUserId(), enqueued_by);
+	enqueuer = jobq_is_enqueuer(&queue, enqueued_by);
 	if ((enqueuer && enqueuer_may) || (queue.my_privileges & JOBQ_PRIV_MANAGE))
 	{
 		jobq_await_settle(session);
