@@ -38,13 +38,10 @@ make_build() {
 }
 
 start_server() {
-	local settings=('fsync = off' 'max_prepared_transactions = 10'
-		'max_worker_processes = 16' 'log_min_messages = info')
-	if declare -F make_secret >/dev/null; then
-		make_secret
-		settings+=("jobq.secret_file = '$home/secret'")
-	fi
-	start_cluster "${settings[@]}" && return 0
+	make_secret
+	start_cluster "jobq.secret_file = '$home/secret'" 'fsync = off' \
+		'max_prepared_transactions = 10' 'max_worker_processes = 16' \
+		'log_min_messages = info' && return 0
 	failed=$((failed + 1))
 	return 1
 }

@@ -16,12 +16,9 @@ my @steps = $runbook =~ /^\*\*(\w[\w ]*?)\.?\*\*.*?```sql\n(.*?)```/msg;
 is(scalar @steps, 10, 'five steps with statements');
 my %step = @steps;
 
-my $node = start_node('runbook');
-my $secret = $node->basedir . '/secret';
-append_to_file($secret, '1:' . ('0123456789abcdef' x 4) . "\n");
-chmod 0600, $secret;
-$node->append_conf('postgresql.conf', "jobq.secret_file = '$secret'\n");
-$node->reload;
+my $node = start_node('runbook', "jobq.secret_file = 'secret'\n");
+append_to_file($node->data_dir . '/secret', '1:' . '0123456789abcdef' x 4 . "\n");
+chmod 0600, $node->data_dir . '/secret';
 $node->safe_psql('postgres', q{
 CREATE EXTENSION pg_jobq;
 CREATE ROLE app LOGIN;
