@@ -461,7 +461,7 @@ raise_unknown(const OptionSet *set, const char *name)
 						 set->options[i].name);
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-			 errmsg("unknown %s \"%s\"", set->what, name),
+			 errmsg("unknown %s \"%s\"", set->what, jobq_shown(name)),
 			 errdetail("Valid are: %s.", valid.data),
 			 errhint("Correct the name, or leave it out.")));
 }
