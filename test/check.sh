@@ -62,14 +62,14 @@ suite_files() {
 # A test is called like the only file of the sources that it needs; if it needs
 # more of a room it has a line "Sources:".
 suite_unit() {
-	local file name status=0 room sources
+	local file name status=0 pattern sources
 	while read -r file; do
 		name=$(basename "$file" _test.c)
-		room=src/$(dirname src/*/"$name.c")
-		read -r -a sources < <(sed -n 's/^ \* Sources: //p' "$file"; echo "$name.c")
+		pattern=$(sed -n 's/^ \* Sources: //p' "$file")
+		mapfile -t sources < <(compgen -G "src/*/${pattern:-$name.c}")
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
-			-Isrc/src -o "out/${name}_test" "$file" "${sources[@]/#/$room/}"
+			-Isrc/src -o "out/${name}_test" "$file" "${sources[@]/#/src/}"
 		as_server "out/${name}_test" || status=1
 	done < <(suite_files unit)
 	return "$status"

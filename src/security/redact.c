@@ -97,7 +97,6 @@ parse_pattern(const char *from, size_t length, JobqRedactPatterns *patterns)
 		(!jobq_is_alnum(from[0]) && from[0] != '#' && from[0] != '?'))
 		return "A pattern begins with a letter, a digit, \"#\" or \"?\" and has at least three characters besides \"*\" and \"=\".";
 	memcpy(patterns->pattern[n].text, from, length);
-	patterns->pattern[n].text[length] = '\0';
 	patterns->pattern[n].length = (int) length;
 	patterns->n++;
 	return NULL;

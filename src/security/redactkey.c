@@ -23,9 +23,11 @@ typedef struct Name
 static void
 look_before(const JobqScan *s, Name *name)
 {
-	size_t		limit = name->core > JOBQ_SCAN_NAME_MAX ? name->core - JOBQ_SCAN_NAME_MAX : 0;
+	size_t		core = name->core;
+	size_t		limit = core > JOBQ_SCAN_NAME_MAX ?
+		core - JOBQ_SCAN_NAME_MAX : 0;
 
-	name->from = name->core;
+	name->from = core;
 	while (name->from > limit && jobq_is_name_char(jobq_before(s, name->from)))
 		name->from--;
 	name->outer = jobq_before(s, name->from);

@@ -2,7 +2,7 @@
  * redact_test.c: shapes of secrets, of which nothing is left; messages of
  * everyday, which stay as they are; random and hostile texts. Prints TAP. Knows
  * the scanner only through its header.
- * Sources: redact.c redactkey.c redactname.c redactpem.c redactshape.c redacturl.c redactword.c
+ * Sources: redact*.c
  */
 #include <stdbool.h>
 #include <stdint.h>
