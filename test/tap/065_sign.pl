@@ -111,6 +111,8 @@ is(sqlstate($node, qq{SELECT jobq.verify_signature('new', 1, '1',
 	'JQ019', 'keys made from the newer one work');
 write_secret('1:' . 'x' x 32, $two);
 is(sqlstate($node, $verify), 'JQ013', 'another secret of the same version is noticed');
+write_secret($one, $two);
+is(last_state($verify), '00000', 'with the right one the key is good');
 unlink($secret);
 is(last_state($verify), 'JQ013', 'without the file keys are refused, also where they were in use');
 is(sqlstate($node, q{SELECT jobq.create_key('none', 'sign')}), 'JQ013', 'nor are any made');
