@@ -62,8 +62,19 @@ SELECT jobq.create_queue('mail', '{"dead_letter": "mail dead", "max_attempts": 3
 SELECT jobq.create_queue('fair', '{"ordering": "fair", "backoff": {"base": "0 s"}}');
 SELECT jobq.grant_queue('mail', 'smith', '{enqueue,dequeue,read,manage}');
 SELECT jobq.grant_queue('fair', 'smith', '{enqueue,dequeue,read,manage}');
--- writes files wherever it is told to
-DELETE FROM pg_proc WHERE proname = 'lo_export'});
+-- What sqlsmith takes for the catalog: all functions of ours, also those that
+-- return sets, and some of the server's, without one that writes files.
+CREATE SCHEMA smith;
+GRANT USAGE ON SCHEMA smith TO PUBLIC;
+CREATE VIEW smith.pg_proc AS
+	SELECT oid, proname, pronamespace, prorettype, proargtypes, prokind,
+		proretset AND pronamespace <> 'jobq'::regnamespace AS proretset
+	FROM pg_catalog.pg_proc WHERE prokind IN ('f', 'a')
+	AND (pronamespace = 'jobq'::regnamespace OR prokind = 'a' OR oid::bigint % 20 = 0)
+	AND proname <> 'lo_export';
+GRANT SELECT ON smith.pg_proc TO PUBLIC});
+	$node->safe_psql('postgres',
+		"ALTER DATABASE $database SET search_path = smith, pg_catalog, public");
 	add_auditor($node, $database);
 	await_keeper($node, $database) or die 'no keeper';
 
