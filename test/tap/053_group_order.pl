@@ -232,12 +232,14 @@ sub has_come
 	return;
 }
 
-queue('left', '"group_limit": 1');
+queue('left', '"group_limit": 1, "lease_for": "1 h"');
 enqueue('left', 200, 'A', 0);
 sql(q{CREATE TABLE busy AS SELECT id, lease FROM jobq.dequeue('left', 1)});
 enqueue('left', 6, $_, 5) foreach qw(B C D);
+# what lies behind the frontier soon, so that there is something to refill for
+enqueue('left', 1, 'D', 20);
 ok( $node->poll_query_until(
-		'postgres', q{SELECT count(*) = 18 FROM jobq.peek('left', 300) WHERE group_key <> 'A'}),
+		'postgres', q{SELECT count(*) = 19 FROM jobq.peek('left', 300) WHERE group_key <> 'A'}),
 	'three groups behind a busy one');
 sql('SELECT jobq.run_maintenance()');
 stop_keeper_by('left', 'C', 9, 'refill-before-look');
