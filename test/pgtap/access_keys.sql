@@ -1,11 +1,8 @@
 -- Access keys: what a role without privileges may do with one and without, that
 -- a key ends with its transaction, its savepoint, when it is let go, revoked or
 -- expired, and that nothing keeps it. Across sessions: test/tap/063_access_keys.pl.
-\set QUIET 1
-SET client_min_messages = warning;
-\ir setup.psql
 BEGIN;
-SELECT no_plan();
+\ir setup.psql
 
 CREATE ROLE ak_owner;
 CREATE ROLE ak_manager;

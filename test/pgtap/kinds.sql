@@ -1,8 +1,5 @@
 -- What a queue demands of all jobs: allowed_kinds, sizes in bytes, nesting, keys
 -- and strings; at their bounds, by every way to enqueue.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 
 CREATE FUNCTION pg_temp.message(call text) RETURNS text LANGUAGE plpgsql AS $$

@@ -1,8 +1,5 @@
 -- The option schema: what each keyword accepts and refuses, with the place that is
 -- told; what is not a schema; what would take too long.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 SELECT jobq.create_queue('schema', '{"max_json_depth": 100000}') AS x \gset
 

@@ -1,8 +1,5 @@
 -- The option validator: what it accepts and refuses, with whose rights it runs,
 -- what it cannot do, what is told of it.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 CREATE ROLE val_owner;
 CREATE ROLE val_author;
