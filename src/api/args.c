@@ -71,6 +71,17 @@ within(int64 us, const char *name, int64 min_us, int64 max_us)
 	return us;
 }
 
+const char *
+jobq_shown(const char *text)
+{
+	size_t		length = strnlen(text, 4 * NAMEDATALEN);
+
+	if (length < NAMEDATALEN)
+		return text;
+	return psprintf("%.*s...",
+					pg_mbcliplen(text, (int) length, NAMEDATALEN - 1), text);
+}
+
 void
 jobq_arg_required(FunctionCallInfo fcinfo, int argno, const char *name)
 {

@@ -22,6 +22,9 @@
 JOBQ_NORETURN extern void jobq_bad_argument(const char *name,
 											const char *detail);
 
+/* A caller's text as messages show it: cut to what a name may have. */
+extern const char *jobq_shown(const char *text);
+
 /* A required argument: JQ007 "argument "name" must not be null". */
 extern void jobq_arg_required(FunctionCallInfo fcinfo, int argno,
 							  const char *name);

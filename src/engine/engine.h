@@ -218,6 +218,7 @@ typedef struct JobqDelivery
 	JobqRow		row;
 	const JobqQueue *queue;
 	int64		lease;
+	TimestampTz claimed_at;
 	TimestampTz expires_at;
 } JobqDelivery;
 
@@ -399,6 +400,11 @@ extern bool jobq_job_owner(const JobqSession *session, int64 id,
 extern int64 jobq_purge(const JobqSession *session, const JobqQueue *queue,
 						int states);
 extern int64 jobq_count_live(const JobqSession *session, int32 queue_id);
+
+/* ---- reseal.c ---- */
+
+/* Seal what waits in the queue with the newest version of its key; how many. */
+extern int64 jobq_reseal(const JobqSession *session, const JobqQueue *queue);
 
 /* ---- rerun.c ---- */
 
