@@ -17,6 +17,7 @@ MODULE_big = pg_jobq
 PGFILEDESC = "pg_jobq - job queue"
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
 PG_CPPFLAGS = -I$(srcdir)/src
+SHLIB_LINK = -lcrypto
 PG_CFLAGS = -Wno-declaration-after-statement
 
 ifdef WERROR
@@ -38,11 +39,13 @@ SQL_PARTS = \
 	src/store/role.sql \
 	src/store/queue.sql \
 	src/store/group.sql \
+	src/store/cryptokey.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
 	src/store/ukey.sql \
 	src/store/stats.sql \
+	src/store/rate.sql \
 	src/store/accesskey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
@@ -54,9 +57,11 @@ SQL_PARTS = \
 	src/api/look.sql \
 	src/api/group.sql \
 	src/api/seeing.sql \
+	src/api/rate.sql \
 	src/api/adopt.sql \
 	src/api/accesskey.sql \
 	src/security/security.sql \
+	src/security/keys.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \
 	src/store/dump.sql \

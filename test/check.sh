@@ -59,14 +59,17 @@ suite_files() {
 	esac
 }
 
-# A test is called like the only file of the sources that it needs.
+# A test is called like the only file of the sources that it needs; if it needs
+# more of a room it has a line "Sources:".
 suite_unit() {
-	local file name status=0
+	local file name status=0 room sources
 	while read -r file; do
 		name=$(basename "$file" _test.c)
+		room=src/$(dirname src/*/"$name.c")
+		read -r -a sources < <(sed -n 's/^ \* Sources: //p' "$file"; echo "$name.c")
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
-			-Isrc/src -o "out/${name}_test" "$file" "src/$(ls src/*/"$name.c")"
+			-Isrc/src -o "out/${name}_test" "$file" "${sources[@]/#/$room/}"
 		as_server "out/${name}_test" || status=1
 	done < <(suite_files unit)
 	return "$status"
@@ -299,7 +302,7 @@ run_suite() {
 # The deep checks take the suites from here, and run them their own way.
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
-"$here/setup.sh" make gcc libc6-dev perl postgresql-15 \
+"$here/setup.sh" make gcc libc6-dev libssl-dev openssl perl postgresql-15 \
 	postgresql-server-dev-15 libipc-run-perl libio-pty-perl \
 	postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl \
 	cppcheck shellcheck python3

@@ -32,6 +32,9 @@ extern void jobq_arg_required(FunctionCallInfo fcinfo, int argno,
 /* A queue's name: 1 to 63 bytes, no control characters. NUL-terminated. */
 extern char *jobq_arg_queue_name(text *value, const char *name);
 
+/* The same for the name of something else. */
+extern char *jobq_arg_name(text *value, const char *name);
+
 /*
  * Interval to microseconds (a month counts 30 days, a day 24 hours), between
  * min and max inclusive, no overflow, no infinity.

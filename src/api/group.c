@@ -4,7 +4,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -41,8 +40,6 @@ jobq_sql_alter_group(PG_FUNCTION_ARGS)
 
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
-	/* what this very statement has written before counts, too */
-	CommandCounterIncrement();
 	jobq_group_read(queue.queue_id, key, &rules, &pause);
 	period = rules.rate_limit.period;
 	jobq_group_options_apply(options, &rules);

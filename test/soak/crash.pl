@@ -175,7 +175,7 @@ foreach my $round (1 .. $ROUNDS)
 	my $how = $round % 10 == 0 ? 'promotion' : $WAYS[ $round % @WAYS ];
 	my $start = time();
 	my $standby = $how eq 'promotion' ? start_standby($round) : undef;
-	my @sessions = map { start_session($node, "r${round}_$_") } 1 .. $SESSIONS;
+	my @sessions = start_sessions($node, $round, $SESSIONS);
 	my $brief = start_brief();
 
 	# At a random moment, not when something is true.

@@ -28,7 +28,7 @@ foreach my $round (1 .. $ROUNDS)
 {
 	my $how = $ways[ $round % 3 ];
 	my $start = time();
-	my @sessions = map { start_session($node, "r${round}_$_") } 1 .. $SESSIONS;
+	my @sessions = start_sessions($node, $round, $SESSIONS);
 
 	# At a random moment, not when something is true.
 	usleep(300_000 + rand(1_200_000));

@@ -57,7 +57,7 @@ sql(q{SELECT jobq.purge_queue('kept'); SELECT jobq.cancel(id) FROM jobq.jobs;
 # ---- what is not delivered does not count ----
 
 # Somebody takes the last place while a transaction is about to take its own job.
-create('own', '"max_active": 1, "group_rate_limit": {"limit": 2, "period": "1 h"}');
+create('own', '"max_active": 1, "lease_for": "1 h", "group_rate_limit": {"limit": 2, "period": "1 h"}');
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->query_safe(q{BEGIN; INSERT INTO audit.ledger
 	SELECT jobq.enqueue('own', group_key => 'a') FROM generate_series(1, 3)});
@@ -97,7 +97,7 @@ sub settled_meanwhile
 	my $settler = $node->background_psql('postgres', on_error_stop => 1);
 	my $complete;
 
-	create($queue, '"max_attempts": 5', 2, 1);
+	create($queue, '"lease_for": "1 h"', 2, 1);
 	$complete = sql(qq{SELECT format('SELECT jobq.complete(%s, %s)', id, lease) FROM jobq.dequeue('$queue')});
 	$settler->query_safe("BEGIN; $complete") unless $point;
 	sql("SELECT pause_at('$point')") if $point;

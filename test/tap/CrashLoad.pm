@@ -14,7 +14,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(make_crash_queues start_session end_sessions crash_server step_names
+our @EXPORT = qw(make_crash_queues start_sessions end_sessions crash_server step_names
   leave_prepared promises_ok empty_crash_queues %count @strange);
 
 our (%count, @strange);			# steps and SQLSTATEs; what must not be
@@ -38,8 +38,7 @@ SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
 	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
 SELECT jobq.create_queue(q, o || '{"backoff": {"base": "0 s"}, "max_attempts": 5, "lease_for": "1 s"}')
 FROM (VALUES ('grouped', '{"group_limit": 1}'::jsonb), ('active', '{"max_active": $ACTIVE}'),
-	('keyed', '{}'), ('ticked', '{}')) v (q, o);
-SELECT jobq.schedule('tick', '* * * * * *', 'ticked', catch_up => 'all')});
+	('keyed', '{}'), ('ticked', '{}')) v (q, o)});
 	return;
 }
 
@@ -66,12 +65,13 @@ SELECT format('%s jobs of group %s run', count(*), group_key) FROM jobq.jobs
 SELECT format('%s jobs active at a time', n) FROM audit.most_at_once('active', false) n WHERE n > $ACTIVE;
 SELECT format('%s jobs are active', count(*)) FROM jobq.jobs
 	WHERE queue = 'active' AND state = 'running' HAVING count(*) > $ACTIVE;
-SELECT format('of %s ticks %s have one of %s jobs', max(tick) - min(tick) + 1, count(DISTINCT tick), count(*))
-	FROM (SELECT extract(epoch FROM (headers->'schedule'->>'tick')::timestamptz) AS tick
+SELECT format('%s: of %s ticks %s have one of %s jobs', name, max(tick) - min(tick) + 1, count(DISTINCT tick),
+		count(*))
+	FROM (SELECT headers->'schedule'->>'name' AS name,
+			extract(epoch FROM (headers->'schedule'->>'tick')::timestamptz) AS tick
 		FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j
-		WHERE queue = 'ticked' AND retry_of IS NULL) t
-	HAVING count(*) <> count(DISTINCT tick) OR count(*) <> max(tick) - min(tick) + 1;
-SELECT format('%s misses', misses) FROM jobq.schedules WHERE misses > 0});
+		WHERE queue = 'ticked' AND retry_of IS NULL) t GROUP BY name
+	HAVING count(*) <> count(DISTINCT tick) OR count(*) <> max(tick) - min(tick) + 1});
 }
 
 # Whatever is left can be delivered and completed.
@@ -80,7 +80,7 @@ sub empty_crash_queues
 	my ($node, $seconds) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$node->safe_psql('postgres', q{SELECT jobq.unschedule('tick');
+	$node->safe_psql('postgres', q{
 SELECT jobq.alter_queue('grouped', '{"group_limit": null}'), jobq.alter_queue('active', '{"max_active": null}')});
 	return ok( await(
 			sub {
@@ -366,6 +366,16 @@ sub read_session
 	return @done;
 }
 
+# So many, and a schedule that ticks until they are ended.
+sub start_sessions
+{
+	my ($node, $round, $sessions) = @_;
+
+	$node->safe_psql('postgres',
+		"SELECT jobq.schedule('tick $round', '* * * * * *', 'ticked', catch_up => 'all')");
+	return map { start_session($node, "r${round}_$_") } 1 .. $sessions;
+}
+
 sub start_session
 {
 	my ($node, $name) = @_;
@@ -382,6 +392,20 @@ sub start_session
 	return { run => $run, file => $file };
 }
 
+# The auditor wants it quiet. No tick has been missed until now.
+sub end_ticks
+{
+	my ($node) = @_;
+	my $now = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($node->poll_query_until('postgres',
+			"SELECT last_run >= '$now' AND misses = 0 FROM jobq.schedules"),
+		'it ticks, and has missed nothing');
+	$node->safe_psql('postgres', 'SELECT jobq.unschedule(name) FROM jobq.schedules');
+	return;
+}
+
 # They end by themselves when the server goes; what they have completed for sure
 # is noted for the auditor.
 sub end_sessions
@@ -391,6 +415,7 @@ sub end_sessions
 	$_->{run}->finish for @sessions;
 	my @done = map { read_session($_->{file}) } @sessions;
 	await_keeper($node) or die 'the server does not come back';
+	end_ticks($node);
 	$node->safe_psql('postgres',
 		"INSERT INTO audit.acknowledged SELECT unnest('{" . join(',', @done) . "}'::bigint[])");
 	return;
