@@ -15,6 +15,7 @@ extern int	jobq_claim_durability;
 extern int	jobq_max_live_jobs;		/* slots, the whole cluster */
 extern int	jobq_max_queues;		/* queues in memory, the whole cluster */
 extern int	jobq_max_databases;		/* databases with the extension */
+extern int	jobq_max_rate_limits;	/* names of rates, the whole cluster */
 extern char *jobq_databases;		/* names the launcher looks after, or * */
 
 extern int	jobq_epoch_rows;		/* tickets in an epoch */

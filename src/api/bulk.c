@@ -89,7 +89,8 @@ raise_unknown_key(const Bulk *bulk, const char *name)
 		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", key_names[i]);
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-			 errmsg("unknown key \"jobs[%d].%s\"", bulk->njobs + 1, name),
+			 errmsg("unknown key \"jobs[%d].%s\"", bulk->njobs + 1,
+					jobq_shown(name)),
 			 errdetail("Valid are: %s.", valid.data),
 			 errhint("Correct the key, or leave it out.")));
 }

@@ -156,6 +156,9 @@ read_job(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *job)
 	job->nulls[JOB_MAX_ATTEMPTS] = PG_ARGISNULL(ARG_MAX_ATTEMPTS);
 	jobq_job_set_payload(PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :
 						 PG_GETARG_DATUM(ARG_PAYLOAD), job);
+	if (queue->seal[0] != '\0' && jobq_has_payload(job))
+		jobq_bad_argument("payload",
+						  "The queue's payloads are sealed, and a schedule would keep this one as it is: it must be {}.");
 	jobq_input_check(queue, job, 0);
 }
 

@@ -24,6 +24,7 @@ PG_FUNCTION_INFO_V1(jobq_sql_reschedule);
 PG_FUNCTION_INFO_V1(jobq_sql_retry);
 PG_FUNCTION_INFO_V1(jobq_sql_redrive);
 PG_FUNCTION_INFO_V1(jobq_sql_purge_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_reseal);
 PG_FUNCTION_INFO_V1(jobq_sql_peek);
 
 /*
@@ -195,6 +196,24 @@ jobq_sql_purge_queue(PG_FUNCTION_ARGS)
 	states = get_states(fcinfo, 1);
 	jobq_await_settle(&session);
 	PG_RETURN_INT64(states == 0 ? 0 : jobq_purge(&session, &queue, states));
+}
+
+/* reseal(queue text) → bigint */
+Datum
+jobq_sql_reseal(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+
+	jobq_begin_write("jobq.reseal()", &session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue"),
+					   JOBQ_PRIV_MANAGE, &queue);
+	if (queue.seal[0] == '\0')
+		jobq_bad_argument("queue",
+						  "The queue has no key to seal with, see its option \"seal\".");
+	jobq_await_settle(&session);
+	PG_RETURN_INT64(jobq_reseal(&session, &queue));
 }
 
 Datum

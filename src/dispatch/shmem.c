@@ -14,12 +14,13 @@
 #include "dispatch/keyuse.h"
 #include "dispatch/lockout.h"
 #include "dispatch/meter.h"
+#include "dispatch/rate.h"
 #include "errors.h"
 
 #define TRANCHE_NAME			"pg_jobq"
 
-/* Locks of the tranche: control, tallies, hash, then one for each part. */
-#define CONTROL_LOCKS			2
+/* Locks of the tranche: control, tallies, rates, hash, one for each part. */
+#define CONTROL_LOCKS			3
 #define FIRST_PART_LOCK			(CONTROL_LOCKS + JOBQ_HASH_LOCKS)
 
 JobqControl *jobq_control;
@@ -78,6 +79,7 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(buckets_size()));
 	size = add_size(size, jobq_window_pool_size());
 	size = add_size(size, jobq_admit_shmem_size());
+	size = add_size(size, jobq_rates_shmem_size());
 	size = add_size(size, jobq_group_pool_size());
 	size = add_size(size, MAXALIGN(jobq_meters_size()));
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
@@ -209,6 +211,7 @@ shmem_startup(void)
 		init_slots();
 	jobq_window_pool_startup();
 	jobq_admit_shmem_startup();
+	jobq_rates_shmem_startup(&locks[2].lock);
 	jobq_group_pool_startup();
 	jobq_meters_init();
 	jobq_tallies_init(&locks[1].lock);
@@ -421,6 +424,7 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	LWLockRelease(jobq_control->lock);
 
 	jobq_part_free_before(db, gen);
+	jobq_rates_forget_before(db, gen);
 	jobq_key_uses_free_others(db, gen);
 	jobq_wake_for_job(db, 0);
 	if (!everything)

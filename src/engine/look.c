@@ -73,6 +73,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 		queue->readable = admin ||
 			(queues[i].my_privileges &
 			 (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
+		queue->opens = (queues[i].my_privileges & JOBQ_PRIV_OPEN) != 0;
 		queue->own_jobs = queues[i].my_privileges != 0 || !key_user;
 		queue->name = CStringGetTextDatum(queues[i].name);
 	}

@@ -17,6 +17,7 @@
 #include "engine/limit.h"
 #include "engine/meter.h"
 #include "engine/prepared.h"
+#include "engine/rates.h"
 #include "engine/refill.h"
 #include "guc.h"
 
@@ -187,6 +188,7 @@ jobq_recover(JobqDb *db, uint32 gen)
 	load_orders(&session);
 	jobq_load_limits(&session);
 	jobq_load_admissions(&session);
+	jobq_load_rates(&session);
 	follow_rules(&session);
 	jobq_keeper_commit();
 	load_groups(&session);

@@ -18,6 +18,7 @@
 #include "engine/keeperxact.h"
 #include "engine/keyuse.h"
 #include "engine/meter.h"
+#include "engine/rates.h"
 #include "engine/refill.h"
 #include "engine/unique.h"
 #include "engine/whereis.h"
@@ -532,6 +533,13 @@ tend_meters(Round *round)
 	jobq_tend_meters(&round->session, round->now);
 }
 
+static void
+tend_rates(Round *round)
+{
+	come_again(round, jobq_tend_rates(&round->session, round->now,
+									  jobq_maintenance_wanted(round->session.db)));
+}
+
 typedef struct Task
 {
 	void		(*tend) (Round *round);
@@ -554,6 +562,7 @@ static Task tasks[] = {
 	{.tend = tend_epochs},
 	{.tend = tend_keys},
 	{.tend = tend_meters},
+	{.tend = tend_rates},
 	{.tend = tend_key_uses}
 };
 

@@ -224,7 +224,7 @@ jobq_arg_privileges(ArrayType *array)
 					(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
 					 name == NULL ?
 					 errmsg("a privilege must not be null") :
-					 errmsg("unknown privilege \"%s\"", name),
+					 errmsg("unknown privilege \"%s\"", jobq_shown(name)),
 					 errdetail("Valid are: %s.",
 							   jobq_privilege_list(JOBQ_PRIV_ALL)),
 					 errhint("Pass an array such as '{enqueue,dequeue}'.")));
@@ -242,7 +242,7 @@ read_role(text *value)
 	if (!OidIsValid(role))
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-				 errmsg("role \"%s\" does not exist", name),
+				 errmsg("role \"%s\" does not exist", jobq_shown(name)),
 				 errdetail("Privileges on queues go to roles, named exactly as in pg_roles; there is no PUBLIC."),
 				 errhint("Correct the name, or make the role with CREATE ROLE.")));
 	return role;

@@ -36,6 +36,7 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_RESTORED] = "restored",
 	[JOBQ_TABLE_UKEY] = "ukey",
 	[JOBQ_TABLE_QUEUE_GROUP] = "queue_group",
+	[JOBQ_TABLE_CRYPTO_KEY] = "crypto_key",
 	[JOBQ_TABLE_ACCESS_KEY] = "access_key",
 };
 
@@ -70,7 +71,8 @@ forget_relation(Datum arg, Oid relid)
 		if (table_oids[i] == InvalidOid ||
 			(OidIsValid(relid) && relid != table_oids[i]))
 			continue;
-		if (i == JOBQ_TABLE_QUEUE || i == JOBQ_TABLE_QUEUE_ACL)
+		if (i == JOBQ_TABLE_QUEUE || i == JOBQ_TABLE_QUEUE_ACL ||
+			i == JOBQ_TABLE_CRYPTO_KEY)
 			ours = true;
 		table_oids[i] = InvalidOid;
 	}

@@ -18,7 +18,6 @@
 #define MAX_BATCH			1000000
 #define MIN_PAYLOAD_BYTES	2
 #define MAX_PAYLOAD_BYTES	JENTRY_OFFLENMASK
-#define MAX_RATE			1000000
 #define MIN_PERIOD			1000
 #define MAX_FAILURES		10000
 #define MIN_AGING			1000
@@ -33,6 +32,7 @@ typedef enum OptionType
 	OPTION_INT,					/* int32 */
 	OPTION_NUMBER,				/* double */
 	OPTION_QUEUE,				/* name of a queue, or nothing */
+	OPTION_KEY,					/* name of a key, or nothing */
 	OPTION_BOOL,				/* bool */
 	OPTION_TIME,				/* TimestampTz, 0 = none */
 	OPTION_WORD,				/* int8, place in words, from 0 on */
@@ -89,7 +89,7 @@ static const OptionSet backoff_set = {
 
 static const Option rate_options[] = {
 	{"limit", OPTION_INT, offsetof(JobqRate, limit),
-	.min = 1,.max = MAX_RATE},
+	.min = 1,.max = JOBQ_RATE_MAX},
 	{"period", OPTION_INTERVAL, offsetof(JobqRate, period),
 	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
 };
@@ -105,7 +105,7 @@ static const OptionSet group_rate_set = {
 static const char *const per_words[] = {"queue", "role", "group", NULL};
 static const Option enqueue_limit_options[] = {
 	{"limit", OPTION_INT, offsetof(JobqEnqueueLimit, rate.limit),
-	.min = 1,.max = MAX_RATE},
+	.min = 1,.max = JOBQ_RATE_MAX},
 	{"period", OPTION_INTERVAL, offsetof(JobqEnqueueLimit, rate.period),
 	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
 	{"per", OPTION_WORD, offsetof(JobqEnqueueLimit, per),
@@ -191,6 +191,8 @@ static const Option queue_options[] = {
 	{"circuit_breaker", OPTION_OBJECT, offsetof(JobqQueue, rules.breaker),
 	.set = &breaker_set},
 	{"notify", OPTION_BOOL, offsetof(JobqQueue, notify),.initial = false},
+	{"sign", OPTION_KEY, offsetof(JobqQueue, sign),.min = 0},
+	{"seal", OPTION_KEY, offsetof(JobqQueue, seal),.min = 0},
 };
 static const OptionSet queue_set = {
 	queue_options, lengthof(queue_options), "queue option", "", NULL
@@ -237,6 +239,7 @@ set_default(const Option *option, char *target)
 			*(double *) target = option->initial;
 			break;
 		case OPTION_QUEUE:
+		case OPTION_KEY:
 			*target = '\0';
 			break;
 		case OPTION_TIME:
@@ -267,8 +270,10 @@ raise_invalid(const char *name, const char *detail)
 			 errhint("Correct \"%s\" and call again.", name)));
 }
 
+/* The name of a queue or of a key. */
 static void
-set_queue_name(const JsonbValue *value, const char *name, char *target)
+set_name(const JsonbValue *value, const char *of, const char *name,
+		 char *target)
 {
 	text	   *string;
 
@@ -276,7 +281,7 @@ set_queue_name(const JsonbValue *value, const char *name, char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
 				 errmsg("invalid value for \"%s\"", name),
-				 errdetail("It must be the name of a queue, or null."),
+				 errdetail("It must be the name of a %s, or null.", of),
 				 errhint("Correct \"%s\" and call again.", name)));
 	string = cstring_to_text_with_len(value->val.string.val,
 									  value->val.string.len);
@@ -411,7 +416,10 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 												   option->min, option->max);
 			break;
 		case OPTION_QUEUE:
-			set_queue_name(value, name, target);
+			set_name(value, "queue", name, target);
+			break;
+		case OPTION_KEY:
+			set_name(value, "key", name, target);
 			break;
 		case OPTION_TIME:
 			*(TimestampTz *) target = jobq_jsonb_time(value, name);
@@ -453,7 +461,7 @@ raise_unknown(const OptionSet *set, const char *name)
 						 set->options[i].name);
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-			 errmsg("unknown %s \"%s\"", set->what, name),
+			 errmsg("unknown %s \"%s\"", set->what, jobq_shown(name)),
 			 errdetail("Valid are: %s.", valid.data),
 			 errhint("Correct the name, or leave it out.")));
 }

@@ -32,6 +32,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_UKEY,
 	JOBQ_TABLE_QUEUE_GROUP,
+	JOBQ_TABLE_CRYPTO_KEY,
 	JOBQ_TABLE_ACCESS_KEY,
 	JOBQ_TABLE_COUNT
 } JobqTable;
@@ -104,6 +105,7 @@ typedef enum JobqExpiredTo
 #define JOBQ_PRIV_READ			4
 #define JOBQ_PRIV_MANAGE		8
 #define JOBQ_PRIV_ALL			15
+#define JOBQ_PRIV_OPEN			(JOBQ_PRIV_DEQUEUE | JOBQ_PRIV_READ)	/* any */
 
 /* Who has stopped something, and when; at 0: nobody has. */
 typedef struct JobqStop
@@ -144,6 +146,8 @@ typedef struct JobqQueue
 	bool		has_validator;
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
+	char		sign[JOBQ_NAME_MAX + 1];	/* key of deliveries; empty = none */
+	char		seal[JOBQ_NAME_MAX + 1];	/* key of payloads; empty = none */
 	JobqRules	rules;
 } JobqQueue;
 
@@ -236,6 +240,7 @@ typedef enum JobqJobAttr
 	JOB_ATTEMPTS,				/* earlier attempts, see attempts.c */
 	JOB_HEADERS,
 	JOB_PAYLOAD,
+	JOB_SEALED,					/* the payload, encrypted; see seal.h */
 	JOB_NATTS,
 	SHELF_STATE = JOB_NATTS,
 	SHELF_DIED_AT,
@@ -648,6 +653,13 @@ extern int	jobq_schedule_timers(JobqSchedule **schedules);
 
 /* Such as: 2 schedules: "a", "b". As of now; NULL when there is none. */
 extern char *jobq_schedules_of_queue(int32 queue_id);
+
+/*
+ * The same for those whose jobs have a payload, other than {}: the schedule
+ * keeps it in clear.
+ */
+extern char *jobq_schedules_with_payload(int32 queue_id);
+extern bool jobq_has_payload(const JobqRow *job);
 
 /* Insert it, or replace the one of the same owner and name. */
 extern void jobq_schedule_put(const JobqSchedule *schedule);

@@ -184,7 +184,10 @@ stop(void)
 	{
 		RESUME_CANCEL_INTERRUPTS();
 		if (jobq_db_ready(my_db, my_gen))
+		{
+			jobq_save_rates(my_db, my_gen);
 			jobq_save_meters(my_db, my_gen);
+		}
 		HOLD_CANCEL_INTERRUPTS();
 	}
 	PG_CATCH();

@@ -133,6 +133,7 @@ INSERT INTO named VALUES
 	('complete_and_dequeue(%s, ''{$l}'', $t)'),
 	('redrive(%s)'),
 	('schedule(''new'', ''@daily'', %s)'),
+	('reseal(%s)'),
 	('peek(%s)');
 INSERT INTO wrong (call)
 	SELECT format(call, name) FROM named, unnest(ARRAY[
@@ -342,6 +343,19 @@ INSERT INTO wrong (call, state) VALUES
 	('enqueue(''inputs'', run_at => ''294277-01-01'')', '22008'),
 	('dequeue(''inputs'', 9223372036854775808)', '42883');
 
+-- ---- rate limits ----
+
+INSERT INTO wrong (call)
+	SELECT format('rate_limit_take(%s)', args) FROM unnest(ARRAY[
+		'NULL, 5, ''1 s''', ''''', 5, ''1 s''', 'repeat(''x'', 64), 5, ''1 s''',
+		'E''a\x01'', 5, ''1 s''', '''n'', NULL, ''1 s''', '''n'', 0, ''1 s''',
+		'''n'', -1, ''1 s''', '''n'', 1000001, ''1 s''',
+		'''n'', 9223372036854775807, ''1 s''', '''n'', 5, NULL',
+		'''n'', 5, ''0''', '''n'', 5, ''-1 s''', '''n'', 5, ''1 day 1 s''',
+		'''n'', 5, ''178000000 years''', '''n'', 5, ''0.9 ms''',
+		'''n'', 5, ''1 s'', -1', '''n'', 5, ''1 s'', 6',
+		'''n'', 5, ''1 s'', 9223372036854775807']) args;
+
 -- ---- words, texts and JSON ----
 
 INSERT INTO wrong (call)
@@ -404,6 +418,32 @@ INSERT INTO wrong (call, state) VALUES
 		|| ' ''do'', ''complete'', ''result'', repeat(''x'', 1000))))', 'JQ004'),
 	('drop_queue(''inputs'')', '2BP01'),
 	('drop_queue(''inputs'', NULL)', '2BP01');
+
+-- ---- keys; more in sign.sql ----
+
+INSERT INTO wrong (call)
+	SELECT format(call, name)
+		FROM unnest(ARRAY['create_key(%s, ''sign'')', 'rotate_key(%s)', 'revoke_key(%s)',
+			'verify_signature(%s, 1, ''1'', ''{}'')']) call,
+		unnest(ARRAY['NULL', '''''', 'repeat(''x'', 64)', 'E''a\x01''']) name;
+INSERT INTO wrong (call, state) VALUES
+	('create_key(''new'', NULL)', 'JQ007'),
+	('create_key(''new'', '''')', 'JQ007'),
+	('create_key(''new'', ''Sign'')', 'JQ007'),
+	('rotate_key(''nowhere'')', 'JQ013'),
+	('revoke_key(''nowhere'')', 'JQ013'),
+	('reseal(''inputs'')', 'JQ007'),
+	('alter_queue(''inputs'', ''{"sign": true}'')', 'JQ007'),
+	('alter_queue(''inputs'', ''{"seal": ""}'')', 'JQ007'),
+	('alter_queue(''inputs'', ''{"seal": "nowhere"}'')', 'JQ013'),
+	('create_queue(''new'', ''{"sign": "nowhere"}'')', 'JQ013'),
+	('verify_signature(''k'', NULL, ''1'', ''{}'')', 'JQ007'),
+	('verify_signature(''k'', 1, NULL, ''{}'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', NULL)', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''[]'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''{}'', ''-1 s'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''{}'', NULL, ''True'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''{}'')', 'JQ019');
 
 -- ---- schedules; every fault of an expression is in the unit test ----
 
@@ -595,6 +635,8 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
 	'run_schedule(''inputs'')', 'unschedule(''inputs'')',
 	'preview_schedule(''@daily'', NULL, NULL)',
+	'verify_signature(''k'', 0, '''', ''{}'', NULL, ''false'')',
+	'create_key(repeat(''k'', 63), ''seal'')',
 	'preview_schedule(''@yearly'', ''utc'', 1000000)',
 	'settle_jobs(''[{"id": $l, "lease": $t, "do": "fail", "error": null,'
 		|| ' "retry": null, "retry_in": null, "delay": null, "result": null}]'')',
@@ -676,6 +718,7 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('explain_job(0::smallint)', 'ok'),
 	('explain_queue(''inputs''::name)', 'ok'),
 	('wait_for(0::smallint)', 'ok'),
+	('verify_signature(''k''::name, 1::smallint, ''1''::varchar, ''{}'')', 'JQ019'),
 	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
 	('enqueue_unique(''inputs'', priority => 1::smallint, max_attempts => 1::smallint, unique_key => ''k''::name)', 'ok'),
 	('enqueue(''inputs''::name, kind => ''k''::varchar, run_at => current_date)', 'ok')
@@ -704,13 +747,15 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'reschedule($w)', 'retry($c)', 'redrive(''inputs'')',
 		'schedule(''new'', ''@daily'')', 'unschedule(''inputs'')',
 		'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
-		'run_schedule(''inputs'')']) call;
+		'run_schedule(''inputs'')', 'create_key(''new'', ''sign'')',
+		'rotate_key(''nowhere'')', 'revoke_key(''nowhere'')', 'reseal(''inputs'')']) call;
 SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
 	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)', 'wait_for($d)',
 		'explain_job($w)', 'explain_job($d)', 'explain_queue(''inputs'')',
 		'use_access_key(NULL)',
 		'metrics()', 'health()', 'check_install()', 'run_maintenance()',
-		'preview_schedule(''@daily'')']) call;
+		'preview_schedule(''@daily'')',
+		'verify_signature(''k'', 1, ''1'', ''{}'', NULL, ''false'')']) call;
 
 SELECT * FROM finish();
 ROLLBACK;
