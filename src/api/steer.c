@@ -7,7 +7,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -39,23 +38,17 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 	int32		queue_id;
 	Oid			enqueued_by;
 	JobqQueue	queue;
-	bool		enqueuer;
 
 	jobq_begin_write(what, session);
 	jobq_arg_required(fcinfo, 0, "id");
 	id = PG_GETARG_INT64(0);
 	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
-		!jobq_queue_by_id(queue_id, &queue))
+		!jobq_queue_by_id(queue_id, &queue) ||
+		!jobq_may_see_job(session, &queue, id, enqueued_by))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	enqueuer = has_privs_of_role(GetUserId(), enqueued_by);
-	if ((enqueuer && enqueuer_may) || (queue.my_privileges & JOBQ_PRIV_MANAGE))
-	{
-		jobq_await_settle(session);
-		return id;
-	}
-	if (!enqueuer && queue.my_privileges == 0)
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
+	if (!enqueuer_may || !jobq_acts_for(enqueued_by))
+		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
+	jobq_await_settle(session);
 	return id;
 }
 

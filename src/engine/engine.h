@@ -398,6 +398,26 @@ extern int64 jobq_purge(const JobqSession *session, const JobqQueue *queue,
 						int states);
 extern int64 jobq_count_live(const JobqSession *session, int32 queue_id);
 
+/* ---- visible.c ---- */
+
+/* Has the current role the privileges of this one, which may be nobody? */
+extern bool jobq_acts_for(Oid role);
+
+/*
+ * May the current role see the job: all of its queue, or this one, which it
+ * has enqueued, runs under a lease, or has ended under one?
+ */
+extern bool jobq_may_see_job(const JobqSession *session,
+							 const JobqQueue *queue, int64 id,
+							 Oid enqueued_by);
+
+/*
+ * Where the queue isolates roles: may this one settle the job under this
+ * lease, for it has taken the lease, or enqueued the job?
+ */
+extern bool jobq_may_settle(const JobqSession *session,
+							const JobqQueue *queue, int64 id, int64 lease);
+
 /* ---- rerun.c ---- */
 
 /* A new job that repeats a final one; its id. */

@@ -68,18 +68,35 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 	return true;
 }
 
-/* May the caller settle this queue's jobs? */
+/* Whoever may not even see the job is not told that there is one. */
 static void
-check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
+refuse_settle(const JobqSession *session, int64 id, const JobqQueue *queue)
+{
+	int32		queue_id;
+	Oid			enqueued_by;
+
+	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
+		!jobq_may_see_job(session, queue, id, enqueued_by))
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", queue->name),
+			 errdetail("Settling a job needs the privilege \"dequeue\"."),
+			 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
+}
+
+/* May the caller settle this job of this queue under this lease? */
+static void
+check_settle(const JobqSession *session, int32 queue_id, int64 id,
+			 int64 lease, JobqQueue *queue)
 {
 	if (!jobq_queue_by_id(queue_id, queue) || queue->my_privileges == 0)
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 	if (!(queue->my_privileges & JOBQ_PRIV_DEQUEUE))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for queue \"%s\"", queue->name),
-				 errdetail("Settling a job needs the privilege \"dequeue\"."),
-				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
+		refuse_settle(session, id, queue);
+	if (queue->isolation == JOBQ_ISOLATION_OWNER &&
+		!jobq_may_settle(session, queue, id, lease))
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 }
 
 static bool
@@ -323,7 +340,8 @@ was_cancelled(const JobqOutcomeRow *ended, int64 lease)
 
 /* What the tables say about a lease that is not the job's present one. */
 static JobqLost
-cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
+cause_on_disk(const JobqSession *session, int64 id, int64 lease,
+			  JobqQueue *queue)
 {
 	int32	   *epochs;
 	int			nepochs = jobq_epoch_list(&epochs);
@@ -344,8 +362,9 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 
 			if (lost == JOBQ_LOST_NO_JOB)
 			{
-				check_dequeue(DatumGetInt32(rows[i].values[JOB_QUEUE_ID]), id,
-							  queue);
+				check_settle(session,
+							 DatumGetInt32(rows[i].values[JOB_QUEUE_ID]), id,
+							 lease, queue);
 				lost = JOBQ_LOST_LEASE;
 			}
 			if (outcome == NULL ||
@@ -365,7 +384,8 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 	jobq_belts_close(&belts);
 	if (lost == JOBQ_LOST_NO_JOB && jobq_shelf_read(id, &shelved))
 	{
-		check_dequeue(DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id, queue);
+		check_settle(session, DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id,
+					 lease, queue);
 		lost = JOBQ_LOST_LEASE;
 	}
 	return lost;
@@ -392,21 +412,21 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 {
 	int			own = jobq_own_find(id);
 	TimestampTz deadline = 0;
-	int32		checked = 0;	/* queue the caller may dequeue from */
+	int32		checked = 0;	/* queue the caller may settle in */
 	JobqLost	lost;
 
 	if (own >= 0)
 	{
-		check_dequeue(jobq_own(own)->t.queue_id, id, queue);
+		check_settle(session, jobq_own(own)->t.queue_id, id, lease, queue);
 		if (jobq_own(own)->state != OWN_RUNNING ||
 			jobq_own(own)->l.lease != lease)
-			return cause_on_disk(id, lease, queue);
+			return cause_on_disk(session, id, lease, queue);
 		hold_own(own, held);
 		return JOBQ_HELD;
 	}
 	/* no lease is smaller; 0 would stand for steering below */
 	if (lease <= 0)
-		return cause_on_disk(id, lease, queue);
+		return cause_on_disk(session, id, lease, queue);
 	for (;;)
 	{
 		TransactionId xid;
@@ -418,14 +438,14 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		/* before the job is touched */
 		checked = jobq_queue_of(session->db, session->gen, id);
 		if (checked != 0)
-			check_dequeue(checked, id, queue);
+			check_settle(session, checked, id, lease, queue);
 		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
 		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
 						   &ref, &busy);
 		if (result == MARK_NO_SLOT)
 		{
-			lost = cause_on_disk(id, lease, queue);
+			lost = cause_on_disk(session, id, lease, queue);
 			if (lost != JOBQ_LOST_LEASE || !jobq_lacks_leases(session->db))
 				return lost;
 			await_slot(session, &deadline);
@@ -437,7 +457,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			jobq_xact_settles();
 		}
 		if (slot.t.queue_id != checked)
-			check_dequeue(slot.t.queue_id, id, queue);
+			check_settle(session, slot.t.queue_id, id, lease, queue);
 		if (result == MARK_OK)
 		{
 			hold_slot(&slot, &ref, xid, held);
@@ -451,13 +471,13 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			return JOBQ_LOST_CANCELLED;
 		}
 		if (result == MARK_NOT_YOURS)
-			return cause_on_disk(id, lease, queue);
+			return cause_on_disk(session, id, lease, queue);
 		if (TransactionIdIsCurrentTransactionId(busy))
 		{
 			if (slot.l.lease != lease)
-				return cause_on_disk(id, lease, queue);
+				return cause_on_disk(session, id, lease, queue);
 			return retake(&slot, &ref, held) ? JOBQ_HELD :
-				cause_on_disk(id, lease, queue);
+				cause_on_disk(session, id, lease, queue);
 		}
 		XactLockTableWait(busy, NULL, NULL, XLTW_None);
 	}

@@ -20,7 +20,8 @@
 /*
  * Columns of jobq.job_info. The queries below give the same columns in the
  * same order, with queue and role as numbers and the state as one letter, and
- * two more: the ticket, and whether the job was ever started.
+ * three more: the ticket, whether the job was ever started, and who took the
+ * lease under which it has ended.
  */
 typedef enum InfoAttr
 {
@@ -51,6 +52,7 @@ typedef enum InfoAttr
 	INFO_NATTS,
 	INFO_TICKET = INFO_NATTS,
 	INFO_STARTED,
+	INFO_LESSEE,
 	INFO_QUEUE_ID,				/* not of the queries: copied from INFO_QUEUE */
 	INFO_NQUERY = INFO_QUEUE_ID
 } InfoAttr;
@@ -73,7 +75,8 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
-	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL," \
+	" NULL::jobq.role" \
 	" FROM %2$s j WHERE NOT EXISTS" \
 	" (SELECT FROM jobq.outcome_%1$d o WHERE o.ticket = j.ticket)"
 
@@ -88,7 +91,8 @@ typedef enum InfoAttr
 	" CASE WHEN o.ended = 'x' THEN coalesce(o.reason, o.error, j.last_error)" \
 	" ELSE coalesce(o.error, o.reason, j.last_error) END," \
 	" coalesce(c.progress, j.progress), j.retry_of, o.moved_to, o.result," \
-	" j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.payload, j.headers, j.ticket, j.attempts IS NOT NULL," \
+	" c.claimed_by" \
 	" FROM %2$s j JOIN jobq.outcome_%1$d o ON o.ticket = j.ticket" \
 	" LEFT JOIN jobq.claim_%1$d c ON c.ctid = o.claim_tid" \
 	" AND c.lease = o.lease" \
@@ -99,7 +103,8 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
-	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL," \
+	" NULL::jobq.role" \
 	" FROM jobq.shelf j WHERE j.state <> 'd'::\"char\""
 
 #define SQL_SHELF_DEAD \
@@ -107,7 +112,8 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, NULL::timestamptz, j.attempt," \
 	" j.max_attempts, j.enqueued_at, j.enqueued_by, j.expires_at," \
 	" NULL::text, NULL::timestamptz, j.died_at, j.last_error, j.progress," \
-	" j.retry_of, j.moved_to, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.retry_of, j.moved_to, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL," \
+	" NULL::jobq.role" \
 	" FROM jobq.shelf j WHERE j.state = 'd'::\"char\""
 
 #define SQL_NOT_RERUN	" AND j.rerun_as IS NULL"
@@ -227,6 +233,22 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 		Int32GetDatum(DatumGetInt32(values[INFO_ATTEMPT]) + 1);
 }
 
+/* Who has leased the job of a row; for callers who may have. */
+static Oid
+look_for_lessee(JobqLook *look, const Datum *values, const bool *nulls)
+{
+	JobqHolder	holder;
+
+	if (!nulls[INFO_LESSEE])
+		return DatumGetObjectId(values[INFO_LESSEE]);
+	if (DatumGetChar(values[INFO_STATE]) != STATE_AVAILABLE ||
+		jobq_look_holder(look, DatumGetInt64(values[INFO_ID]),
+						 DatumGetInt64(values[INFO_TICKET]),
+						 &holder) != HOLDER_WORKER || holder.rolled_back)
+		return InvalidOid;
+	return holder.l.claimed_by;
+}
+
 static void
 look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 {
@@ -237,9 +259,14 @@ look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 	char		state;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
-	if (!jobq_look_visible(look, DatumGetInt32(values[INFO_QUEUE]),
-						   DatumGetObjectId(values[INFO_ENQUEUED_BY]),
-						   &queue, &role))
+	if (!jobq_look_up(look, DatumGetInt32(values[INFO_QUEUE]),
+					  DatumGetObjectId(values[INFO_ENQUEUED_BY]),
+					  &queue, &role))
+		return;
+	if (!jobq_look_visible(look, queue, role) &&
+		!(queue->leasable &&
+		  jobq_look_leased(look, queue,
+						   look_for_lessee(look, values, nulls))))
 		return;
 
 	state = DatumGetChar(values[INFO_STATE]);

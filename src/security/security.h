@@ -5,6 +5,8 @@
 #ifndef JOBQ_SECURITY_H
 #define JOBQ_SECURITY_H
 
+#include "nodes/pg_list.h"
+
 #include "store/store.h"
 
 /* A role's name; its number when it is gone, a minus sign for nobody. */
@@ -30,6 +32,13 @@ extern void jobq_require_queue(const char *name, int privileges,
 
 /* The last part of it, for a queue already looked up. */
 extern void jobq_check_queue(const JobqQueue *queue, int privileges);
+
+/*
+ * May the current role see all jobs of the queue, whoever enqueued them? And
+ * what is counted of all of them? Monitors may see the latter.
+ */
+extern bool jobq_reads_queue(const JobqQueue *queue);
+extern bool jobq_counts_queue(const JobqQueue *queue);
 
 /* JOBQ_PRIV_* of a privilege's name, 0 = there is none; names of several. */
 extern int	jobq_privilege_bit(const char *name);
@@ -69,5 +78,10 @@ extern uint64 jobq_execute(const char *command, int nargs, Oid *types,
  */
 extern void jobq_give_calls(Oid role, int privileges);
 extern void jobq_take_calls_back(Oid role);
+
+/* ---- owned.c: DROP OWNED and REASSIGN OWNED have just been run ---- */
+
+extern void jobq_drop_owned(const List *roles);
+extern void jobq_reassign_owned(const List *roles, Oid owner);
 
 #endif							/* JOBQ_SECURITY_H */

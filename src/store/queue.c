@@ -336,6 +336,8 @@ jobq_queue_by_name(const char *name, JobqQueue *queue)
 		return false;
 	freshen();
 	entry = hash_search(by_name, name, HASH_FIND, NULL);
+	if (entry == NULL && all_cached)
+		return false;
 	if (entry == NULL)
 		return load(QUEUE_NAME, F_TEXTEQ,
 					PointerGetDatum(cstring_to_text(name)), GetUserId(), queue);

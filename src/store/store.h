@@ -97,6 +97,12 @@ typedef enum JobqExpiredTo
 	JOBQ_EXPIRED_DEAD_LETTER
 } JobqExpiredTo;
 
+typedef enum JobqIsolation
+{
+	JOBQ_ISOLATION_NONE,
+	JOBQ_ISOLATION_OWNER		/* jobs concern who enqueued or leased them */
+} JobqIsolation;
+
 /* Privileges on a queue, as stored in jobq.queue_acl. */
 #define JOBQ_PRIV_ENQUEUE		1
 #define JOBQ_PRIV_DEQUEUE		2
@@ -136,6 +142,7 @@ typedef struct JobqQueue
 	int32		max_depth;		/* 0 = no limit */
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
+	int8		isolation;		/* JobqIsolation */
 	JobqRules	rules;
 } JobqQueue;
 
