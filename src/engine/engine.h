@@ -412,8 +412,8 @@ extern bool jobq_may_see_job(const JobqSession *session,
 							 Oid enqueued_by);
 
 /*
- * Where the queue isolates roles: may this one settle the job under this
- * lease, for it has taken the lease, or enqueued the job?
+ * In a queue that isolates roles: may this one settle the job under this
+ * lease, for it has taken the lease, enqueued the job, or manages the queue?
  */
 extern bool jobq_may_settle(const JobqSession *session,
 							const JobqQueue *queue, int64 id, int64 lease);

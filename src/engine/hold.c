@@ -68,16 +68,9 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 	return true;
 }
 
-/* Whoever may not even see the job is not told that there is one. */
 static void
-refuse_settle(const JobqSession *session, int64 id, const JobqQueue *queue)
+refuse_settle(const JobqQueue *queue)
 {
-	int32		queue_id;
-	Oid			enqueued_by;
-
-	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
-		!jobq_may_see_job(session, queue, id, enqueued_by))
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for queue \"%s\"", queue->name),
@@ -85,18 +78,25 @@ refuse_settle(const JobqSession *session, int64 id, const JobqQueue *queue)
 			 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
 }
 
-/* May the caller settle this job of this queue under this lease? */
-static void
-check_settle(const JobqSession *session, int32 queue_id, int64 id,
-			 int64 lease, JobqQueue *queue)
+/*
+ * May the caller settle this job of this queue under this lease? False: for
+ * the caller there is no such job. 42501 if it may see the job.
+ */
+static bool
+may_settle(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
+		   JobqQueue *queue)
 {
+	Oid			enqueued_by;
+
 	if (!jobq_queue_by_id(queue_id, queue) || queue->my_privileges == 0)
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	if (!(queue->my_privileges & JOBQ_PRIV_DEQUEUE))
-		refuse_settle(session, id, queue);
-	if (queue->isolation == JOBQ_ISOLATION_OWNER &&
-		!jobq_may_settle(session, queue, id, lease))
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+		return false;
+	if (queue->my_privileges & JOBQ_PRIV_DEQUEUE)
+		return queue->isolation != JOBQ_ISOLATION_OWNER ||
+			jobq_may_settle(session, queue, id, lease);
+	if (jobq_job_owner(session, id, &queue_id, &enqueued_by) &&
+		jobq_may_see_job(session, queue, id, enqueued_by))
+		refuse_settle(queue);
+	return false;
 }
 
 static bool
@@ -362,9 +362,10 @@ cause_on_disk(const JobqSession *session, int64 id, int64 lease,
 
 			if (lost == JOBQ_LOST_NO_JOB)
 			{
-				check_settle(session,
-							 DatumGetInt32(rows[i].values[JOB_QUEUE_ID]), id,
-							 lease, queue);
+				if (!may_settle(session,
+								DatumGetInt32(rows[i].values[JOB_QUEUE_ID]),
+								id, lease, queue))
+					break;
 				lost = JOBQ_LOST_LEASE;
 			}
 			if (outcome == NULL ||
@@ -382,12 +383,10 @@ cause_on_disk(const JobqSession *session, int64 id, int64 lease,
 		}
 	}
 	jobq_belts_close(&belts);
-	if (lost == JOBQ_LOST_NO_JOB && jobq_shelf_read(id, &shelved))
-	{
-		check_settle(session, DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id,
-					 lease, queue);
+	if (lost == JOBQ_LOST_NO_JOB && jobq_shelf_read(id, &shelved) &&
+		may_settle(session, DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id,
+				   lease, queue))
 		lost = JOBQ_LOST_LEASE;
-	}
 	return lost;
 }
 
@@ -417,7 +416,8 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 
 	if (own >= 0)
 	{
-		check_settle(session, jobq_own(own)->t.queue_id, id, lease, queue);
+		if (!may_settle(session, jobq_own(own)->t.queue_id, id, lease, queue))
+			return JOBQ_LOST_NO_JOB;
 		if (jobq_own(own)->state != OWN_RUNNING ||
 			jobq_own(own)->l.lease != lease)
 			return cause_on_disk(session, id, lease, queue);
@@ -437,8 +437,8 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 
 		/* before the job is touched */
 		checked = jobq_queue_of(session->db, session->gen, id);
-		if (checked != 0)
-			check_settle(session, checked, id, lease, queue);
+		if (checked != 0 && !may_settle(session, checked, id, lease, queue))
+			return JOBQ_LOST_NO_JOB;
 		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
 		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
@@ -456,8 +456,9 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			jobq_xact_marked(session, &ref, xid, &slot);
 			jobq_xact_settles();
 		}
-		if (slot.t.queue_id != checked)
-			check_settle(session, slot.t.queue_id, id, lease, queue);
+		if (slot.t.queue_id != checked &&
+			!may_settle(session, slot.t.queue_id, id, lease, queue))
+			jobq_raise_lost(JOBQ_LOST_NO_JOB, id, lease);
 		if (result == MARK_OK)
 		{
 			hold_slot(&slot, &ref, xid, held);

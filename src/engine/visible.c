@@ -131,8 +131,7 @@ jobq_may_settle(const JobqSession *session, const JobqQueue *queue, int64 id,
 	int32		queue_id;
 	Oid			enqueued_by;
 
-	return queue->isolation != JOBQ_ISOLATION_OWNER ||
-		(queue->my_privileges & JOBQ_PRIV_MANAGE) != 0 ||
+	return (queue->my_privileges & JOBQ_PRIV_MANAGE) != 0 ||
 		took_lease(session, id, lease) ||
 		(jobq_job_owner(session, id, &queue_id, &enqueued_by) &&
 		 jobq_acts_for(enqueued_by));
