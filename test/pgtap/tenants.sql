@@ -328,6 +328,16 @@ SET ROLE ti_cid;
 SELECT throws_ok(format('SELECT jobq.complete(%s, %s)', :got, :token), 'JQ020', NULL, 'and to no other');
 RESET ROLE;
 
+-- whoever extends a lease does not take it over
+CALL pg_temp.make('extended', 'ti_ann', 'ti_bob');
+SET ROLE ti_ann;
+SELECT jobq.extend(id, lease, progress => '1') FROM job WHERE name = 'extended' \g /dev/null
+SET ROLE ti_bob;
+SELECT jobq.complete(id, lease) FROM job WHERE name = 'extended' \g /dev/null
+SELECT is(j.state, 'completed', 'whoever extends a lease does not take it over')
+	FROM (SELECT 1) one LEFT JOIN (job LEFT JOIN jobq.history j USING (id)) ON name = 'extended';
+RESET ROLE;
+
 -- ---- altered at run time ----
 
 SELECT jobq.alter_queue('ti', '{"isolation": null}') AS x \gset
