@@ -193,9 +193,9 @@ CREATE FUNCTION pg_temp.filled(statement text, waiting text, leased text, dead t
 $$;
 SELECT is(regexp_replace(replace(pg_temp.words('jt_stranger', pg_temp.filled(statement,
 		current_setting('jt.waiting'), current_setting('jt.leased'), current_setting('jt.dead'), 'pt')),
-		'"pt"', '"tp"'), '\d{2,}', 'N', 'g'),
+		'"pt"', '"tp"'), '\m\d+\M', 'N', 'g'),
 	regexp_replace(pg_temp.words('jt_stranger', pg_temp.filled(statement,
-		'4503599627370495', '4503599627370495', '4503599627370495', 'tp')), '\d{2,}', 'N', 'g'),
+		'4503599627370495', '4503599627370495', '4503599627370495', 'tp')), '\m\d+\M', 'N', 'g'),
 	'a stranger reads nothing between the lines of ' || call)
 	FROM inner_call JOIN sample USING (call);
 

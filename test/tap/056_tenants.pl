@@ -54,7 +54,7 @@ foreach my $queue ('shared', 'of ann')
 is(state_as('ann', q{SELECT jobq.enqueue('shared', unique_key => 'k')}), '55P03',
 	'another session of the same tenant waits for the key');
 is(state_as('ann', "SELECT jobq.complete($job{shared}[0], $job{shared}[1])"), '55P03', 'and for the job');
-is(state_as('bob', qq{SELECT jobq.enqueue('shared', unique_key => 'k', on_conflict => '$_')}), '00000',
+is(state_as('bob', qq{BEGIN; SELECT jobq.enqueue('shared', unique_key => 'k', on_conflict => '$_'); ROLLBACK}), '00000',
 	"another tenant does not wait for the key, $_")
   foreach qw(ignore error replace debounce);
 foreach my $queue ('shared', 'of ann')
@@ -128,7 +128,7 @@ foreach my $case (
 
 	note("$foreign_hit and $nothing_hit buffers");
 	is($foreign_plan, $nothing_plan, "$name: the same plan, the same rows");
-	cmp_ok(abs($foreign_hit - $nothing_hit), '<=', 4, "$name: but for reading the row, the same buffers");
+	cmp_ok(abs($foreign_hit - $nothing_hit), '<', 10, "$name: but for reading the row, the same buffers");
 }
 
 $node->stop;
