@@ -78,13 +78,9 @@ refuse_settle(const JobqQueue *queue)
 			 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
 }
 
-/*
- * May the caller settle this job of this queue under this lease? False: for
- * the caller there is no such job. 42501 if it may see the job.
- */
 static bool
-may_settle(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
-		   JobqQueue *queue)
+settles(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
+		JobqQueue *queue)
 {
 	Oid			enqueued_by;
 
@@ -96,6 +92,21 @@ may_settle(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
 	if (jobq_job_owner(session, id, &queue_id, &enqueued_by) &&
 		jobq_may_see_job(session, queue, id, enqueued_by))
 		refuse_settle(queue);
+	return false;
+}
+
+/*
+ * May the caller settle this job of this queue under this lease? False: for
+ * the caller there is no such job, and nothing is known of the queue. 42501 if
+ * it may see the job.
+ */
+static bool
+may_settle(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
+		   JobqQueue *queue)
+{
+	if (settles(session, queue_id, id, lease, queue))
+		return true;
+	queue->queue_id = 0;
 	return false;
 }
 
@@ -142,8 +153,8 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 		JobqSlotRef ref;
 
 		jobq_xact_reserve(1);
-		switch (jobq_mark(session->db, session->gen, id, 0, xid, &slot, &ref,
-						  &busy))
+		switch (jobq_mark(session->db, session->gen, id, 0, 0, xid, &slot,
+						  &ref, &busy))
 		{
 			case MARK_OK:
 				jobq_xact_marked(session, &ref, xid, &slot);
@@ -152,6 +163,7 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 					continue;
 				return HOLD_OK;
 			case MARK_NO_SLOT:
+			case MARK_OTHER_QUEUE:
 				return HOLD_NO_SLOT;
 			case MARK_GRACE:
 			case MARK_NOT_YOURS:
@@ -411,9 +423,11 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 {
 	int			own = jobq_own_find(id);
 	TimestampTz deadline = 0;
-	int32		checked = 0;	/* queue the caller may settle in */
 	JobqLost	lost;
 
+	/* there each job is to be looked at */
+	if (queue->queue_id != 0 && queue->isolation == JOBQ_ISOLATION_OWNER)
+		queue->queue_id = 0;
 	if (own >= 0)
 	{
 		if (!may_settle(session, jobq_own(own)->t.queue_id, id, lease, queue))
@@ -435,14 +449,10 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		JobqSlotRef ref;
 		JobqMarkResult result;
 
-		/* before the job is touched */
-		checked = jobq_queue_of(session->db, session->gen, id);
-		if (checked != 0 && !may_settle(session, checked, id, lease, queue))
-			return JOBQ_LOST_NO_JOB;
 		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
-		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
-						   &ref, &busy);
+		result = jobq_mark(session->db, session->gen, id, queue->queue_id,
+						   lease, xid, &slot, &ref, &busy);
 		if (result == MARK_NO_SLOT)
 		{
 			lost = cause_on_disk(session, id, lease, queue);
@@ -451,16 +461,17 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			await_slot(session, &deadline);
 			continue;
 		}
+		/* before the job is touched */
+		if (result == MARK_OTHER_QUEUE)
+		{
+			if (!may_settle(session, slot.t.queue_id, id, lease, queue))
+				return JOBQ_LOST_NO_JOB;
+			continue;
+		}
 		if (result == MARK_OK)
 		{
 			jobq_xact_marked(session, &ref, xid, &slot);
 			jobq_xact_settles();
-		}
-		if (slot.t.queue_id != checked &&
-			!may_settle(session, slot.t.queue_id, id, lease, queue))
-			jobq_raise_lost(JOBQ_LOST_NO_JOB, id, lease);
-		if (result == MARK_OK)
-		{
 			hold_slot(&slot, &ref, xid, held);
 			if (drop_if_ended(session, held))
 				continue;

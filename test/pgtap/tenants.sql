@@ -358,9 +358,21 @@ SELECT is(pg_temp.attempt('ti_cid', format('SELECT jobq.complete(%s, %s)', id, l
 SELECT jobq.revoke_queue('ti', 'ti_bob', '{dequeue}') AS x \gset
 SELECT is(pg_temp.list('ti_bob', 'SELECT payload #>> ''{}'' FROM jobq.jobs WHERE queue = ''ti'''), '', 'dequeue revoked');
 
+-- of one lease over several queues, what is left is what the role may still settle
+SELECT jobq.create_queue('ti two') AS x, jobq.grant_queue('ti two', 'ti_cid', '{dequeue}') AS y,
+	jobq.enqueue('ti other') AS a, jobq.enqueue('ti two') AS b, jobq.enqueue('ti two') AS c \gset
+SET ROLE ti_cid;
+SELECT max(lease) AS token, count(*) AS taken FROM jobq.dequeue_any('{ti other,ti two}', 10) \gset
+SELECT is(:taken::bigint, 3::bigint, 'three jobs of two queues');
+RESET ROLE;
+SELECT jobq.revoke_queue('ti two', 'ti_cid', '{dequeue}') AS x \gset
+SET ROLE ti_cid;
+SELECT is(jobq.complete_many(ARRAY[:a, :b, :c]::bigint[], :token, 'skip'), ARRAY[:a]::bigint[], 'one of them is left');
+RESET ROLE;
+
 -- ---- clean up ----
 
-SELECT jobq.drop_queue('ti', true) AS x, jobq.drop_queue('ti other', true) AS y \gset
+SELECT jobq.drop_queue('ti', true) AS x, jobq.drop_queue('ti other', true) AS y, jobq.drop_queue('ti two', true) AS z \gset
 DROP OWNED BY ti_owner;
 DROP ROLE ti_owner, ti_group, ti_ann, ti_bob, ti_cid, ti_boss, ti_admin, ti_monitor, ti_stranger;
 SELECT * FROM finish();
