@@ -145,7 +145,7 @@ CREATE ROLE nobody;
 });
 my $put = as('nobody', 'SELECT public.put()');
 is(as('nobody', "SELECT count(*) FROM pg_roles WHERE rolname = 'nobody'"), '1', 'somebody without any privilege');
-is(as('app', "SELECT enqueued_by FROM jobq.job($put)"), 'app', 'a function''s owner is who enqueues');
+is(as('app', "SELECT enqueued_by FROM jobq.job($put)"), 'app', 'the owner of a function is who enqueues');
 is(as('bob', "SELECT count(*) FROM jobq.job($put)"), '0', 'and is kept apart from others');
 my ($id, $lease) = split(/\|/, as('bob', 'SELECT id, lease FROM public.take()'));
 is($id, $put, 'a function leases for its owner');
