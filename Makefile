@@ -38,6 +38,7 @@ SQL_PARTS = \
 	src/store/schedule.sql \
 	src/store/ukey.sql \
 	src/store/stats.sql \
+	src/store/accesskey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \
@@ -49,6 +50,7 @@ SQL_PARTS = \
 	src/api/group.sql \
 	src/api/seeing.sql \
 	src/api/adopt.sql \
+	src/api/accesskey.sql \
 	src/security/security.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \

@@ -30,6 +30,8 @@ int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
 bool		jobq_start_paused = false;
+int			jobq_access_key = 0;
+char	   *jobq_secret_file = NULL;
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -55,6 +57,20 @@ check_databases(char **newval, void **extra, GucSource source)
 void
 jobq_define_settings(void)
 {
+	/* a setting so that it ends with its transaction, or by DISCARD ALL */
+	DefineCustomIntVariable("jobq.access_key",
+							"Set by jobq.use_access_key(), not by hand.",
+							NULL,
+							&jobq_access_key,
+							0,
+							0,
+							INT_MAX,
+							PGC_SUSET,
+							GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE |
+							GUC_DISALLOW_IN_FILE | GUC_SUPERUSER_ONLY,
+							NULL,
+							NULL,
+							NULL);
 	DefineCustomEnumVariable("jobq.claim_durability",
 							 "Whether a transaction that only takes jobs waits for the disk.",
 							 "A claim lost in a crash means that the job is delivered again.",
@@ -124,6 +140,16 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomStringVariable("jobq.secret_file",
+							   "File with the secrets that keys are made and checked with.",
+							   "One secret a line, version:secret; the largest version is the present one.",
+							   &jobq_secret_file,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY,
+							   NULL,
+							   NULL,
+							   NULL);
 }
 
 void

@@ -21,6 +21,9 @@ extern int	jobq_epoch_rows;		/* tickets in an epoch */
 extern int	jobq_epoch_age;			/* ms */
 extern int	jobq_max_history_size;	/* MB, -1 = no limit */
 extern bool jobq_start_paused;	/* copies that cannot be told from originals */
+extern int	jobq_access_key;	/* number of the key in use, 0 = none; means
+								 * nothing but to security/accesskey.c */
+extern char *jobq_secret_file;	/* see security/secret.c */
 
 extern void jobq_define_settings(void);		/* any time */
 extern void jobq_define_preload_settings(void); /* while preloading only */

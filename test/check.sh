@@ -157,6 +157,13 @@ suite_soak() {
 	return "$status"
 }
 
+# What keys are made with.
+make_secret() {
+	local digits
+	digits=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+	as_server sh -c "umask 077; echo '1:$digits' > secret"
+}
+
 # A file system that tests can fill; only root can have one, without they skip.
 make_small_disk() {
 	[ "$(id -u)" -eq 0 ] || return 0
@@ -309,7 +316,9 @@ if build build WERROR=1 TEST_BUILD=1 && install_build build; then
 		regress | isolation | pgtap)
 			if [ -z "$server" ]; then
 				server=started
-				start_cluster 'fsync = off' 'max_prepared_transactions = 10' \
+				make_secret
+				start_cluster "jobq.secret_file = '$home/secret'" \
+					'fsync = off' 'max_prepared_transactions = 10' \
 					'max_worker_processes = 16' 'log_min_messages = info' ||
 					server=dead
 			fi

@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/input.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_jobs);
@@ -256,6 +257,7 @@ fill_job(Bulk *bulk, JobqNewJob *job)
 						job->queue, &job->row);
 	jobq_job_set_payload(payload, &job->row);
 	job->unique = get_unique(bulk);
+	jobq_input_check(job->queue, &job->row, bulk->njobs + 1);
 }
 
 static void

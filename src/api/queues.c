@@ -15,7 +15,9 @@
 #include "api/args.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/input.h"
 #include "security/security.h"
+#include "store/accesskey.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_alter_queue);
@@ -227,6 +229,7 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	int32		class_id = queue->class_id;
 
 	jobq_options_check(wanted);
+	jobq_input_check_options(options, queue->owner);
 	if (queue->retention != wanted->retention)
 	{
 		class_id = jobq_class_get(wanted->retention);
@@ -282,7 +285,10 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	strlcpy(wanted.name, name, sizeof(wanted.name));
 	jobq_options_apply(options, &wanted);
 	if (if_exists != IF_EXISTS_ALTER)
+	{
 		jobq_options_check(&wanted);
+		jobq_input_check_options(options, GetUserId());
+	}
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -292,6 +298,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	if (!jobq_queue_by_name(name, &queue))
 	{
 		jobq_options_check(&wanted);
+		jobq_input_check_options(options, GetUserId());
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));
@@ -544,6 +551,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	(void) jobq_execute(DELETE_KEYS, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	jobq_group_delete_all(queue->queue_id);
+	jobq_access_key_delete_all(queue->queue_id);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)

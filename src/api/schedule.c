@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/input.h"
 #include "security/security.h"
 
 #define NAME_MAX_BYTES	255
@@ -124,11 +125,12 @@ read_catch_up_max(FunctionCallInfo fcinfo)
 								"catch_up_max", 1, CATCH_UP_LIMIT);
 }
 
+/* Bytes of an argument once it is decompressed, without reading it. */
 static int64
-bytes_of(const JobqRow *row, int attr)
+bytes_of(FunctionCallInfo fcinfo, int argno)
 {
-	return row->nulls[attr] ? 0 :
-		(int64) toast_raw_datum_size(row->values[attr]) - VARHDRSZ;
+	return PG_ARGISNULL(argno) ? 0 :
+		(int64) toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
 }
 
 /*
@@ -147,13 +149,14 @@ read_job(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *job)
 	};
 	JobqJobArgs args = {0};
 
+	jobq_job_check_size(queue, bytes_of(fcinfo, ARG_PAYLOAD) +
+						bytes_of(fcinfo, ARG_HEADERS));
 	jobq_job_read_args(fcinfo, &at, &args);
 	jobq_job_fill(&args, queue, jobq_now(), job);
 	job->nulls[JOB_MAX_ATTEMPTS] = PG_ARGISNULL(ARG_MAX_ATTEMPTS);
 	jobq_job_set_payload(PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :
 						 PG_GETARG_DATUM(ARG_PAYLOAD), job);
-	jobq_job_check_size(queue, bytes_of(job, JOB_PAYLOAD) +
-						bytes_of(job, JOB_HEADERS));
+	jobq_input_check(queue, job, 0);
 }
 
 static void
@@ -164,6 +167,7 @@ require_queue(FunctionCallInfo fcinfo, JobqQueue *queue)
 	if (!PG_ARGISNULL(ARG_QUEUE))
 		name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(ARG_QUEUE), "queue");
 	jobq_require_queue(name, JOBQ_PRIV_ENQUEUE, queue);
+	jobq_check_role(queue, JOBQ_PRIV_ENQUEUE);
 }
 
 /* schedule(name text, cron text, …) → void */
@@ -329,9 +333,13 @@ jobq_sql_run_schedule(PG_FUNCTION_ARGS)
 {
 	JobqSession session;
 	JobqSchedule schedule;
+	JobqQueue	queue;
 	TimestampTz now;
 
 	begin(fcinfo, "jobq.run_schedule()", &session, &schedule);
+	/* with the validator, which the keeper does not run */
+	if (jobq_queue_by_id(schedule.queue_id, &queue))
+		jobq_input_check(&queue, &schedule.job, 0);
 	now = jobq_now();
 	PG_RETURN_INT64(jobq_schedule_enqueue(&session, &schedule, now, now));
 }

@@ -46,7 +46,7 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 		!jobq_queue_by_id(queue_id, &queue) ||
 		!jobq_may_see_job(session, &queue, id, enqueued_by))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	if (!enqueuer_may || !jobq_acts_for(enqueued_by))
+	if (!enqueuer_may || !jobq_is_enqueuer(&queue, enqueued_by))
 		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
 	jobq_await_settle(session);
 	return id;

@@ -11,6 +11,8 @@
 
 #include "compat.h"
 #include "dispatch/internal.h"
+#include "dispatch/keyuse.h"
+#include "dispatch/lockout.h"
 #include "dispatch/meter.h"
 #include "errors.h"
 
@@ -80,9 +82,13 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(jobq_meters_size()));
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
 	size = add_size(size, jobq_wait_shmem_size());
+	size = add_size(size, jobq_lockout_size());
+	size = add_size(size, jobq_key_uses_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
+	jobq_lockout_request();
+	jobq_key_uses_request();
 }
 
 static void
@@ -207,6 +213,8 @@ shmem_startup(void)
 	jobq_meters_init();
 	jobq_tallies_init(&locks[1].lock);
 	jobq_wait_shmem_init();
+	jobq_lockout_init();
+	jobq_key_uses_init();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -266,6 +274,7 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->shelf_low_id = 0;
 	db->shelf_missed = JOBQ_NEVER;
 	db->dead_next = JOBQ_NEVER;
+	db->key_uses_due = JOBQ_NEVER;
 	db->careful_until = 0;
 	db->lost_leases = false;
 	db->loading_leases = false;
@@ -412,6 +421,7 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	LWLockRelease(jobq_control->lock);
 
 	jobq_part_free_before(db, gen);
+	jobq_key_uses_free_others(db, gen);
 	jobq_wake_for_job(db, 0);
 	if (!everything)
 		return;
@@ -562,6 +572,27 @@ jobq_db_dead_due(JobqDb *db, TimestampTz when)
 	db->dead_next = Min(db->dead_next, when);
 	SpinLockRelease(&db->mutex);
 	jobq_wake_keeper_by(db, when);
+}
+
+void
+jobq_db_key_uses_due(JobqDb *db, TimestampTz when)
+{
+	SpinLockAcquire(&db->mutex);
+	db->key_uses_due = Min(db->key_uses_due, when);
+	SpinLockRelease(&db->mutex);
+	jobq_wake_keeper_by(db, when);
+}
+
+TimestampTz
+jobq_db_take_key_uses_due(JobqDb *db)
+{
+	TimestampTz due;
+
+	SpinLockAcquire(&db->mutex);
+	due = db->key_uses_due;
+	db->key_uses_due = JOBQ_NEVER;
+	SpinLockRelease(&db->mutex);
+	return due;
 }
 
 void

@@ -22,6 +22,7 @@
 #include "engine/place.h"
 #include "errors.h"
 #include "pause.h"
+#include "security/input.h"
 #include "security/security.h"
 
 #define BATCH			100		/* schedules in one transaction */
@@ -240,6 +241,7 @@ jobq_schedule_enqueue(const JobqSession *session, const JobqSchedule *schedule,
 						   SECURITY_RESTRICTED_OPERATION);
 	require_queue(schedule, &queue);
 	jobq_refuse_draining(session, &queue);
+	jobq_input_check_data(&queue, &schedule->job, 0);
 	fill_row(schedule, &queue, tick, now, &row);
 	jobq_admit(session, &queue, &row, 1);
 	id = jobq_enqueue_row(session, &queue, &row, now);

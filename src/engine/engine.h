@@ -493,6 +493,12 @@ extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
 					  TimestampTz *next);
 
 /*
+ * Told to go: write down what memory alone has counted, as far as that takes
+ * no longer than a moment.
+ */
+extern void jobq_save_meters(JobqDb *db, uint32 gen);
+
+/*
  * At the start of a worker's PG_CATCH: report the error to the log, if wanted,
  * and leave the transaction.
  */

@@ -32,6 +32,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 	HASHCTL		ctl = {0};
 	JobqQueue  *queues;
 	int			nqueues;
+	bool		key_user;
 
 	look->session = *session;
 	look->caller = GetUserId();
@@ -59,6 +60,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 	look->roles = hash_create("jobq look roles", 16, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
+	key_user = jobq_is_key_user(look->caller);	/* see jobq_is_enqueuer() */
 	nqueues = jobq_queue_list(&queues);
 	for (int i = 0; i < nqueues; i++)
 	{
@@ -68,6 +70,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 
 		queue->readable = jobq_reads_queue(&queues[i]);
 		queue->leasable = (queues[i].my_privileges & JOBQ_PRIV_DEQUEUE) != 0;
+		queue->own_jobs = queues[i].my_privileges != 0 || !key_user;
 		queue->name = CStringGetTextDatum(queues[i].name);
 	}
 
@@ -122,7 +125,8 @@ bool
 jobq_look_visible(const JobqLook *look, const JobqLookQueue *queue,
 				  const JobqLookRole *role)
 {
-	return look->all || queue->readable || role->mine;
+	return look->all || queue->readable ||
+		(queue->own_jobs && role->mine);
 }
 
 bool

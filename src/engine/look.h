@@ -48,6 +48,7 @@ typedef struct JobqLookQueue
 	int32		queue_id;		/* hash key */
 	bool		readable;		/* all its jobs */
 	bool		leasable;		/* the caller may have leased some */
+	bool		own_jobs;		/* those the caller has enqueued */
 	Datum		name;
 } JobqLookQueue;
 

@@ -16,6 +16,7 @@
 #include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
+#include "engine/keyuse.h"
 #include "engine/meter.h"
 #include "engine/refill.h"
 #include "engine/unique.h"
@@ -519,6 +520,13 @@ tend_keys(Round *round)
 }
 
 static void
+tend_key_uses(Round *round)
+{
+	come_again(round, jobq_tend_key_uses(&round->session, round->now,
+										 jobq_maintenance_wanted(round->session.db)));
+}
+
+static void
 tend_meters(Round *round)
 {
 	jobq_tend_meters(&round->session, round->now);
@@ -545,7 +553,8 @@ static Task tasks[] = {
 	{.tend = tend_refill},
 	{.tend = tend_epochs},
 	{.tend = tend_keys},
-	{.tend = tend_meters}
+	{.tend = tend_meters},
+	{.tend = tend_key_uses}
 };
 
 /* A cancel sends us away, and is for our caller. */

@@ -78,7 +78,7 @@ jobq_may_see_job(const JobqSession *session, const JobqQueue *queue, int64 id,
 {
 	JobqLease	lease;
 
-	if (jobq_reads_queue(queue) || jobq_acts_for(enqueued_by))
+	if (jobq_reads_queue(queue) || jobq_is_enqueuer(queue, enqueued_by))
 		return true;
 	if ((queue->my_privileges & JOBQ_PRIV_DEQUEUE) == 0)
 		return false;
@@ -134,5 +134,5 @@ jobq_may_settle(const JobqSession *session, const JobqQueue *queue, int64 id,
 	return (queue->my_privileges & JOBQ_PRIV_MANAGE) != 0 ||
 		took_lease(session, id, lease) ||
 		(jobq_job_owner(session, id, &queue_id, &enqueued_by) &&
-		 jobq_acts_for(enqueued_by));
+		 jobq_is_enqueuer(queue, enqueued_by));
 }

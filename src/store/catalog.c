@@ -36,6 +36,7 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_RESTORED] = "restored",
 	[JOBQ_TABLE_UKEY] = "ukey",
 	[JOBQ_TABLE_QUEUE_GROUP] = "queue_group",
+	[JOBQ_TABLE_ACCESS_KEY] = "access_key",
 };
 
 /* InvalidOid = look it up. Emptied by the callback, never anything else. */

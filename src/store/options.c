@@ -23,6 +23,7 @@
 #define MAX_FAILURES		10000
 #define MIN_AGING			1000
 #define MAX_WEIGHT			10000
+#define MAX_KINDS			1000
 
 #define RATE_EXAMPLE	"{\"limit\": 100, \"period\": \"60 s\"}"
 
@@ -35,6 +36,9 @@ typedef enum OptionType
 	OPTION_BOOL,				/* bool */
 	OPTION_TIME,				/* TimestampTz, 0 = none */
 	OPTION_WORD,				/* int8, place in words, from 0 on */
+	OPTION_KINDS,				/* these three, bool: is there one? */
+	OPTION_SCHEMA,
+	OPTION_FUNCTION,
 	OPTION_OBJECT				/* struct of its own, see set */
 } OptionType;
 
@@ -157,6 +161,18 @@ static const Option queue_options[] = {
 	.min = 1,.max = MAX_BATCH,.initial = 10000},
 	{"max_depth", OPTION_INT, offsetof(JobqQueue, max_depth),
 	.min = 1,.max = PG_INT32_MAX},
+	{"max_json_depth", OPTION_INT, offsetof(JobqQueue, max_json_depth),
+	.min = 1,.max = PG_INT32_MAX,.initial = 500},
+	{"max_json_keys", OPTION_INT, offsetof(JobqQueue, max_json_keys),
+	.min = 1,.max = PG_INT32_MAX},
+	{"max_json_string", OPTION_INT, offsetof(JobqQueue, max_json_string),
+	.min = 1,.max = PG_INT32_MAX},
+	{"allowed_kinds", OPTION_KINDS, offsetof(JobqQueue, has_kinds),
+	.initial = false},
+	{"schema", OPTION_SCHEMA, offsetof(JobqQueue, has_schema),
+	.initial = false},
+	{"validator", OPTION_FUNCTION, offsetof(JobqQueue, has_validator),
+	.initial = false},
 	{"max_active", OPTION_INT, offsetof(JobqQueue, rules.max_active),
 	.min = 1,.max = PG_INT32_MAX},
 	{"group_limit", OPTION_INT, offsetof(JobqQueue, rules.group_limit),
@@ -230,6 +246,9 @@ set_default(const Option *option, char *target)
 			*(TimestampTz *) target = 0;
 			break;
 		case OPTION_BOOL:
+		case OPTION_KINDS:
+		case OPTION_SCHEMA:
+		case OPTION_FUNCTION:
 			*(bool *) target = option->initial != 0;
 			break;
 		case OPTION_WORD:
@@ -337,6 +356,43 @@ set_object(const OptionSet *set, const JsonbValue *value, const char *name,
 		check_limit(set, name, target);
 }
 
+/* What is in them matters to those who check jobs. */
+static void
+check_kinds(const JsonbValue *value, const char *name)
+{
+	JsonbIterator *it;
+	JsonbValue	kind;
+	int			n = 0;
+
+	if (value->type != jbvBinary ||
+		!JsonContainerIsArray(value->val.binary.data))
+		raise_invalid(name, "It must be an array of strings.");
+	it = JsonbIteratorInit(value->val.binary.data);
+	(void) JsonbIteratorNext(&it, &kind, true);
+	while (JsonbIteratorNext(&it, &kind, true) == WJB_ELEM)
+	{
+		if (kind.type != jbvString)
+			raise_invalid(name, "It must be an array of strings.");
+		if (kind.val.string.len > JOBQ_KEY_MAX)
+			raise_invalid(name, psprintf("A kind has at most %d bytes.",
+										 JOBQ_KEY_MAX));
+		if (++n > MAX_KINDS)
+			raise_invalid(name, psprintf("It may have %d elements at most.",
+										 MAX_KINDS));
+	}
+	if (n == 0)
+		raise_invalid(name, "It must have at least one element.");
+}
+
+static void
+check_schema(const JsonbValue *value, const char *name)
+{
+	if (value->type != jbvBool &&
+		(value->type != jbvBinary ||
+		 !JsonContainerIsObject(value->val.binary.data)))
+		raise_invalid(name, "A JSON Schema is an object, true or false.");
+}
+
 static void
 set_value(const Option *option, const JsonbValue *value, const char *name,
 		  char *target)
@@ -367,6 +423,18 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 			if (value->type != jbvBool)
 				raise_invalid(name, "It must be true or false.");
 			*(bool *) target = value->val.boolean;
+			break;
+		case OPTION_KINDS:
+			check_kinds(value, name);
+			*(bool *) target = true;
+			break;
+		case OPTION_SCHEMA:
+			check_schema(value, name);
+			*(bool *) target = true;
+			break;
+		case OPTION_FUNCTION:
+			(void) jobq_jsonb_string(value, name);
+			*(bool *) target = true;
 			break;
 		case OPTION_WORD:
 			*(int8 *) target = get_word(value, name, option->words);

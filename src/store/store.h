@@ -32,6 +32,7 @@ typedef enum JobqTable
 	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_UKEY,
 	JOBQ_TABLE_QUEUE_GROUP,
+	JOBQ_TABLE_ACCESS_KEY,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -128,7 +129,8 @@ typedef struct JobqQueue
 	bool		draining;		/* takes no new jobs */
 	JobqStop	pause;			/* who paused it, and */
 	JobqStop	drain;			/* who drains it */
-	int			my_privileges;	/* of the current effective role, JOBQ_PRIV_* */
+	int			my_privileges;	/* of the current effective role, with those of
+								 * the access key in use, JOBQ_PRIV_* */
 	int64		lease_for;		/* us */
 	int32		max_attempts;
 	JobqBackoff backoff;
@@ -140,6 +142,12 @@ typedef struct JobqQueue
 	int32		max_payload_bytes;
 	int32		max_batch;
 	int32		max_depth;		/* 0 = no limit */
+	int32		max_json_depth;
+	int32		max_json_keys;	/* 0 = no limit */
+	int32		max_json_string;	/* characters, 0 = no limit */
+	bool		has_kinds;		/* these three: see security/input.h */
+	bool		has_schema;
+	bool		has_validator;
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
 	int8		isolation;		/* JobqIsolation */
@@ -150,8 +158,11 @@ typedef struct JobqQueue
 extern bool jobq_queue_by_name(const char *name, JobqQueue *queue);
 extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 
-/* The same; my_privileges are those of this role. */
+/* The same; my_privileges are those of this role, without any key. */
 extern bool jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue);
+
+/* What its row has as options now, palloc'd; NULL when there is no row. */
+extern Jsonb *jobq_queue_options(int32 queue_id);
 
 /* All queues of this database by number, palloc'd; how many comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
@@ -193,11 +204,12 @@ extern void jobq_group_options_apply(Jsonb *options, JobqGroupRules *rules);
 
 /* ---- group.c: rows of jobq.queue_group ---- */
 
-/* A group's row, all zeroes if it has none; with nothing to say it goes. */
-extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules);
-
-/* Who has set its paused_until, and when. */
-extern void jobq_group_read_pause(int32 queue_id, text *key, JobqStop *pause);
+/*
+ * A group's row, and who has set its paused_until and when; all zeroes if it
+ * has none. With nothing to say it goes.
+ */
+extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules,
+							JobqStop *pause);
 extern void jobq_group_write(int32 queue_id, text *key,
 							 const JobqGroupRules *rules);
 

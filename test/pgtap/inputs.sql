@@ -17,6 +17,7 @@ SELECT lease FROM jobq.dequeue('inputs') \gset
 SELECT jobq.enqueue('inputs', '"waiting"') AS waiting \gset
 SELECT jobq.enqueue('inputs', '"later"', delay => '1 day') AS later \gset
 SELECT jobq.schedule('inputs', '@yearly', 'inputs') AS made \gset
+SELECT jobq.create_access_key('inputs', 'inputs', '{read}') AS made \gset
 
 BEGIN;
 SELECT no_plan();
@@ -55,6 +56,7 @@ CREATE FUNCTION pg_temp.world() RETURNS text LANGUAGE sql AS $$
 			cancelled_total, expired_total)::text, '|' ORDER BY queue))
 			FROM jobq.queue_stats),
 		(SELECT count(*) FROM jobq.queue_acl),
+		(SELECT md5(string_agg(k::text, '|' ORDER BY key_id)) FROM jobq.access_key k),
 		(SELECT md5(string_agg(s::text, '|' ORDER BY schedule_id)) FROM jobq.schedule s),
 		(SELECT md5(string_agg(p::text, '|')) FROM jobq.peek('inputs', 100) p))
 $$;
@@ -115,6 +117,7 @@ INSERT INTO named VALUES
 	('purge_queue(%s)'),
 	('grant_queue(%s, ''inputs_reader'', ''{read}'')'),
 	('revoke_queue(%s, ''inputs_reader'', ''{read}'')'),
+	('create_access_key(''new'', %s, ''{read}'')'),
 	('enqueue(%s)'),
 	('enqueue_unique(%s)'),
 	('enqueue_unique(%s, unique_key => ''k'')'),
@@ -232,7 +235,33 @@ INSERT INTO wrong (call, state) VALUES
 	('revoke_queue(''inputs'', ''nobody at all'', ''{read}'')', 'JQ007'),
 	('revoke_queue(''inputs'', ''inputs_reader'', NULL)', 'JQ007'),
 	('revoke_queue(''inputs'', ''inputs_reader'', ''{READ}'')', 'JQ007'),
-	('revoke_queue(''inputs'', ''inputs_reader'', ''{{read}}'')', 'JQ007');
+	('revoke_queue(''inputs'', ''inputs_reader'', ''{{read}}'')', 'JQ007'),
+	('create_access_key(''inputs'', ''inputs'', ''{read}'')', 'JQ008'),
+	('create_access_key(''new'', ''inputs'', NULL)', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read,manage}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read,write}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read,NULL}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{{read}}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''0 s'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''-1 day'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''102 years'')', 'JQ007'),
+	('rotate_access_key(''nothing'')', 'JQ020'),
+	('rotate_access_key(''inputs'', ''-1 s'')', 'JQ007'),
+	('rotate_access_key(''inputs'', ''102 years'')', 'JQ007'),
+	('rotate_access_key(''inputs'', queue => ''nowhere'')', 'JQ002'),
+	('rotate_access_key(''inputs'', queue => ''default'')', 'JQ020'),
+	('revoke_access_key(''nothing'')', 'JQ020'),
+	('revoke_access_key(''inputs'', ''nowhere'')', 'JQ002'),
+	('revoke_access_key(''inputs'', ''default'')', 'JQ020'),
+	('use_access_key(''jq_'')', 'JQ013'),
+	('use_access_key(''jq_'' || repeat(''0'', 64))', 'JQ013');
+INSERT INTO wrong (call)
+	SELECT format(call, name) FROM unnest(ARRAY[
+		'create_access_key(%s, ''inputs'', ''{read}'')',
+		'rotate_access_key(%s)', 'revoke_access_key(%s)']) call,
+		unnest(ARRAY['NULL', '''''', quote_literal(repeat('x', 64)),
+			quote_literal(E'two\nlines')]) name;
 
 -- ---- times, spans and numbers ----
 
@@ -492,6 +521,11 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'enqueue_jobs(''[]'')', 'enqueue_jobs(''[{"queue": "inputs"}]'')',
 	'purge_queue(''inputs'', ''{}'')', 'purge_queue(''inputs'', ''{blocked}'')',
 	'grant_queue(''inputs'', ''inputs_reader'', ''{}'')',
+	'use_access_key(NULL)', 'use_access_key(NULL, NULL)',
+	'create_access_key(''new'', ''inputs'', ''{read}'', NULL)',
+	'create_access_key(repeat(''x'', 63), ''inputs'', ''{enqueue,dequeue,read}'', ''1 s'')',
+	'rotate_access_key(''inputs'', NULL, NULL)', 'rotate_access_key(''inputs'', ''0 s'')',
+	'revoke_access_key(''inputs'', ''inputs'')',
 	'alter_queue(''inputs'', ''{}'')', 'job(0)', 'job(-1)', 'attempts(0)',
 	'explain_job(0)', 'explain_job(-1)', 'explain_queue(''inputs'')', 'metrics()',
 	'cancel($c)', 'reschedule($c)', 'reschedule($l)']) call;
@@ -657,6 +691,8 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'purge_queue(''inputs'')', 'enqueue_jobs(''[]'')',
 		'grant_queue(''inputs'', ''inputs_reader'', ''{read}'')',
 		'revoke_queue(''inputs'', ''inputs_reader'', ''{read}'')',
+		'create_access_key(''new'', ''inputs'', ''{read}'')',
+		'rotate_access_key(''inputs'')', 'revoke_access_key(''inputs'')',
 		'enqueue(''inputs'')', 'enqueue_unique(''inputs'', unique_key => ''k'')',
 		'enqueue_many(''inputs'', ''{1}'')',
 		'dequeue(''inputs'')', 'dequeue_any(''{inputs}'')',
@@ -672,6 +708,7 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
 	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)', 'wait_for($d)',
 		'explain_job($w)', 'explain_job($d)', 'explain_queue(''inputs'')',
+		'use_access_key(NULL)',
 		'metrics()', 'health()', 'check_install()', 'run_maintenance()',
 		'preview_schedule(''@daily'')']) call;
 

@@ -27,6 +27,7 @@ SELECT ok(jobq.create_queue('pt', '{"dead_letter": null}'),
 SELECT lives_ok(format('SELECT jobq.grant_queue(%L, %L, %L)', 'pt', 'jt_' || p, ARRAY[p]),
 	'the owner grants ' || p)
 	FROM unnest(ARRAY['enqueue', 'dequeue', 'read', 'manage']) p;
+SELECT matches(jobq.create_access_key('pt', 'pt', '{read}'), '^jq_', 'and makes a key');
 RESET ROLE;
 SELECT jobq.create_queue('other');
 
@@ -45,6 +46,10 @@ SELECT is(jobq.fail(current_setting('jt.dead')::bigint,
 -- leased and the dead job, and the lease.
 CREATE TEMP TABLE sample (call text PRIMARY KEY, statement text);
 INSERT INTO sample VALUES
+	('create_access_key(text, text, text[], interval)', $$SELECT jobq.create_access_key('new', 'pt', '{read}')$$),
+	('rotate_access_key(text, interval, text)', $$SELECT jobq.rotate_access_key('pt')$$),
+	('revoke_access_key(text, text)', $$SELECT jobq.revoke_access_key('pt')$$),
+	('use_access_key(text, boolean)', $$SELECT jobq.use_access_key(NULL)$$),
 	('create_queue(text, jsonb, text)', $$SELECT jobq.create_queue('new')$$),
 	('alter_queue(text, jsonb)', $$SELECT jobq.alter_queue('pt', '{"max_batch": 5}')$$),
 	('alter_group(text, text, jsonb)', $$SELECT jobq.alter_group('pt', 'k', '{"limit": 5}')$$),
@@ -470,7 +475,8 @@ SELECT set_eq($$
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
 		'queue_acl', 'queue_group', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
-		'schedule', 'schedule_schedule_id_seq', 'number_block'],
+		'schedule', 'schedule_schedule_id_seq', 'number_block', 'access_key',
+		'access_key_key_id_seq', 'access_key_use'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
 	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
