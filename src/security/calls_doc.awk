@@ -4,7 +4,7 @@
 
 BEGIN {
 	FS = "\t"
-	n = split("enqueue dequeue read manage monitor admin", words, " ")
+	n = split("enqueue dequeue read manage monitor key admin", words, " ")
 	head = "| call |"
 	line = "|---|"
 	for (i = 1; i <= n; i++) {

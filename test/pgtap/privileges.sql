@@ -163,12 +163,13 @@ CREATE TEMP TABLE inner_call AS
 
 -- "denied" is for those who know that it exists: all who have a privilege on the
 -- queue know the queue; enqueue (which has made the jobs), read and manage know
--- the jobs; schedules are known to whom may steer them
+-- the jobs; schedules and access keys are known to whom may change them
 SELECT is(pg_temp.attempt('jt_' || caller, call),
 	CASE WHEN pg_temp.expected(caller, call) THEN 'allowed'
 		-- lost jobs are passed over, and so is what is not there
 		WHEN caller IN ('stranger', 'monitor') AND call LIKE 'extend\_many(%' THEN 'allowed'
-		WHEN caller IN ('stranger', 'monitor') OR call LIKE '%schedule(text)' THEN 'does not exist'
+		WHEN caller IN ('stranger', 'monitor') OR call LIKE '%schedule(text)'
+			OR call ~ '^(rotate|revoke)_access_key' THEN 'does not exist'
 		WHEN statement LIKE '%''pt''%' OR statement LIKE '%"pt"%' OR statement LIKE '%{pt}%'
 			OR caller IN ('enqueue', 'read', 'manage') THEN 'denied'
 		ELSE 'does not exist' END,

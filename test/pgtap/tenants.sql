@@ -3,7 +3,6 @@
 -- queue has all of it. Every function and view, for each of the roles.
 \set QUIET 1
 SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 
 CREATE ROLE ti_owner;
