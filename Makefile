@@ -65,6 +65,7 @@ SQL_PARTS = \
 	src/store/copy.sql \
 	src/security/revoke.sql \
 	src/store/dump.sql \
+	src/security/rls.sql \
 	calls.sql \
 	src/api/install_end.sql
 

@@ -219,6 +219,29 @@ get_promtool() {
 	fi
 }
 
+# The same with PgBouncer, whose package would start a service.
+get_pgbouncer() {
+	local directory=$home/pgbouncer package
+	if command -v pgbouncer >/dev/null; then
+		JOBQ_PGBOUNCER=$(command -v pgbouncer)
+		export JOBQ_PGBOUNCER
+		return 0
+	fi
+	mkdir "$directory"
+	if (
+		cd "$directory"
+		apt-get -q download pgbouncer libevent-2.1-7 libc-ares2
+		for package in *.deb; do
+			dpkg-deb --extract "$package" .
+		done
+		test -x usr/sbin/pgbouncer
+	) >"$home/pgbouncer.log" 2>&1; then
+		export JOBQ_PGBOUNCER=$directory/usr/sbin/pgbouncer
+		JOBQ_PGBOUNCER_LIBRARIES=$(echo "$directory"/usr/lib/*-linux-gnu*)
+		export JOBQ_PGBOUNCER_LIBRARIES
+	fi
+}
+
 # The server that regress, isolation and pgtap used never crashed and stops.
 suite_server() {
 	local crashes
@@ -317,6 +340,7 @@ if build build WERROR=1 TEST_BUILD=1 && install_build build; then
 		tap | soak)
 			[ -d "$home/small" ] || make_small_disk
 			[[ ! $(suite_files "$suite") =~ metrics ]] || get_promtool
+			[[ ! $(suite_files "$suite") =~ pooler ]] || get_pgbouncer
 			;;
 		regress | isolation | pgtap)
 			if [ -z "$server" ]; then

@@ -76,6 +76,22 @@ comm -3 <({ objects CREATE FUNCTION; objects CREATE PROCEDURE; objects CREATE VI
 	<(sed -E '/^(#|$)/d; s/^view //; s/[(\t].*//; /^_/d' src/security/calls.tsv | sort -u) |
 	rule 'calls.tsv lists every function and view, and no others'
 
+# The table in the documentation is the one in the source.
+sed '1,/^<!-- made by calls_doc/d' docs/privileges.md |
+	diff - <(awk -f src/security/calls_doc.awk src/security/calls.tsv) |
+	rule 'docs/privileges.md has the table of calls.tsv'
+
+# What pgspot would say of the script (its codes), as far as the rules above and
+# the catalogs (test/pgtap/catalog.sql) do not.
+grep -nE '\<CASE +[^W ]' "${script[@]}" | rule 'PS009: no simple CASE'
+grep -niE "SET +search_path +(TO|=) +['\"]" "${script[@]}" |
+	rule 'PS018: no quoted search_path'
+grep -niE 'CREATE +(OPERATOR|AGGREGATE|TRANSFORM|RULE|EVENT +TRIGGER|SERVER)' "${script[@]}" |
+	rule 'PS006, PS007, PS013: nothing that others could be made to run'
+grep -niE 'GRANT +ALL|TO +PUBLIC' "${script[@]}" |
+	rule 'script: no GRANT ALL, nothing to PUBLIC'
+grep -nE '@extschema' "${script[@]}" | rule 'script: no schema of anybody'"'"'s choice'
+
 # ---- C ----
 
 grep -nE 'PG_VERSION_NUM' "${c_files[@]}" "${h_files[@]}" |

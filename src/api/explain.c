@@ -73,6 +73,8 @@ jobq_sql_explain_queue(PG_FUNCTION_ARGS)
 	if (!jobq_is_monitor(GetUserId()) ||
 		!jobq_queue_by_name(name, &queue))
 		jobq_require_queue(name, 0, &queue);
+	if (!jobq_counts_queue(&queue))
+		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
 	jobq_await_ready(&session, JOBQ_DEQUEUE_WAIT_MS);
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_explain_queue(&session, &queue, &reason);

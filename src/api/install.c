@@ -169,6 +169,17 @@ static const JobqCheck checks[] = {
 		.hint = "REVOKE ALL FROM PUBLIC; give roles what they need with jobq.grant_queue().",
 	},
 	{
+		.item = "row_security",
+		.query = "SELECT string_agg(c.relname, ', ' ORDER BY c.relname)"
+		" FROM pg_catalog.pg_class c"
+		" WHERE c.relnamespace = 'jobq'::regnamespace AND c.relkind = 'r'"
+		"  AND NOT (c.relrowsecurity AND c.relforcerowsecurity)",
+		.fine = "Row level security is forced on all tables.",
+		.status = JOBQ_ERROR,
+		.wrong = "Without forced row level security: %s.",
+		.hint = "ALTER TABLE ... ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY.",
+	},
+	{
 		.item = "functions",
 		.query = "SELECT string_agg(p.oid::regprocedure::text, ', ')"
 		" FROM pg_catalog.pg_proc p"

@@ -1,7 +1,7 @@
 /*
  * stats.c: the SQL face of what is counted: queue_stats, queue_minutes,
- * queue_hours, kinds and workers. Shows numbers only, of queues the caller may
- * know of; must not read jobs.
+ * queue_hours, kinds and workers. Shows numbers only, of queues whose numbers
+ * the caller may know; must not read jobs.
  */
 #include "postgres.h"
 
@@ -86,6 +86,21 @@ jobq_visible_queues(JobqQueue **queues)
 	return n;
 }
 
+/* Those of which it may know how much there is. */
+static int
+counted_queues(JobqQueue **queues)
+{
+	int			nqueues = jobq_visible_queues(queues);
+	int			n = 0;
+
+	for (int i = 0; i < nqueues; i++)
+	{
+		if (jobq_counts_queue(&(*queues)[i]))
+			(*queues)[n++] = (*queues)[i];
+	}
+	return n;
+}
+
 /* What all these views begin with; JQ009 where memory does not know. */
 static ReturnSetInfo *
 begin(FunctionCallInfo fcinfo, JobqSession *session)
@@ -151,7 +166,7 @@ jobq_view_queue_stats(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = begin(fcinfo, &session);
 	TimestampTz now = jobq_now();
 	JobqQueue  *queues;
-	int			nqueues = jobq_visible_queues(&queues);
+	int			nqueues = counted_queues(&queues);
 
 	for (int i = 0; i < nqueues; i++)
 	{
@@ -176,7 +191,7 @@ show_past(FunctionCallInfo fcinfo,
 	JobqSession session;
 	ReturnSetInfo *rsinfo = begin(fcinfo, &session);
 	JobqQueue  *queues;
-	int			nqueues = jobq_visible_queues(&queues);
+	int			nqueues = counted_queues(&queues);
 
 	show(&session, queues, nqueues, rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
@@ -243,7 +258,7 @@ jobq_view_kinds(PG_FUNCTION_ARGS)
 	JobqSession session;
 	ReturnSetInfo *rsinfo = begin(fcinfo, &session);
 	JobqQueue  *queues;
-	int			nqueues = jobq_visible_queues(&queues);
+	int			nqueues = counted_queues(&queues);
 	JobqTally	tally;
 
 	for (int i = jobq_tally_next(session.gen, TALLY_KIND, 0, &tally); i >= 0;
@@ -367,7 +382,7 @@ jobq_view_workers(PG_FUNCTION_ARGS)
 	HTAB	   *workers;
 	Worker	   *worker;
 	JobqQueue  *queues;
-	int			nqueues = jobq_visible_queues(&queues);
+	int			nqueues = counted_queues(&queues);
 
 	ctl.hcxt = CurrentMemoryContext;
 	workers = hash_create("pg_jobq workers", 64, &ctl,

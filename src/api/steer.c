@@ -39,23 +39,17 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 	int32		queue_id;
 	Oid			enqueued_by;
 	JobqQueue	queue;
-	bool		enqueuer;
 
 	jobq_begin_write(what, session);
 	jobq_arg_required(fcinfo, 0, "id");
 	id = PG_GETARG_INT64(0);
 	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
-		!jobq_queue_by_id(queue_id, &queue))
+		!jobq_queue_by_id(queue_id, &queue) ||
+		!jobq_may_see_job(session, &queue, id, enqueued_by))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	enqueuer = jobq_is_enqueuer(&queue, enqueued_by);
-	if ((enqueuer && enqueuer_may) || (queue.my_privileges & JOBQ_PRIV_MANAGE))
-	{
-		jobq_await_settle(session);
-		return id;
-	}
-	if (!enqueuer && queue.my_privileges == 0)
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
+	if (!enqueuer_may || !jobq_is_enqueuer(&queue, enqueued_by))
+		jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
+	jobq_await_settle(session);
 	return id;
 }
 

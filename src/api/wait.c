@@ -53,8 +53,9 @@ static void
 require_read_or_manage(const char *name, JobqQueue *queue)
 {
 	jobq_require_queue(name, 0, queue);
-	if ((queue->my_privileges & JOBQ_PRIV_MANAGE) == 0)
-		jobq_check_queue(queue, JOBQ_PRIV_READ);
+	if (!jobq_reads_queue(queue))
+		jobq_check_queue(queue, queue->isolation == JOBQ_ISOLATION_OWNER ?
+						 JOBQ_PRIV_MANAGE : JOBQ_PRIV_READ);
 }
 
 static bool

@@ -22,6 +22,7 @@
 #include "pause.h"
 #include "security/keyring.h"
 #include "security/seal.h"
+#include "security/security.h"
 
 #define PART_WAIT_MS	2000	/* for keepers to free parts */
 
@@ -648,6 +649,27 @@ jobq_has_jobs(const JobqSession *session, const JobqQueue *queue,
 
 /* ---- peek ---- */
 
+/* Has the caller enqueued the job? Leaves no copy of those that it has not. */
+static bool
+may_peek(JobqBelts *belts, JobqTicket *t)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "jobq peek",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	JobqRow		row;
+	bool		missing;
+	bool		may;
+
+	jobq_reader_close(&belts->jobs);
+	may = read_body(belts, t, true, &row, &missing) &&
+		jobq_acts_for(DatumGetObjectId(row.values[JOB_ENQUEUED_BY]));
+	jobq_reader_close(&belts->jobs);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	return may;
+}
+
 static void
 peek_at(JobqBelts *belts, const JobqQueue *queue, JobqTicket *t, List **found)
 {
@@ -672,6 +694,7 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	JobqTicket	last;
 	List	   *found = NIL;
 	TimestampTz now = jobq_now();
+	bool		all = jobq_reads_queue(queue);
 	int			n = 1;
 
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
@@ -682,11 +705,12 @@ jobq_peek(const JobqSession *session, const JobqQueue *queue, int64 max)
 	{
 		CHECK_FOR_INTERRUPTS();
 		n = jobq_look(part, session->gen, first ? NULL : &last,
-					  (int) Min(max - list_length(found), JOBQ_CHUNK),
-					  tickets);
-		for (int i = 0; i < n; i++)
+					  all ? (int) Min(max - list_length(found), JOBQ_CHUNK) :
+					  JOBQ_CHUNK, tickets);
+		for (int i = 0; i < n && list_length(found) < max; i++)
 		{
-			if (tickets[i].expires_at > now)
+			if (tickets[i].expires_at > now &&
+				(all || may_peek(&belts, &tickets[i])))
 				peek_at(&belts, queue, &tickets[i], &found);
 		}
 		if (n > 0)

@@ -405,6 +405,25 @@ extern int64 jobq_count_live(const JobqSession *session, int32 queue_id);
 
 /* Seal what waits in the queue with the newest version of its key; how many. */
 extern int64 jobq_reseal(const JobqSession *session, const JobqQueue *queue);
+/* ---- visible.c ---- */
+
+/* Has the current role the privileges of this one, which may be nobody? */
+extern bool jobq_acts_for(Oid role);
+
+/*
+ * May the current role see the job: all of its queue, or this one, which it
+ * has enqueued, runs under a lease, or has ended under one?
+ */
+extern bool jobq_may_see_job(const JobqSession *session,
+							 const JobqQueue *queue, int64 id,
+							 Oid enqueued_by);
+
+/*
+ * In a queue that isolates roles: may this one settle the job under this
+ * lease, for it has taken the lease, enqueued the job, or manages the queue?
+ */
+extern bool jobq_may_settle(const JobqSession *session,
+							const JobqQueue *queue, int64 id, int64 lease);
 
 /* ---- rerun.c ---- */
 

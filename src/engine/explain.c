@@ -354,14 +354,6 @@ explain_ended(const JobqCase *c, const JobqOutcomeRow *outcome)
 
 /* ---- jobs ---- */
 
-/* May the caller see this queue's jobs, or this one at least? */
-static bool
-may_see(const JobqQueue *queue, Oid enqueued_by)
-{
-	return (queue->my_privileges & (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0 ||
-		jobq_is_enqueuer(queue, enqueued_by);
-}
-
 /* Who enqueued it is asked only when it matters. */
 static bool
 may_see_slot(const JobqCase *c, int64 id)
@@ -369,9 +361,9 @@ may_see_slot(const JobqCase *c, int64 id)
 	int32		queue_id;
 	Oid			enqueued_by;
 
-	return may_see(&c->queue, InvalidOid) ||
+	return jobq_reads_queue(&c->queue) ||
 		(jobq_job_owner(c->session, id, &queue_id, &enqueued_by) &&
-		 may_see(&c->queue, enqueued_by));
+		 jobq_may_see_job(c->session, &c->queue, id, enqueued_by));
 }
 
 /* True with *found: explained. True without: not to be seen. False: look on. */
@@ -406,8 +398,8 @@ look_in_tables(JobqCase *c, int64 id)
 	if (!jobq_newest(id, &where) ||
 		!jobq_queue_by_id(DatumGetInt32(where.row.values[JOB_QUEUE_ID]),
 						  &c->queue) ||
-		!may_see(&c->queue,
-				 DatumGetObjectId(where.row.values[JOB_ENQUEUED_BY])))
+		!jobq_may_see_job(c->session, &c->queue, id,
+						  DatumGetObjectId(where.row.values[JOB_ENQUEUED_BY])))
 		return false;
 	if (where.on_shelf)
 		return explain_shelved(c, &where.row);

@@ -68,18 +68,46 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 	return true;
 }
 
-/* May the caller settle this queue's jobs? */
 static void
-check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
+refuse_settle(const JobqQueue *queue)
 {
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", queue->name),
+			 errdetail("Settling a job needs the privilege \"dequeue\"."),
+			 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
+}
+
+static bool
+settles(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
+		JobqQueue *queue)
+{
+	Oid			enqueued_by;
+
 	if (!jobq_queue_by_id(queue_id, queue) || queue->my_privileges == 0)
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	if (!(queue->my_privileges & JOBQ_PRIV_DEQUEUE))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for queue \"%s\"", queue->name),
-				 errdetail("Settling a job needs the privilege \"dequeue\"."),
-				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
+		return false;
+	if (queue->my_privileges & JOBQ_PRIV_DEQUEUE)
+		return queue->isolation != JOBQ_ISOLATION_OWNER ||
+			jobq_may_settle(session, queue, id, lease);
+	if (jobq_job_owner(session, id, &queue_id, &enqueued_by) &&
+		jobq_may_see_job(session, queue, id, enqueued_by))
+		refuse_settle(queue);
+	return false;
+}
+
+/*
+ * May the caller settle this job of this queue under this lease? False: for
+ * the caller there is no such job, and nothing is known of the queue. 42501 if
+ * it may see the job.
+ */
+static bool
+may_settle(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
+		   JobqQueue *queue)
+{
+	if (settles(session, queue_id, id, lease, queue))
+		return true;
+	queue->queue_id = 0;
+	return false;
 }
 
 static bool
@@ -324,7 +352,8 @@ was_cancelled(const JobqOutcomeRow *ended, int64 lease)
 
 /* What the tables say about a lease that is not the job's present one. */
 static JobqLost
-cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
+cause_on_disk(const JobqSession *session, int64 id, int64 lease,
+			  JobqQueue *queue)
 {
 	int32	   *epochs;
 	int			nepochs = jobq_epoch_list(&epochs);
@@ -345,8 +374,10 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 
 			if (lost == JOBQ_LOST_NO_JOB)
 			{
-				check_dequeue(DatumGetInt32(rows[i].values[JOB_QUEUE_ID]), id,
-							  queue);
+				if (!may_settle(session,
+								DatumGetInt32(rows[i].values[JOB_QUEUE_ID]),
+								id, lease, queue))
+					break;
 				lost = JOBQ_LOST_LEASE;
 			}
 			if (outcome == NULL ||
@@ -364,11 +395,10 @@ cause_on_disk(int64 id, int64 lease, JobqQueue *queue)
 		}
 	}
 	jobq_belts_close(&belts);
-	if (lost == JOBQ_LOST_NO_JOB && jobq_shelf_read(id, &shelved))
-	{
-		check_dequeue(DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id, queue);
+	if (lost == JOBQ_LOST_NO_JOB && jobq_shelf_read(id, &shelved) &&
+		may_settle(session, DatumGetInt32(shelved.values[JOB_QUEUE_ID]), id,
+				   lease, queue))
 		lost = JOBQ_LOST_LEASE;
-	}
 	return lost;
 }
 
@@ -395,18 +425,22 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 	TimestampTz deadline = 0;
 	JobqLost	lost;
 
+	/* there each job is to be looked at */
+	if (queue->queue_id != 0 && queue->isolation == JOBQ_ISOLATION_OWNER)
+		queue->queue_id = 0;
 	if (own >= 0)
 	{
-		check_dequeue(jobq_own(own)->t.queue_id, id, queue);
+		if (!may_settle(session, jobq_own(own)->t.queue_id, id, lease, queue))
+			return JOBQ_LOST_NO_JOB;
 		if (jobq_own(own)->state != OWN_RUNNING ||
 			jobq_own(own)->l.lease != lease)
-			return cause_on_disk(id, lease, queue);
+			return cause_on_disk(session, id, lease, queue);
 		hold_own(own, held);
 		return JOBQ_HELD;
 	}
 	/* no lease is smaller; 0 would stand for steering below */
 	if (lease <= 0)
-		return cause_on_disk(id, lease, queue);
+		return cause_on_disk(session, id, lease, queue);
 	for (;;)
 	{
 		TransactionId xid;
@@ -421,7 +455,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 						   lease, xid, &slot, &ref, &busy);
 		if (result == MARK_NO_SLOT)
 		{
-			lost = cause_on_disk(id, lease, queue);
+			lost = cause_on_disk(session, id, lease, queue);
 			if (lost != JOBQ_LOST_LEASE || !jobq_lacks_leases(session->db))
 				return lost;
 			await_slot(session, &deadline);
@@ -430,7 +464,8 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		/* before the job is touched */
 		if (result == MARK_OTHER_QUEUE)
 		{
-			check_dequeue(slot.t.queue_id, id, queue);
+			if (!may_settle(session, slot.t.queue_id, id, lease, queue))
+				return JOBQ_LOST_NO_JOB;
 			continue;
 		}
 		if (result == MARK_OK)
@@ -448,13 +483,13 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			return JOBQ_LOST_CANCELLED;
 		}
 		if (result == MARK_NOT_YOURS)
-			return cause_on_disk(id, lease, queue);
+			return cause_on_disk(session, id, lease, queue);
 		if (TransactionIdIsCurrentTransactionId(busy))
 		{
 			if (slot.l.lease != lease)
-				return cause_on_disk(id, lease, queue);
+				return cause_on_disk(session, id, lease, queue);
 			return retake(&slot, &ref, held) ? JOBQ_HELD :
-				cause_on_disk(id, lease, queue);
+				cause_on_disk(session, id, lease, queue);
 		}
 		XactLockTableWait(busy, NULL, NULL, XLTW_None);
 	}

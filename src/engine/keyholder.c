@@ -13,13 +13,7 @@
 #include "engine/unique.h"
 #include "engine/whereis.h"
 #include "engine/xact.h"
-
-bool
-jobq_sees_all(const JobqQueue *queue)
-{
-	return (queue->my_privileges &
-			(JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
-}
+#include "security/security.h"
 
 /* ---- what has become of a job ---- */
 
@@ -200,7 +194,7 @@ is_seen_by(const JobqUniqueKey *key, Oid role)
 
 	return has_privs_of_role(role, key->role) ||
 		(jobq_queue_by_id_for(key->queue_id, role, &queue) &&
-		 jobq_sees_all(&queue));
+		 jobq_reads_queue(&queue));
 }
 
 /*

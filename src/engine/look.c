@@ -32,7 +32,6 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 	HASHCTL		ctl = {0};
 	JobqQueue  *queues;
 	int			nqueues;
-	bool		admin;
 	bool		key_user;
 
 	look->session = *session;
@@ -61,7 +60,6 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 	look->roles = hash_create("jobq look roles", 16, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
-	admin = jobq_is_admin(look->caller);
 	key_user = jobq_is_key_user(look->caller);	/* see jobq_is_enqueuer() */
 	nqueues = jobq_queue_list(&queues);
 	for (int i = 0; i < nqueues; i++)
@@ -70,9 +68,8 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 										   &queues[i].queue_id, HASH_ENTER,
 										   NULL);
 
-		queue->readable = admin ||
-			(queues[i].my_privileges &
-			 (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
+		queue->readable = jobq_reads_queue(&queues[i]);
+		queue->leasable = (queues[i].my_privileges & JOBQ_PRIV_DEQUEUE) != 0;
 		queue->opens = (queues[i].my_privileges & JOBQ_PRIV_OPEN) != 0;
 		queue->own_jobs = queues[i].my_privileges != 0 || !key_user;
 		queue->name = CStringGetTextDatum(queues[i].name);
@@ -110,20 +107,34 @@ look_role(JobqLook *look, Oid role)
 	return entry;
 }
 
-/*
- * The queue and role of a job, when the caller may see it: it may read the
- * queue, acts for the role that enqueued the job, or only all are counted.
- */
 bool
-jobq_look_visible(JobqLook *look, int32 queue_id, Oid enqueued_by,
-				  JobqLookQueue **queue, JobqLookRole **role)
+jobq_look_up(JobqLook *look, int32 queue_id, Oid enqueued_by,
+			 JobqLookQueue **queue, JobqLookRole **role)
 {
 	*queue = hash_search(look->queues, &queue_id, HASH_FIND, NULL);
 	if (*queue == NULL)
 		return false;
 	*role = look_role(look, enqueued_by);
-	return look->all || (*queue)->readable ||
-		((*role)->mine && (*queue)->own_jobs);
+	return true;
+}
+
+/*
+ * It may read the queue, acts for the role that enqueued the job, or only all
+ * are counted.
+ */
+bool
+jobq_look_visible(const JobqLook *look, const JobqLookQueue *queue,
+				  const JobqLookRole *role)
+{
+	return look->all || queue->readable ||
+		(queue->own_jobs && role->mine);
+}
+
+bool
+jobq_look_leased(JobqLook *look, const JobqLookQueue *queue, Oid lessee)
+{
+	return queue->leasable && OidIsValid(lessee) &&
+		look_role(look, lessee)->mine;
 }
 
 /*

@@ -47,6 +47,7 @@ typedef struct JobqLookQueue
 {
 	int32		queue_id;		/* hash key */
 	bool		readable;		/* all its jobs */
+	bool		leasable;		/* the caller may have leased some */
 	bool		opens;			/* what is sealed in it, too */
 	bool		own_jobs;		/* those the caller has enqueued */
 	Datum		name;
@@ -98,8 +99,19 @@ typedef enum JobqHeldBy
 extern void jobq_look_begin(JobqLook *look, const JobqSession *session,
 							int64 id, Tuplestorestate *store, TupleDesc desc);
 extern void jobq_look_end(JobqLook *look);
-extern bool jobq_look_visible(JobqLook *look, int32 queue_id, Oid enqueued_by,
-							  JobqLookQueue **queue, JobqLookRole **role);
+
+/* Queue and enqueuer of a job; false when the queue is gone. */
+extern bool jobq_look_up(JobqLook *look, int32 queue_id, Oid enqueued_by,
+						 JobqLookQueue **queue, JobqLookRole **role);
+
+/* May the caller see the job, even if it had nothing to do with its lease? */
+extern bool jobq_look_visible(const JobqLook *look,
+							  const JobqLookQueue *queue,
+							  const JobqLookRole *role);
+
+/* Is it the caller's, who took its lease? */
+extern bool jobq_look_leased(JobqLook *look, const JobqLookQueue *queue,
+							 Oid lessee);
 extern bool jobq_look_open_epoch(JobqBelts *belts, int32 epoch);
 extern JobqHeldBy jobq_look_holder(JobqLook *look, int64 id, int64 ticket,
 								   JobqHolder *holder);

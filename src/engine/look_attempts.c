@@ -30,6 +30,7 @@ typedef enum NewestAttr
 	NEWEST_OUTCOME,
 	NEWEST_WORKER,
 	NEWEST_ERROR,
+	NEWEST_LESSEE,
 	NEWEST_NATTS
 } NewestAttr;
 
@@ -38,7 +39,8 @@ typedef enum NewestAttr
 	"SELECT j.queue_id, j.enqueued_by, j.attempts," \
 	" j.headers ->> 'traceparent', j.ticket, j.attempt," \
 	" o.ended, o.lease, o.claimed_at, o.finished_at, o.attempt_outcome," \
-	" coalesce(o.worker, c.worker), coalesce(o.error, o.reason)" \
+	" coalesce(o.worker, c.worker), coalesce(o.error, o.reason)," \
+	" c.claimed_by" \
 	" FROM (SELECT t.* FROM jobq.job_%1$d t WHERE t.id = $1" \
 	" ORDER BY t.ticket DESC LIMIT 1) j" \
 	" LEFT JOIN jobq.outcome_%1$d o ON o.ticket = j.ticket" \
@@ -214,6 +216,27 @@ look_too_late(JobqLook *look, const Datum *values, const bool *nulls)
 						 &holder) == HOLDER_UNKNOWN;
 }
 
+/* Has the caller leased the job: its newest ticket, running or ended? */
+static bool
+look_leased(JobqLook *look, const JobqLookQueue *queue, const Datum *values,
+			const bool *nulls)
+{
+	JobqHolder	holder;
+
+	if (!queue->leasable)
+		return false;
+	if (!nulls[NEWEST_ENDED])
+		return !nulls[NEWEST_LESSEE] &&
+			DatumGetChar(values[NEWEST_ENDED]) != ENDED_MOVED &&
+			jobq_look_leased(look, queue,
+							 DatumGetObjectId(values[NEWEST_LESSEE]));
+	return jobq_look_holder(look, look->id,
+							DatumGetInt64(values[NEWEST_TICKET]),
+							&holder) == HOLDER_WORKER &&
+		!holder.rolled_back &&
+		jobq_look_leased(look, queue, holder.l.claimed_by);
+}
+
 /*
  * A row on the shelf is newer than any ticket and carries all attempts; else
  * the newest ticket carries those before it. False: the snapshot was too old,
@@ -231,9 +254,12 @@ look_at_attempts(JobqLook *look, bool last_try)
 	on_shelf = look_one(look, SQL_SHELF_ATTEMPTS, values, nulls);
 	if (!on_shelf && !look_newest(look, values, nulls))
 		return true;
-	if (!jobq_look_visible(look, DatumGetInt32(values[NEWEST_QUEUE]),
-						   DatumGetObjectId(values[NEWEST_ENQUEUED_BY]),
-						   &queue, &role))
+	if (!jobq_look_up(look, DatumGetInt32(values[NEWEST_QUEUE]),
+					  DatumGetObjectId(values[NEWEST_ENQUEUED_BY]),
+					  &queue, &role))
+		return true;
+	if (!jobq_look_visible(look, queue, role) &&
+		(on_shelf || !look_leased(look, queue, values, nulls)))
 		return true;
 	if (!on_shelf && !last_try && look_too_late(look, values, nulls))
 		return false;

@@ -21,7 +21,8 @@
 /*
  * Columns of jobq.job_info. The queries below give the same columns in the
  * same order, with queue and role as numbers and the state as one letter, and
- * more: those of jobq.job_row, the ticket, and whether the job was ever started.
+ * more: those of jobq.job_row, the ticket, whether the job was ever started,
+ * and who took the lease under which it has ended.
  */
 typedef enum InfoAttr
 {
@@ -54,6 +55,7 @@ typedef enum InfoAttr
 	INFO_QUEUE_ID,
 	INFO_TICKET,
 	INFO_STARTED,
+	INFO_LESSEE,
 	INFO_NQUERY
 } InfoAttr;
 
@@ -80,6 +82,7 @@ typedef enum InfoAttr
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
 	" j.retry_of, NULL::int8, NULL::jsonb, " COLUMNS_BEHIND \
+	", NULL::jobq.role" \
 	" FROM %2$s j WHERE NOT EXISTS" \
 	" (SELECT FROM jobq.outcome_%1$d o WHERE o.ticket = j.ticket)"
 
@@ -95,6 +98,7 @@ typedef enum InfoAttr
 	" ELSE coalesce(o.error, o.reason, j.last_error) END," \
 	" coalesce(c.progress, j.progress), j.retry_of, o.moved_to, o.result," \
 	" " COLUMNS_BEHIND \
+	", c.claimed_by" \
 	" FROM %2$s j JOIN jobq.outcome_%1$d o ON o.ticket = j.ticket" \
 	" LEFT JOIN jobq.claim_%1$d c ON c.ctid = o.claim_tid" \
 	" AND c.lease = o.lease" \
@@ -106,6 +110,7 @@ typedef enum InfoAttr
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
 	" j.retry_of, NULL::int8, NULL::jsonb, " COLUMNS_BEHIND \
+	", NULL::jobq.role" \
 	" FROM jobq.shelf j WHERE j.state <> 'd'::\"char\""
 
 #define SQL_SHELF_DEAD \
@@ -114,6 +119,7 @@ typedef enum InfoAttr
 	" j.max_attempts, j.enqueued_at, j.enqueued_by, j.expires_at," \
 	" NULL::text, NULL::timestamptz, j.died_at, j.last_error, j.progress," \
 	" j.retry_of, j.moved_to, NULL::jsonb, " COLUMNS_BEHIND \
+	", NULL::jobq.role" \
 	" FROM jobq.shelf j WHERE j.state = 'd'::\"char\""
 
 #define SQL_NOT_RERUN	" AND j.rerun_as IS NULL"
@@ -249,6 +255,22 @@ look_at_payload(JobqLook *look, const JobqLookQueue *queue, Datum *values,
 										  DatumGetInt64(values[INFO_ID])));
 }
 
+/* Who has leased the job of a row; for callers who may have. */
+static Oid
+look_for_lessee(JobqLook *look, const Datum *values, const bool *nulls)
+{
+	JobqHolder	holder;
+
+	if (!nulls[INFO_LESSEE])
+		return DatumGetObjectId(values[INFO_LESSEE]);
+	if (DatumGetChar(values[INFO_STATE]) != STATE_AVAILABLE ||
+		jobq_look_holder(look, DatumGetInt64(values[INFO_ID]),
+						 DatumGetInt64(values[INFO_TICKET]),
+						 &holder) != HOLDER_WORKER || holder.rolled_back)
+		return InvalidOid;
+	return holder.l.claimed_by;
+}
+
 static void
 look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 {
@@ -259,9 +281,14 @@ look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 	char		state;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
-	if (!jobq_look_visible(look, DatumGetInt32(values[INFO_QUEUE]),
-						   DatumGetObjectId(values[INFO_ENQUEUED_BY]),
-						   &queue, &role))
+	if (!jobq_look_up(look, DatumGetInt32(values[INFO_QUEUE]),
+					  DatumGetObjectId(values[INFO_ENQUEUED_BY]),
+					  &queue, &role))
+		return;
+	if (!jobq_look_visible(look, queue, role) &&
+		!(queue->leasable &&
+		  jobq_look_leased(look, queue,
+						   look_for_lessee(look, values, nulls))))
 		return;
 
 	state = DatumGetChar(values[INFO_STATE]);

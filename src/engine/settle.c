@@ -141,7 +141,6 @@ jobq_extend(const JobqSession *session, JobqHeld *held, int nheld,
 		}
 		lease.claimed_at = now;
 		lease.expires_at = now + length;
-		lease.claimed_by = GetUserId();
 		write_extension(&belts, &held[from], to - from, &lease, progress,
 						progress_null);
 		for (int i = from; i < to; i++)

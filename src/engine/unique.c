@@ -14,6 +14,7 @@
 #include "engine/unique.h"
 #include "errors.h"
 #include "pause.h"
+#include "security/security.h"
 
 static void
 wait_for(TransactionId busy)
@@ -132,7 +133,7 @@ jobq_enqueue_unique(const JobqSession *session, const JobqQueue *queue,
 {
 	JobqUniqueKey key = {.session = session,.queue_id = queue->queue_id,
 		.key = row->values[JOB_UNIQUE_KEY],.role = GetUserId(),
-	.sees_all = jobq_sees_all(queue)};
+	.sees_all = jobq_reads_queue(queue)};
 	JobqKeyRow	taken = {.id = id,.free_at = now + unique->unique_for,
 		.unique_while = unique->unique_while == JOBQ_UNIQUE_WAITING ?
 	UKEY_WAITING : UKEY_LIVE};
@@ -227,7 +228,7 @@ jobq_key_returns(const JobqSession *session, const JobqRow *row)
 		own.unique_while != UKEY_WAITING ||
 		!jobq_queue_by_id_for(key.queue_id, key.role, &queue))
 		return KEY_KEPT;
-	key.sees_all = jobq_sees_all(&queue);
+	key.sees_all = jobq_reads_queue(&queue);
 	key.after = own.gen;
 	for (;;)
 	{

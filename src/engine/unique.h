@@ -40,9 +40,6 @@ typedef struct JobqKeyHolder
 	TransactionId busy;
 } JobqKeyHolder;
 
-/* May the role that looked the queue up see all of its jobs? */
-extern bool jobq_sees_all(const JobqQueue *queue);
-
 /* Among the newest rows of a key, read under its lock. */
 extern JobqKeyState jobq_key_find_holder(const JobqUniqueKey *key,
 										 const JobqKeyRow *rows, int n,

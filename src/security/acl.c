@@ -11,6 +11,7 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 
+#include "compat.h"
 #include "errors.h"
 #include "security/security.h"
 
@@ -125,6 +126,25 @@ jobq_check_queue(const JobqQueue *queue, int privileges)
 			 errhint("Its owner can give it with jobq.grant_queue().")));
 }
 
+/*
+ * With all queues in the cache, looking for one that is somebody else's takes
+ * the same way, and the same time, as looking for one that is not there.
+ */
+JOBQ_NORETURN static void
+raise_no_queue(const char *name)
+{
+	JobqQueue  *all;
+
+	(void) jobq_queue_list(&all);
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_NO_QUEUE),
+			 errmsg("queue \"%s\" does not exist", name),
+			 errdetail("There is no queue of this name that role \"%s\" may use.",
+					   GetUserNameFromId(GetUserId(), false)),
+			 errhint("Make it with jobq.create_queue(), or have its owner call jobq.grant_queue().")));
+	pg_unreachable();
+}
+
 void
 jobq_check_role(const JobqQueue *queue, int privileges)
 {
@@ -146,18 +166,33 @@ void
 jobq_require_queue(const char *name, int privileges, JobqQueue *queue)
 {
 	if (!jobq_queue_by_name(name, queue) || queue->my_privileges == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_NO_QUEUE),
-				 errmsg("queue \"%s\" does not exist", name),
-				 errdetail("There is no queue of this name that role \"%s\" may use.",
-						   GetUserNameFromId(GetUserId(), false)),
-				 errhint("Make it with jobq.create_queue(), or have its owner call jobq.grant_queue().")));
+		raise_no_queue(name);
 	jobq_check_queue(queue, privileges);
+}
+
+bool
+jobq_reads_queue(const JobqQueue *queue)
+{
+	int			any = queue->isolation == JOBQ_ISOLATION_OWNER ?
+		JOBQ_PRIV_MANAGE : JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE;
+
+	return (queue->my_privileges & any) != 0;
+}
+
+bool
+jobq_counts_queue(const JobqQueue *queue)
+{
+	if (jobq_is_monitor(GetUserId()))
+		return true;
+	return queue->isolation == JOBQ_ISOLATION_OWNER ?
+		(queue->my_privileges & JOBQ_PRIV_MANAGE) != 0 :
+		queue->my_privileges != 0;
 }
 
 /*
  * Restricted, so that nothing that runs inside can leave the owner's identity
- * or leave something behind that runs with it later.
+ * or leave something behind that runs with it later. Row level security, which
+ * is forced on all tables, is not meant for us: the owner may be no superuser.
  */
 void
 jobq_become_owner(JobqOwnerContext *context)
@@ -168,7 +203,8 @@ jobq_become_owner(JobqOwnerContext *context)
 	SetUserIdAndSecContext(owner,
 						   context->sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
+						   SECURITY_RESTRICTED_OPERATION |
+						   SECURITY_NOFORCE_RLS);
 	context->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, jobq, pg_temp",
 							 PGC_USERSET, PGC_S_SESSION,

@@ -90,7 +90,7 @@ typedef struct Grant
 
 #define FORGET_DROPPED_ROLES \
 	"DELETE FROM jobq.queue_acl a WHERE NOT EXISTS" \
-	" (SELECT FROM pg_catalog.pg_authid r WHERE r.oid = a.grantee)"
+	" (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)"
 
 /* Does the query about one role give a row? */
 static bool

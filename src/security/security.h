@@ -5,6 +5,7 @@
 #ifndef JOBQ_SECURITY_H
 #define JOBQ_SECURITY_H
 
+#include "nodes/pg_list.h"
 #include "utils/array.h"
 
 #include "store/store.h"
@@ -52,6 +53,13 @@ extern void jobq_check_role(const JobqQueue *queue, int privileges);
  */
 extern bool jobq_is_enqueuer(const JobqQueue *queue, Oid enqueued_by);
 
+/*
+ * May the current role see all jobs of the queue, whoever enqueued them? And
+ * what is counted of all of them? Monitors may see the latter.
+ */
+extern bool jobq_reads_queue(const JobqQueue *queue);
+extern bool jobq_counts_queue(const JobqQueue *queue);
+
 /* JOBQ_PRIV_* of a privilege's name, 0 = there is none; names of several. */
 extern int	jobq_privilege_bit(const char *name);
 extern char *jobq_privilege_list(int privileges);
@@ -94,5 +102,10 @@ extern Datum jobq_privilege_array(int privileges);
  */
 extern void jobq_give_calls(Oid role, int privileges);
 extern void jobq_take_calls_back(Oid role);
+
+/* ---- owned.c: DROP OWNED and REASSIGN OWNED have just been run ---- */
+
+extern void jobq_drop_owned(const List *roles);
+extern void jobq_reassign_owned(const List *roles, Oid owner);
 
 #endif							/* JOBQ_SECURITY_H */

@@ -71,9 +71,35 @@ typedef enum EpochAttr
 	"'job_%1$d', 'claim_%1$d', 'outcome_%1$d']::pg_catalog.name[])" \
 	" AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
 
+/* Policies that a dump has brought along. */
+#define DROP_POLICY_COMMANDS \
+	"SELECT pg_catalog.format('DROP POLICY %%I ON jobq.%%I'," \
+	" p.polname, c.relname)" \
+	" FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c" \
+	" ON c.oid OPERATOR(pg_catalog.=) p.polrelid" \
+	" WHERE c.relnamespace OPERATOR(pg_catalog.=)" \
+	" 'jobq'::pg_catalog.regnamespace" \
+	" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY[" \
+	"'job_%1$d', 'claim_%1$d', 'outcome_%1$d']::pg_catalog.name[])"
+
 #define GRANT_DUMP \
 	"GRANT SELECT ON TABLE jobq.job_%1$d, jobq.claim_%1$d," \
 	" jobq.outcome_%1$d TO pg_database_owner"
+
+/* A wall even where somebody has privileges, as on all of our tables. */
+#define SECURE_ROWS(kind) \
+	"ALTER TABLE jobq." kind "_%1$d" \
+	" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+#define DUMP_POLICY(kind) \
+	"CREATE POLICY dump ON jobq." kind "_%1$d" \
+	" FOR SELECT TO pg_database_owner USING (true)"
+
+static const char *const rights_ddl[] = {
+	GRANT_DUMP,
+	SECURE_ROWS("job"), DUMP_POLICY("job"),
+	SECURE_ROWS("claim"), DUMP_POLICY("claim"),
+	SECURE_ROWS("outcome"), DUMP_POLICY("outcome"),
+};
 
 static const char *const epoch_ddl[] = {
 	"CREATE TABLE jobq.job_%1$d ("
@@ -262,46 +288,47 @@ next_number(void)
 }
 
 static void
-make_tables(int32 epoch)
+execute_for(const char *pattern, int32 epoch, int expected)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	for (int i = 0; i < (int) lengthof(epoch_ddl); i++)
-	{
-		resetStringInfo(&sql);
-		appendStringInfo(&sql, epoch_ddl[i], epoch);
-		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not make the tables of an epoch");
-	}
+	appendStringInfo(&sql, pattern, epoch);
+	(void) jobq_execute(sql.data, 0, NULL, NULL, expected);
 	pfree(sql.data);
+}
+
+static void
+make_tables(int32 epoch)
+{
+	for (int i = 0; i < (int) lengthof(epoch_ddl); i++)
+		execute_for(epoch_ddl[i], epoch, SPI_OK_UTILITY);
+}
+
+/* Run the commands that a query about an epoch gives. */
+static void
+execute_found(const char *pattern, int32 epoch)
+{
+	SPITupleTable *commands;
+	uint64		n;
+
+	execute_for(pattern, epoch, SPI_OK_SELECT);
+	commands = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+		(void) jobq_execute(SPI_getvalue(commands->vals[i],
+										 commands->tupdesc, 1),
+							0, NULL, NULL, SPI_OK_UTILITY);
 }
 
 /* The database's owner may read what pg_dump reads, nobody else anything. */
 void
 jobq_epoch_set_rights(int32 epoch)
 {
-	StringInfoData sql;
-	SPITupleTable *commands;
-	uint64		n;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, REVOKE_COMMANDS, epoch);
-	if (SPI_execute(sql.data, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the privileges of an epoch");
-	commands = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
-	{
-		if (SPI_execute(SPI_getvalue(commands->vals[i], commands->tupdesc, 1),
-						false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not revoke privileges of an epoch");
-	}
-	resetStringInfo(&sql);
-	appendStringInfo(&sql, GRANT_DUMP, epoch);
-	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not grant privileges of an epoch");
-	pfree(sql.data);
+	execute_found(REVOKE_COMMANDS, epoch);
+	execute_found(DROP_POLICY_COMMANDS, epoch);
+	for (int i = 0; i < (int) lengthof(rights_ddl); i++)
+		execute_for(rights_ddl[i], epoch, SPI_OK_UTILITY);
 }
 
 static void

@@ -136,6 +136,7 @@ static const OptionSet breaker_set = {
 static const char *const expired_to_words[] = {"drop", "dead_letter", NULL};
 static const char *const on_retry_words[] = {"", "block", "skip", NULL};
 static const char *const ordering_words[] = {"priority", "fair", NULL};
+static const char *const isolation_words[] = {"", "owner", NULL};
 
 static const Option queue_options[] = {
 	{"lease_for", OPTION_INTERVAL, offsetof(JobqQueue, lease_for),
@@ -191,6 +192,8 @@ static const Option queue_options[] = {
 	{"circuit_breaker", OPTION_OBJECT, offsetof(JobqQueue, rules.breaker),
 	.set = &breaker_set},
 	{"notify", OPTION_BOOL, offsetof(JobqQueue, notify),.initial = false},
+	{"isolation", OPTION_WORD, offsetof(JobqQueue, isolation),
+	.initial = JOBQ_ISOLATION_NONE,.words = isolation_words},
 	{"sign", OPTION_KEY, offsetof(JobqQueue, sign),.min = 0},
 	{"seal", OPTION_KEY, offsetof(JobqQueue, seal),.min = 0},
 };

@@ -345,6 +345,8 @@ jobq_queue_by_name(const char *name, JobqQueue *queue)
 		return false;
 	freshen();
 	entry = hash_search(by_name, name, HASH_FIND, NULL);
+	if (entry == NULL && all_cached)
+		return false;
 	if (entry != NULL)
 		hand_out(entry->cached, GetUserId(), queue);
 	else if (!load(QUEUE_NAME, F_TEXTEQ,

@@ -99,6 +99,12 @@ typedef enum JobqExpiredTo
 	JOBQ_EXPIRED_DEAD_LETTER
 } JobqExpiredTo;
 
+typedef enum JobqIsolation
+{
+	JOBQ_ISOLATION_NONE,
+	JOBQ_ISOLATION_OWNER		/* jobs concern who enqueued or leased them */
+} JobqIsolation;
+
 /* Privileges on a queue, as stored in jobq.queue_acl. */
 #define JOBQ_PRIV_ENQUEUE		1
 #define JOBQ_PRIV_DEQUEUE		2
@@ -148,6 +154,7 @@ typedef struct JobqQueue
 	bool		notify;
 	char		sign[JOBQ_NAME_MAX + 1];	/* key of deliveries; empty = none */
 	char		seal[JOBQ_NAME_MAX + 1];	/* key of payloads; empty = none */
+	int8		isolation;		/* JobqIsolation */
 	JobqRules	rules;
 } JobqQueue;
 

@@ -1,8 +1,8 @@
 /*
  * hooks.c: keeps keepers out of the way of commands that need a database
- * empty or the extension unlocked, and tells launcher and keepers at commit
- * what has changed. Refuses no command but PREPARE TRANSACTION after the
- * extension was created or dropped; the server's own checks stand.
+ * empty or the extension unlocked, tells launcher and keepers at commit what
+ * has changed, and what roles no longer own. Refuses no command but PREPARE
+ * TRANSACTION after the extension was created or dropped.
  */
 #include "postgres.h"
 
@@ -17,15 +17,18 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "commands/user.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
 #include "dispatch/dispatch.h"
+#include "security/security.h"
 #include "store/store.h"
 #include "worker/worker.h"
 
@@ -386,6 +389,25 @@ before_command(Node *stmt)
 	}
 }
 
+/* Queues are no objects of the server, and follow their roles through us. */
+static void
+after_command(Node *stmt)
+{
+	if (IsA(stmt, DropOwnedStmt))
+	{
+		if (OidIsValid(jobq_table_oid_missing_ok(JOBQ_TABLE_QUEUE)))
+			jobq_drop_owned(roleSpecsToIds(((DropOwnedStmt *) stmt)->roles));
+	}
+	else if (IsA(stmt, ReassignOwnedStmt))
+	{
+		ReassignOwnedStmt *reassign = (ReassignOwnedStmt *) stmt;
+
+		if (OidIsValid(jobq_table_oid_missing_ok(JOBQ_TABLE_QUEUE)))
+			jobq_reassign_owned(roleSpecsToIds(reassign->roles),
+								get_rolespec_oid(reassign->newrole, false));
+	}
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *queryString,
 				bool readOnlyTree, ProcessUtilityContext context,
@@ -399,6 +421,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 		before_command(pstmt->utilityStmt);
 	next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest,
 		 qc);
+	after_command(pstmt->utilityStmt);
 	release_moving();
 }
 

@@ -142,11 +142,13 @@ my $last = src('SELECT max(i) FROM unnest(ARRAY[' . join(',', values %id) . ']) 
 # ---- the dumps ----
 
 $node->command_ok(
-	[ 'pg_dump', '-U', 'boss', '-Fc', '-f', "$dir/src.dump", 'src' ],
+	[ 'pg_dump', '-U', 'boss', '--enable-row-security', '-Fc', '-f', "$dir/src.dump", 'src' ],
 	'the database\'s owner dumps');
 $node->command_ok(
-	[ 'pg_dump', '-U', 'boss', '-Fd', '-j', '2', '-f', "$dir/src.dir", 'src' ],
+	[ 'pg_dump', '-U', 'boss', '--enable-row-security', '-Fd', '-j', '2', '-f', "$dir/src.dir", 'src' ],
 	'in parallel, too');
+$node->command_fails_like([ 'pg_dump', '-U', 'boss', '-f', "$dir/none.sql", 'src' ],
+	qr/row-level security policy/, 'and is told when it does not ask for that');
 $node->command_ok([ 'pg_dump', '--inserts', '-f', "$dir/src.sql", 'src' ],
 	'so does a superuser, as a script of INSERTs');
 is( src(q{SET ROLE boss; SELECT has_table_privilege('jobq.queue', 'INSERT')
@@ -286,6 +288,16 @@ sub works
 			AND a.grantee <> c.relowner
 			AND (a.grantee::regrole::text, a.privilege_type) <> ('pg_database_owner', 'SELECT')}),
 		'0', "$name: and nobody else has privileges there");
+	is( $to->safe_psql($database, q{SELECT count(*) FROM pg_class
+			WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'r'
+			AND NOT (relrowsecurity AND relforcerowsecurity)}),
+		'0', "$name: every table has row level security");
+	is( $to->safe_psql($database, q{SELECT string_agg(DISTINCT array_to_string(p, ' '), ', ')
+			FROM (SELECT array_agg(CASE WHEN relname ~ '_[0-9]+$' THEN polname::text
+				ELSE replace(polname, replace(i.id::text, '-', ''), 'ID') END) FROM pg_policy p
+				JOIN pg_class c ON c.oid = p.polrelid, jobq.installation i
+				WHERE relnamespace = 'jobq'::regnamespace GROUP BY c.oid) x (p)}),
+		'dump, dump_ID', "$name: with one policy where the database's owner reads");
 	add_auditor($to, $database);
 	$to->safe_psql($database, q{INSERT INTO audit.ledger
 		SELECT id FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j});
@@ -428,6 +440,8 @@ foreach my $lacking (sort keys %damage)
 # what a dump may lack, or a restore may do otherwise, is made good
 $node->safe_psql('dst', qq{
 DROP TRIGGER refuse_write ON jobq.outcome_$n;
+ALTER TABLE jobq.claim_$n DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+CREATE POLICY everybody ON jobq.job_$n USING (true);
 ALTER TABLE jobq.job_$n OWNER TO alice;
 ALTER TABLE jobq.job_$n RESET (autovacuum_enabled);
 GRANT ALL ON jobq.claim_$n TO bob;

@@ -88,6 +88,11 @@ is(sqlstate($new, "SELECT jobq.complete($id{running}, $lease{running})"),
 new('SELECT jobq.adopt()');
 ok(await_keeper($new), 'adopted: has a keeper');
 is(new($states), $before, 'adopted: everything is as it was');
+is( new(q{SELECT count(*) FILTER (WHERE NOT (relrowsecurity AND relforcerowsecurity)),
+		count(*) FILTER (WHERE relname !~ '_[0-9]+$' AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
+			AND has_table_privilege('pg_database_owner', c.oid, 'SELECT'))
+		FROM pg_class c WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'r'}),
+	'0|0', 'adopted: row level security and its policies');
 is(new($CARRIED_SETTINGS), $settings, 'adopted: so are settings');
 is(new($CARRIED_MINUTES), $minutes, 'adopted: and what minutes have counted');
 carried_ok($new, 'postgres', 'adopted');
