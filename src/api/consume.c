@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_complete);

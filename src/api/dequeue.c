@@ -16,6 +16,7 @@
 #include "api/delivery.h"
 #include "api/dequeue.h"
 #include "compat.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define CALL_WAIT		(20 * USECS_PER_SEC)	/* default of a procedure */

@@ -9,6 +9,7 @@
 
 #include "api/args.h"
 #include "engine/engine.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_alter_group);

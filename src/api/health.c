@@ -16,7 +16,6 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "guc.h"
-#include "security/security.h"
 
 #define SLOTS_WARN_PERCENT		90	/* of slots or queues in use */
 
@@ -292,12 +291,7 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	JobqSession session;
 	Facts		facts;
 
-	if (!jobq_is_monitor(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for jobq.health()"),
-				 errdetail("Only members of jobq_admin or jobq_monitor may call it."),
-				 errhint("GRANT jobq_monitor TO the role.")));
+	jobq_require_monitor("jobq.health()");
 	jobq_begin_read(&session);
 	InitMaterializedSRF(fcinfo, 0);
 	read_facts(session.db, &facts);

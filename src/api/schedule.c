@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define NAME_MAX_BYTES	255

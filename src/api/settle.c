@@ -16,6 +16,7 @@
 #include "api/settle.h"
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 
 #define ERROR_MAX_CHARS		5000
 #define NUMBER_MAX			(INT64CONST(1) << 53)	/* of ids and leases */

@@ -15,6 +15,7 @@
 #include "api/delivery.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define REASON_MAX		1000	/* bytes */
@@ -206,6 +207,7 @@ jobq_sql_peek(PG_FUNCTION_ARGS)
 	int64		max = 10;
 
 	jobq_begin_read(&session);
+	jobq_audit_call = "jobq.peek()";
 	jobq_arg_required(fcinfo, 0, "queue");
 	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue"),
 					   JOBQ_PRIV_READ, &queue);

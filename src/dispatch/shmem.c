@@ -16,8 +16,11 @@
 
 #define TRANCHE_NAME			"pg_jobq"
 
-/* Locks of the tranche: control, tallies, hash, then one for each part. */
-#define CONTROL_LOCKS			2
+/*
+ * Locks of the tranche: control, tallies, refusals, hash, then one for each
+ * part.
+ */
+#define CONTROL_LOCKS			3
 #define FIRST_PART_LOCK			(CONTROL_LOCKS + JOBQ_HASH_LOCKS)
 
 JobqControl *jobq_control;
@@ -79,6 +82,7 @@ shmem_request(void)
 	size = add_size(size, jobq_group_pool_size());
 	size = add_size(size, MAXALIGN(jobq_meters_size()));
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
+	size = add_size(size, MAXALIGN(jobq_refusals_size()));
 	size = add_size(size, jobq_wait_shmem_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
@@ -205,6 +209,7 @@ shmem_startup(void)
 	jobq_group_pool_startup();
 	jobq_meters_init();
 	jobq_tallies_init(&locks[1].lock);
+	jobq_refusals_init(&locks[2].lock);
 	jobq_wait_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 
@@ -280,6 +285,8 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->copy = false;
 	db->start_paused = false;
 	db->adopted = false;
+	db->audit_last = -1;
+	db->audit_news = JOBQ_NEVER;
 	SpinLockRelease(&db->mutex);
 }
 

@@ -16,6 +16,7 @@
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define SPILLED_WAIT_MS		2000
@@ -72,14 +73,23 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 static void
 check_dequeue(int32 queue_id, int64 id, JobqQueue *queue)
 {
-	if (!jobq_queue_by_id(queue_id, queue) || queue->my_privileges == 0)
+	if (!jobq_queue_by_id(queue_id, queue))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	if (!(queue->my_privileges & JOBQ_PRIV_DEQUEUE))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for queue \"%s\"", queue->name),
-				 errdetail("Settling a job needs the privilege \"dequeue\"."),
-				 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
+	if (queue->my_privileges == 0)
+	{
+		jobq_audit_refusal(NULL, queue_id, id, ERRCODE_JOBQ_NO_JOB,
+						   "has no privilege on the job's queue");
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	}
+	if (queue->my_privileges & JOBQ_PRIV_DEQUEUE)
+		return;
+	jobq_audit_refusal(NULL, queue_id, id, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "lacks the privilege dequeue");
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", queue->name),
+			 errdetail("Settling a job needs the privilege \"dequeue\"."),
+			 errhint("Ask the owner of the queue to call jobq.grant_queue().")));
 }
 
 static bool

@@ -491,6 +491,33 @@ jobq_xact_aging(const JobqSession *session, int32 queue_id, int64 aging)
 	op->aging = aging;
 }
 
+/* The first of them says where the keeper is to begin. */
+static bool
+has_audited(void)
+{
+	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - LOOK_BACK); i--)
+	{
+		if (jobq_ops[i].kind == OP_AUDITED && jobq_ops[i].refusal == NULL &&
+			jobq_ops[i].subid == GetCurrentSubTransactionId())
+			return true;
+	}
+	return false;
+}
+
+void
+jobq_xact_audited(const JobqSession *session, int64 entry,
+				  const JobqRefusal *undone)
+{
+	JobqOp	   *op;
+
+	if (undone == NULL && has_audited())
+		return;
+	op = jobq_xact_push(OP_AUDITED, session->db);
+	op->ref.gen = session->gen;
+	op->ref.id = entry;
+	op->refusal = undone;
+}
+
 void
 jobq_xact_queue_dropped(const JobqSession *session, int32 queue_id)
 {

@@ -6,6 +6,7 @@
 #ifndef JOBQ_XACTLOG_H
 #define JOBQ_XACTLOG_H
 
+#include "dispatch/audit.h"
 #include "engine/own.h"
 #include "engine/xact.h"
 
@@ -35,6 +36,8 @@ typedef enum JobqOpKind
 	OP_VERDICT,					/* a circuit breaker's probe has passed, or
 								 * not */
 	OP_ENDED,					/* job ref.id, or several, without a slot */
+	OP_AUDITED,					/* entry ref.id of the audit log; undo: what
+								 * `refusal`, if any, says is to be told */
 	OP_QUEUE_CHANGED,
 	OP_QUEUE_DROPPED
 } JobqOpKind;
@@ -64,6 +67,7 @@ typedef struct JobqOp
 	int64		delta;			/* OP_MARK: 1 = it runs, and commits or aborts
 								 * with us only */
 	const JobqAdmission *admission; /* OP_ADMITTED */
+	const JobqRefusal *refusal; /* OP_AUDITED */
 	bool		probe;			/* OP_OWN_CLAIM */
 	bool		passed;			/* OP_VERDICT */
 	JobqTallyRef by_kind;		/* OP_COUNT, of attempts */

@@ -12,6 +12,7 @@
 #include "utils/guc.h"
 
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define JOBQ_ROLE_ADMIN		"jobq_admin"
@@ -110,6 +111,10 @@ jobq_check_queue(const JobqQueue *queue, int privileges)
 
 	if (missing == 0)
 		return;
+	jobq_audit_refusal(NULL, queue->queue_id, 0,
+					   ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   psprintf("lacks the privilege %s",
+								jobq_privilege_list(missing)));
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for queue \"%s\"", queue->name),
@@ -122,7 +127,12 @@ jobq_check_queue(const JobqQueue *queue, int privileges)
 void
 jobq_require_queue(const char *name, int privileges, JobqQueue *queue)
 {
-	if (!jobq_queue_by_name(name, queue) || queue->my_privileges == 0)
+	bool		exists = jobq_queue_by_name(name, queue);
+
+	if (exists && queue->my_privileges == 0)
+		jobq_audit_refusal(NULL, queue->queue_id, 0, ERRCODE_JOBQ_NO_QUEUE,
+						   "has no privilege on the queue");
+	if (!exists || queue->my_privileges == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_NO_QUEUE),
 				 errmsg("queue \"%s\" does not exist", name),

@@ -16,6 +16,7 @@
 #include "api/args.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_grant_queue);

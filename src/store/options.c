@@ -175,6 +175,7 @@ static const Option queue_options[] = {
 	{"circuit_breaker", OPTION_OBJECT, offsetof(JobqQueue, rules.breaker),
 	.set = &breaker_set},
 	{"notify", OPTION_BOOL, offsetof(JobqQueue, notify),.initial = false},
+	{"audit", OPTION_BOOL, offsetof(JobqQueue, audit),.initial = false},
 };
 static const OptionSet queue_set = {
 	queue_options, lengthof(queue_options), "queue option", "", NULL

@@ -32,6 +32,9 @@ typedef enum JobqTable
 	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_UKEY,
 	JOBQ_TABLE_QUEUE_GROUP,
+	JOBQ_TABLE_AUDIT_ENTRY,
+	JOBQ_TABLE_AUDIT_CHAIN,
+	JOBQ_TABLE_AUDIT_MARK,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -136,6 +139,7 @@ typedef struct JobqQueue
 	int32		max_depth;		/* 0 = no limit */
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
+	bool		audit;			/* claims and settles, too */
 	JobqRules	rules;
 } JobqQueue;
 
