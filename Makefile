@@ -50,6 +50,7 @@ SQL_PARTS = \
 	src/api/seeing.sql \
 	src/api/adopt.sql \
 	src/security/security.sql \
+	src/security/audit.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \
 	src/store/dump.sql \

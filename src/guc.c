@@ -28,6 +28,7 @@ char	   *jobq_databases = NULL;
 int			jobq_epoch_rows = 1000000;
 int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
+int			jobq_audit_retention = 90 * 86400;
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
 bool		jobq_start_paused = false;
 
@@ -55,6 +56,18 @@ check_databases(char **newval, void **extra, GucSource source)
 void
 jobq_define_settings(void)
 {
+	DefineCustomIntVariable("jobq.audit_retention",
+							"How long entries of the audit log are kept.",
+							"0 means for ever.",
+							&jobq_audit_retention,
+							90 * 86400,
+							0,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
 	DefineCustomEnumVariable("jobq.claim_durability",
 							 "Whether a transaction that only takes jobs waits for the disk.",
 							 "A claim lost in a crash means that the job is delivered again.",

@@ -51,7 +51,7 @@ static const JobqCheck checks[] = {
 	{
 		.item = "tables",
 		.query = "SELECT string_agg(t.name, ', ' ORDER BY t.name)"
-		" FROM unnest('{call,class,clean_start,epoch,epoch_total,"
+		" FROM unnest('{audit_chain,audit_entry,audit_mark,call,class,clean_start,epoch,epoch_total,"
 		"installation,lease_mark,number_block,queue,queue_acl,queue_group,queue_hour,"
 		"queue_minute,restored,schedule,shelf,ukey}'::text[]) t (name)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"

@@ -167,6 +167,17 @@ require_queue(FunctionCallInfo fcinfo, JobqQueue *queue)
 	jobq_require_queue(name, JOBQ_PRIV_ENQUEUE, queue);
 }
 
+static void
+audit(FunctionCallInfo fcinfo, const char *call,
+	  const JobqSchedule *schedule, int64 job_id)
+{
+	jobq_audit_act_with(fcinfo, call, schedule->queue_id, job_id,
+						psprintf("schedule \"%s\" of %s, %s %s",
+								 schedule->name,
+								 jobq_role_shown(schedule->owner),
+								 schedule->cron, schedule->timezone));
+}
+
 /* schedule(name text, cron text, …) → void */
 Datum
 jobq_sql_schedule(PG_FUNCTION_ARGS)
@@ -189,6 +200,7 @@ jobq_sql_schedule(PG_FUNCTION_ARGS)
 	schedule.catch_up_max = read_catch_up_max(fcinfo);
 	read_job(fcinfo, &queue, &schedule.job);
 	jobq_schedule_make(&session, &schedule, &queue);
+	audit(fcinfo, "jobq.schedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -295,6 +307,7 @@ jobq_sql_unschedule(PG_FUNCTION_ARGS)
 
 	begin(fcinfo, "jobq.unschedule()", &session, &schedule);
 	changed(&session, &schedule, jobq_schedule_delete(schedule.schedule_id));
+	audit(fcinfo, "jobq.unschedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -308,6 +321,7 @@ jobq_sql_pause_schedule(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.pause_schedule()", &session, &schedule);
 	changed(&session, &schedule,
 			jobq_schedule_pause(schedule.schedule_id, GetUserId()));
+	audit(fcinfo, "jobq.pause_schedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -321,6 +335,7 @@ jobq_sql_resume_schedule(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.resume_schedule()", &session, &schedule);
 	changed(&session, &schedule,
 			jobq_schedule_resume(schedule.schedule_id, jobq_now()));
+	audit(fcinfo, "jobq.resume_schedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -331,10 +346,13 @@ jobq_sql_run_schedule(PG_FUNCTION_ARGS)
 	JobqSession session;
 	JobqSchedule schedule;
 	TimestampTz now;
+	int64		id;
 
 	begin(fcinfo, "jobq.run_schedule()", &session, &schedule);
 	now = jobq_now();
-	PG_RETURN_INT64(jobq_schedule_enqueue(&session, &schedule, now, now));
+	id = jobq_schedule_enqueue(&session, &schedule, now, now);
+	audit(fcinfo, "jobq.run_schedule()", &schedule, id);
+	PG_RETURN_INT64(id);
 }
 
 /* ---- looking ---- */

@@ -28,14 +28,24 @@ PG_FUNCTION_INFO_V1(jobq_sql_redrive);
 PG_FUNCTION_INFO_V1(jobq_sql_purge_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_peek);
 
+/* The job that is to be steered. */
+typedef struct Steered
+{
+	JobqSession session;
+	int64		id;
+	int32		queue_id;
+	bool		audit;			/* another role's, or the queue asks for it */
+} Steered;
+
 /*
  * First argument id: JQ020 unless the caller may see the job, 42501 unless it
  * may manage it or, where that is enough, has enqueued it.
  */
 static int64
 require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
-			JobqSession *session)
+			Steered *job)
 {
+	JobqSession *session = &job->session;
 	int64		id;
 	int32		queue_id;
 	Oid			enqueued_by;
@@ -49,30 +59,41 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 		!jobq_queue_by_id(queue_id, &queue))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
 	enqueuer = has_privs_of_role(GetUserId(), enqueued_by);
+	job->id = id;
+	job->queue_id = queue_id;
+	job->audit = queue.audit || GetUserId() != enqueued_by;
 	if ((enqueuer && enqueuer_may) || (queue.my_privileges & JOBQ_PRIV_MANAGE))
 	{
 		jobq_await_settle(session);
 		return id;
 	}
 	if (!enqueuer && queue.my_privileges == 0)
+	{
+		jobq_audit_refusal(NULL, queue_id, id, ERRCODE_JOBQ_NO_JOB,
+						   "has no privilege on the job's queue");
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+	}
 	jobq_check_queue(&queue, JOBQ_PRIV_MANAGE);
 	return id;
 }
 
 static bool
-steered(JobqSteered result, int64 id)
+steered(FunctionCallInfo fcinfo, const char *what, const Steered *job,
+		JobqSteered result)
 {
 	if (result == JOBQ_STEER_NO_JOB)
-		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
+		jobq_raise_lost(JOBQ_LOST_NO_JOB, job->id, 0);
+	if (result == JOBQ_STEER_DONE && job->audit)
+		jobq_audit_act_with(fcinfo, what, job->queue_id, job->id, NULL);
 	return result == JOBQ_STEER_DONE;
 }
 
 Datum
 jobq_sql_cancel(PG_FUNCTION_ARGS)
 {
-	JobqSession session;
-	int64		id = require_job(fcinfo, "jobq.cancel()", true, &session);
+	const char *what = "jobq.cancel()";
+	Steered		job;
+	int64		id = require_job(fcinfo, what, true, &job);
 	char	   *reason = NULL;
 	int64		grace = 0;
 
@@ -81,14 +102,16 @@ jobq_sql_cancel(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		grace = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "grace", 0,
 								  GRACE_MAX);
-	PG_RETURN_BOOL(steered(jobq_cancel(&session, id, reason, grace), id));
+	PG_RETURN_BOOL(steered(fcinfo, what, &job,
+						   jobq_cancel(&job.session, id, reason, grace)));
 }
 
 Datum
 jobq_sql_reschedule(PG_FUNCTION_ARGS)
 {
-	JobqSession session;
-	int64		id = require_job(fcinfo, "jobq.reschedule()", false, &session);
+	const char *what = "jobq.reschedule()";
+	Steered		job;
+	int64		id = require_job(fcinfo, what, false, &job);
 	TimestampTz run_at = jobq_now();
 	int64		priority = 0;
 
@@ -97,18 +120,25 @@ jobq_sql_reschedule(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		priority = jobq_arg_int(PG_GETARG_INT32(2), "priority",
 								JOBQ_PRIORITY_MIN, JOBQ_PRIORITY_MAX);
-	PG_RETURN_BOOL(steered(jobq_reschedule(&session, id, run_at,
-										   !PG_ARGISNULL(2), (int16) priority),
-						   id));
+	PG_RETURN_BOOL(steered(fcinfo, what, &job,
+						   jobq_reschedule(&job.session, id, run_at,
+										   !PG_ARGISNULL(2),
+										   (int16) priority)));
 }
 
 Datum
 jobq_sql_retry(PG_FUNCTION_ARGS)
 {
-	JobqSession session;
-	int64		id = require_job(fcinfo, "jobq.retry()", false, &session);
+	const char *what = "jobq.retry()";
+	Steered		job;
+	int64		id = require_job(fcinfo, what, false, &job);
+	int64		again = jobq_retry(&job.session, id);
 
-	PG_RETURN_INT64(jobq_retry(&session, id));
+	if (job.audit)
+		jobq_audit_act_with(fcinfo, what, job.queue_id, id,
+							psprintf("runs again as job " INT64_FORMAT,
+									 again));
+	PG_RETURN_INT64(again);
 }
 
 Datum
@@ -118,6 +148,7 @@ jobq_sql_redrive(PG_FUNCTION_ARGS)
 	JobqQueue	from;
 	JobqQueue	to;
 	JobqRedrive what = {.from = &from,.max = PG_INT64_MAX,.died_after = DT_NOBEGIN};
+	int64		n;
 
 	jobq_begin_write("jobq.redrive()", &session);
 	jobq_arg_required(fcinfo, 0, "from_queue");
@@ -137,7 +168,13 @@ jobq_sql_redrive(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 		what.died_after = jobq_arg_time(PG_GETARG_TIMESTAMPTZ(4), "died_after");
 	jobq_await_settle(&session);
-	PG_RETURN_INT64(jobq_redrive(&session, &what));
+	n = jobq_redrive(&session, &what);
+	jobq_audit_act_with(fcinfo, "jobq.redrive()", from.queue_id, 0,
+						what.to == NULL ?
+						psprintf(INT64_FORMAT " jobs", n) :
+						psprintf(INT64_FORMAT " jobs to queue \"%s\"", n,
+								 to.name));
+	PG_RETURN_INT64(n);
 }
 
 static int
@@ -189,6 +226,7 @@ jobq_sql_purge_queue(PG_FUNCTION_ARGS)
 	JobqSession session;
 	JobqQueue	queue;
 	int			states;
+	int64		n;
 
 	jobq_begin_write("jobq.purge_queue()", &session);
 	jobq_arg_required(fcinfo, 0, "queue");
@@ -196,7 +234,10 @@ jobq_sql_purge_queue(PG_FUNCTION_ARGS)
 					   JOBQ_PRIV_MANAGE, &queue);
 	states = get_states(fcinfo, 1);
 	jobq_await_settle(&session);
-	PG_RETURN_INT64(states == 0 ? 0 : jobq_purge(&session, &queue, states));
+	n = states == 0 ? 0 : jobq_purge(&session, &queue, states);
+	jobq_audit_act_with(fcinfo, "jobq.purge_queue()", queue.queue_id, 0,
+						psprintf(INT64_FORMAT " jobs", n));
+	PG_RETURN_INT64(n);
 }
 
 Datum
