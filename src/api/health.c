@@ -284,6 +284,23 @@ report_history(ReturnSetInfo *rsinfo, JobqDb *db)
 					NULL);
 }
 
+static void
+report_audit(ReturnSetInfo *rsinfo, JobqDb *db)
+{
+	int64		lost;
+	int			waiting = jobq_refusal_count(db, &lost);
+
+	if (lost > 0)
+		jobq_report(rsinfo, "audit", JOBQ_WARNING,
+					psprintf(INT64_FORMAT " refused calls could not be recorded since the server was started: there were too many at a time.",
+							 lost),
+					"Find out who is refused so often: SELECT role, client_addr, call, queue, count(*) FROM jobq.audit WHERE outcome = 'refused' GROUP BY 1, 2, 3, 4.");
+	else
+		jobq_report(rsinfo, "audit", JOBQ_OK,
+					psprintf("Every refused call is recorded; %d wait for the keeper.",
+							 waiting), NULL);
+}
+
 Datum
 jobq_sql_health(PG_FUNCTION_ARGS)
 {
@@ -307,6 +324,7 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);
 	report_history(rsinfo, session.db);
+	report_audit(rsinfo, session.db);
 	jobq_report_horizon(rsinfo);
 	report_copy(rsinfo, session.db);
 	return (Datum) 0;

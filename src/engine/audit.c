@@ -57,7 +57,7 @@
 
 /* One more than is cut, so that the last link of a chain stays. */
 #define OLDEST_LINKS \
-	"SELECT c.seq, c.hash, e.at FROM (SELECT x.* FROM jobq.audit_chain x" \
+	"SELECT c.seq, c.hash, e.at, e.call = 'audit' FROM (SELECT x.* FROM jobq.audit_chain x" \
 	"  WHERE x.chain = $1 ORDER BY x.chain, x.seq LIMIT $2) c" \
 	" LEFT JOIN jobq.audit_entry e ON e.origin = c.origin AND e.id = c.id" \
 	" ORDER BY c.seq"
@@ -283,13 +283,19 @@ chain_some(int64 *own_id, bool *walking, pg_uuid_t *walk_origin,
 
 /* ---- cutting off ---- */
 
+/* The beginning of a chain that may go. */
+typedef struct Cut
+{
+	JobqAuditLink last;			/* its last link */
+	bool		is_news;		/* it is about more than earlier cuts */
+} Cut;
+
 /*
  * The links at the beginning of a chain that are older than `until`, but for
- * the last one; true: `cut` is the last of them. *oldest is when what stays
- * began.
+ * the last one; false: there are none. *oldest is when what stays began.
  */
 static bool
-find_cut(const pg_uuid_t *chain, TimestampTz until, JobqAuditLink *cut,
+find_cut(const pg_uuid_t *chain, TimestampTz until, Cut *cut,
 		 TimestampTz *oldest)
 {
 	Oid			types[] = {UUIDOID, INT8OID};
@@ -300,7 +306,7 @@ find_cut(const pg_uuid_t *chain, TimestampTz until, JobqAuditLink *cut,
 							  0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the audit log");
 	n = SPI_processed;
-	cut->seq = 0;
+	memset(cut, 0, sizeof(*cut));
 	/* without its entry a link has no time: it goes with what is after it */
 	for (uint64 i = 0; i + 1 < n; i++)
 	{
@@ -315,34 +321,38 @@ find_cut(const pg_uuid_t *chain, TimestampTz until, JobqAuditLink *cut,
 		if (at >= until)
 		{
 			*oldest = Min(*oldest, at);
-			return cut->seq > 0;
+			return cut->last.seq > 0;
 		}
-		cut->seq = DatumGetInt64(SPI_getbinval(row, desc, 1, &null));
+		cut->last.seq = DatumGetInt64(SPI_getbinval(row, desc, 1, &null));
 		hash = DatumGetByteaPP(SPI_getbinval(row, desc, 2, &null));
-		memcpy(cut->hash, VARDATA_ANY(hash),
+		memcpy(cut->last.hash, VARDATA_ANY(hash),
 			   Min(VARSIZE_ANY_EXHDR(hash), JOBQ_AUDIT_HASH));
+		if (!DatumGetBool(SPI_getbinval(row, desc, 4, &null)))
+			cut->is_news = true;
 	}
 	if (n > CUT_MAX)
 		*oldest = DT_NOBEGIN;
-	return cut->seq > 0;
+	return cut->last.seq > 0;
 }
 
 static void
-cut_off(const JobqSession *session, const pg_uuid_t *chain,
-		const JobqAuditLink *cut)
+cut_off(const JobqSession *session, const pg_uuid_t *chain, const Cut *cut)
 {
 	Oid			types[] = {UUIDOID, INT8OID};
-	Datum		values[] = {UUIDPGetDatum(chain), Int64GetDatum(cut->seq)};
+	Datum		values[] = {UUIDPGetDatum(chain),
+	Int64GetDatum(cut->last.seq)};
 	JobqRefusal row = {.at = jobq_now(),.role = GetUserId(),
 		.session_role = GetSessionUserId(),.call = "audit"};
 
 	(void) jobq_audit_delete(DELETE_LINKS, 2, types, values);
 	(void) jobq_audit_delete(DELETE_CUTS, 2, types, values);
-	jobq_audit_insert_mark(chain, cut, true);
+	jobq_audit_insert_mark(chain, &cut->last, true);
+	if (!cut->is_news)
+		return;
 	jobq_xact_audited(session,
 					  jobq_audit_write(session, &row, "done",
 									   psprintf("entries up to " INT64_FORMAT " of the chain were removed, as jobq.audit_retention says",
-												cut->seq),
+												cut->last.seq),
 									   NULL),
 					  NULL);
 }
@@ -367,7 +377,7 @@ cut_some(const JobqSession *session, TimestampTz until)
 		pg_uuid_t  *chain = DatumGetUUIDP(SPI_getbinval(chains->vals[i],
 														chains->tupdesc, 1,
 														&null));
-		JobqAuditLink cut;
+		Cut			cut;
 
 		CHECK_FOR_INTERRUPTS();
 		if (find_cut(chain, until, &cut, &oldest))
