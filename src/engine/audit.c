@@ -392,7 +392,8 @@ tend_retention(const JobqSession *session, TimestampTz now)
 {
 	int64		kept = (int64) jobq_audit_retention * USECS_PER_SEC;
 
-	if (jobq_audit_retention == 0 || todo.oldest == JOBQ_NEVER)
+	if (jobq_audit_retention == 0 || todo.oldest == JOBQ_NEVER ||
+		session->db->copy)
 		return JOBQ_NEVER;
 	if (todo.oldest == 0 || todo.oldest == DT_NOBEGIN ||
 		todo.oldest + kept <= now)

@@ -94,6 +94,7 @@ INSERT INTO sample VALUES
 	('preview_schedule(text, text, bigint)', $$SELECT jobq.preview_schedule('@daily')$$),
 	('adopt()', $$SELECT jobq.adopt()$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
+	('verify_audit(bigint, bytea)', $$SELECT jobq.verify_audit()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
 	SELECT call, 'SELECT * FROM jobq.' || call

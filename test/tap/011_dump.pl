@@ -276,6 +276,18 @@ sub works
 			AND a.grantee <> c.relowner
 			AND (a.grantee::regrole::text, a.privilege_type) <> ('pg_database_owner', 'SELECT')}),
 		'0', "$name: and nobody else has privileges there");
+	my $chains = $name eq 'a template' ? 'own whole' : 'other whole, own whole';
+	ok( await(
+			sub {
+				return $to->safe_psql($database, q{SELECT string_agg(
+					CASE WHEN is_own THEN 'own' ELSE 'other' END
+					|| CASE WHEN whole THEN ' whole' ELSE '' END, ', ' ORDER BY is_own)
+					FROM jobq.verify_audit() WHERE last_seq > 0}) eq $chains;
+			},
+			30),
+		"$name: the audit log is whole, and goes on");
+	is($to->safe_psql($database, "SELECT count(seq) FROM jobq.audit WHERE call = 'grant_queue'"),
+		'6', "$name: it has what was done in the original");
 	add_auditor($to, $database);
 	$to->safe_psql($database, q{INSERT INTO audit.ledger
 		SELECT id FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j});
