@@ -275,6 +275,9 @@ find(FunctionCallInfo fcinfo, JobqSchedule *found)
 		else if (GetUserNameFromId(one->owner, true) != NULL)
 			raise_several(name, best->owner, one->owner);
 	}
+	if (best == NULL && n > 0)
+		jobq_audit_refusal(NULL, all[0].queue_id, 0, ERRCODE_JOBQ_NO_JOB,
+						   "may not steer another role's schedule");
 	if (best == NULL)
 		raise_none(name);
 	*found = *best;

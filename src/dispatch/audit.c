@@ -77,18 +77,23 @@ drop_first(Line *line)
 	shared->first_free = i;
 }
 
-/* What a database that is gone has left in its entry is nobody's. */
+static void
+begin_line(Line *line, Oid dbid)
+{
+	while (line->n > 0)
+		drop_first(line);
+	line->dbid = dbid;
+	line->lost = line->lost_ever = 0;
+}
+
+/* What another database has left in its entry is nobody's. */
 static Line *
 own_line(JobqDb *db)
 {
 	Line	   *line = &shared->lines[jobq_db_index(db)];
 
-	if (line->dbid == MyDatabaseId)
-		return line;
-	while (line->n > 0)
-		drop_first(line);
-	line->dbid = MyDatabaseId;
-	line->lost = line->lost_ever = 0;
+	if (line->dbid != MyDatabaseId)
+		begin_line(line, MyDatabaseId);
 	return line;
 }
 
@@ -159,6 +164,14 @@ jobq_refusal_written(JobqDb *db, int n, int64 lost)
 	LWLockRelease(shared->lock);
 }
 
+void
+jobq_refusals_forget(JobqDb *db)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	begin_line(&shared->lines[jobq_db_index(db)], InvalidOid);
+	LWLockRelease(shared->lock);
+}
+
 int
 jobq_refusal_count(JobqDb *db, int64 *lost_ever)
 {
@@ -178,11 +191,11 @@ jobq_refusal_count(JobqDb *db, int64 *lost_ever)
 int64
 jobq_audit_take_number(JobqDb *db, uint32 gen)
 {
-	int64		number = 0;
+	int64		number = -1;
 
 	SpinLockAcquire(&db->mutex);
-	if (db->gen == gen && db->audit_last >= 0)
-		number = ++db->audit_last;
+	if (db->gen == gen)
+		number = db->audit_last < 0 ? 0 : ++db->audit_last;
 	SpinLockRelease(&db->mutex);
 	return number;
 }

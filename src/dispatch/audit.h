@@ -48,10 +48,16 @@ extern int	jobq_refusal_look(JobqDb *db, int max, JobqRefusal *refusals,
 							  int64 *lost);
 extern void jobq_refusal_written(JobqDb *db, int n, int64 lost);
 
+/* The database is gone. */
+extern void jobq_refusals_forget(JobqDb *db);
+
 /* For health(): how many wait, how many were lost since the server started. */
 extern int	jobq_refusal_count(JobqDb *db, int64 *lost_ever);
 
-/* The next number of an entry; 0: say first up to which the table has any. */
+/*
+ * The next number of an entry; 0: say first up to which the table has any;
+ * -1: what was known of the database has been forgotten since.
+ */
 extern int64 jobq_audit_take_number(JobqDb *db, uint32 gen);
 extern void jobq_audit_set_number(JobqDb *db, uint32 gen, int64 last);
 

@@ -10,6 +10,7 @@
 #include "storage/shmem.h"
 
 #include "compat.h"
+#include "dispatch/audit.h"
 #include "dispatch/internal.h"
 #include "dispatch/meter.h"
 #include "errors.h"
@@ -421,6 +422,7 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	jobq_wake_for_job(db, 0);
 	if (!everything)
 		return;
+	jobq_refusals_forget(db);
 
 	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
 	if (db->gen == gen)

@@ -159,6 +159,8 @@ take_number(const JobqSession *session)
 											session->gen)) == 0)
 		jobq_audit_set_number(session->db, session->gen,
 							  jobq_audit_last_entry());
+	if (number < 0)
+		jobq_raise_not_ready();
 	return number;
 }
 

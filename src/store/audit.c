@@ -15,6 +15,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "security/security.h"
 #include "store/audit.h"
 #include "store/rows.h"
