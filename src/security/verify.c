@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #include "api/args.h"
@@ -111,12 +112,33 @@ jobq_guard_audit(PG_FUNCTION_ARGS)
 
 /* ---- who may read ---- */
 
+/*
+ * The view reads as the tables' owner. Where row level security holds that one
+ * up it would look as if nothing had ever been done.
+ */
+static void
+require_readable(void)
+{
+	Oid			owner = jobq_extension_owner();
+
+	if (check_enable_rls(jobq_table_oid(JOBQ_TABLE_AUDIT_ENTRY), owner,
+						 true) != RLS_ENABLED)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("view jobq.audit cannot be read"),
+			 errdetail("Its owner \"%s\" is held up by row level security.",
+					   GetUserNameFromId(owner, false)),
+			 errhint("Give the extension to a superuser with REASSIGN OWNED.")));
+}
+
 /* True, or an error: in the view's WHERE, so it is asked before any row. */
 Datum
 jobq_audit_gate(PG_FUNCTION_ARGS)
 {
 	jobq_audit_call = NULL;
 	jobq_require_admin("view jobq.audit");
+	require_readable();
 	PG_RETURN_BOOL(true);
 }
 
