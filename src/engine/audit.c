@@ -487,7 +487,8 @@ tend_entries(const JobqSession *session, TimestampTz now)
 	int64		lost_ever;
 	bool		news = jobq_audit_has_news(session->db) ||
 	jobq_refusal_count(session->db, &lost_ever) > 0;
-	bool		due = now >= todo.not_before;
+	/* a clock that was set back does not keep us waiting */
+	bool		due = now >= todo.not_before || todo.not_before > now + PAUSE;
 
 	if (news && due)
 	{
