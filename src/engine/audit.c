@@ -115,7 +115,7 @@ write_lost(const JobqSession *session, int64 lost)
 							NULL);
 }
 
-/* The first number comes back. */
+/* The first number comes back; where some were lost there is one. */
 static int64
 write_refusals(const JobqSession *session, const JobqRefusal *refusals, int n,
 			   int64 lost)
@@ -123,11 +123,16 @@ write_refusals(const JobqSession *session, const JobqRefusal *refusals, int n,
 	int64		first = JOBQ_NEVER;
 
 	for (int i = 0; i < n; i++)
-		first = Min(first, jobq_audit_write(session, &refusals[i],
-											outcome_of(&refusals[i]),
-											refusals[i].detail, NULL));
+	{
+		int64		number = jobq_audit_write(session, &refusals[i],
+											  outcome_of(&refusals[i]),
+											  refusals[i].detail, NULL);
+
+		if (i == 0)
+			first = number;
+	}
 	if (lost > 0)
-		first = Min(first, write_lost(session, lost));
+		(void) write_lost(session, lost);
 	return first;
 }
 
@@ -438,10 +443,12 @@ tend_batch(const JobqSession *session, const JobqRefusal *refusals, int n,
 	int64		own_id = todo.own_id;
 	bool		walking = todo.walking && !session->db->copy;
 	bool		more = walking;
+	int64		first;
 
 	if (!jobq_keeper_begin(session->db->install))
 		return false;
-	own_id = Min(own_id, write_refusals(session, refusals, n, lost));
+	first = write_refusals(session, refusals, n, lost);
+	own_id = Min(own_id, first);
 	chain_some(&own_id, &more, &walk_origin, &walk_id);
 	if (walking && jobq_is_copy(session->db))
 	{
@@ -485,6 +492,7 @@ static TimestampTz
 tend_entries(const JobqSession *session, TimestampTz now)
 {
 	int64		lost_ever;
+	int64		first;
 	bool		news = jobq_audit_has_news(session->db) ||
 	jobq_refusal_count(session->db, &lost_ever) > 0;
 	/* a clock that was set back does not keep us waiting */
@@ -493,7 +501,8 @@ tend_entries(const JobqSession *session, TimestampTz now)
 	if (news && due)
 	{
 		todo.not_before = now + PAUSE;
-		todo.own_id = Min(todo.own_id, jobq_audit_take_news(session->db));
+		first = jobq_audit_take_news(session->db);
+		todo.own_id = Min(todo.own_id, first);
 		if (!tend_refusals(session))
 			return todo.not_before;
 	}
@@ -520,9 +529,11 @@ TimestampTz
 jobq_tend_audit(const JobqSession *session, TimestampTz now)
 {
 	TimestampTz next;
+	TimestampTz cut;
 
 	if (todo.gen != session->gen)
 		begin_anew(session->gen);
 	next = tend_entries(session, now);
-	return Min(next, tend_retention(session, now));
+	cut = tend_retention(session, now);
+	return Min(next, cut);
 }
