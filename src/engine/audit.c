@@ -488,17 +488,24 @@ tend_refusals(const JobqSession *session)
 	return true;
 }
 
+static bool
+has_news(const JobqSession *session)
+{
+	int64		lost_ever;
+
+	return jobq_audit_has_news(session->db) ||
+		jobq_refusal_count(session->db, &lost_ever) > 0;
+}
+
+/* Who adds to what is there already does not wake us. */
 static TimestampTz
 tend_entries(const JobqSession *session, TimestampTz now)
 {
-	int64		lost_ever;
 	int64		first;
-	bool		news = jobq_audit_has_news(session->db) ||
-	jobq_refusal_count(session->db, &lost_ever) > 0;
 	/* a clock that was set back does not keep us waiting */
 	bool		due = now >= todo.not_before || todo.not_before > now + PAUSE;
 
-	if (news && due)
+	if (due && has_news(session))
 	{
 		todo.not_before = now + PAUSE;
 		first = jobq_audit_take_news(session->db);
@@ -513,7 +520,7 @@ tend_entries(const JobqSession *session, TimestampTz now)
 	}
 	if (has_backlog(session))
 		return now;
-	return news && !due ? todo.not_before : JOBQ_NEVER;
+	return has_news(session) ? todo.not_before : JOBQ_NEVER;
 }
 
 static void

@@ -74,7 +74,7 @@ ALTER TABLE jobq.audit_chain ENABLE ALWAYS TRIGGER guard;
 ALTER TABLE jobq.audit_mark ENABLE ALWAYS TRIGGER guard;
 
 CREATE FUNCTION jobq._audit_gate() RETURNS boolean
-	LANGUAGE c STABLE PARALLEL RESTRICTED
+	LANGUAGE c STABLE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'jobq_audit_gate';
 COMMENT ON FUNCTION jobq._audit_gate() IS
 	'True for those who may read view jobq.audit, an error for others.';

@@ -252,8 +252,8 @@ GRANT SELECT ON jobq.installation TO at_admin;
 SELECT pg_temp.as_role('at_admin', 'DELETE FROM jobq.audit_entry') AS owner_deletes,
 	pg_temp.as_role('at_admin', $$INSERT INTO jobq.audit_mark VALUES (gen_random_uuid(), false, 1, '')$$) AS owner_restores \gset
 ROLLBACK;
-SELECT is(:'owner_deletes', '42501', 'nor the owner');
-SELECT is(:'owner_restores', '42501', 'who cannot make believe that a dump is restored, either');
+SELECT is(:'owner_deletes'::text, '42501', 'nor the owner');
+SELECT is(:'owner_restores'::text, '42501', 'who cannot make believe that a dump is restored, either');
 CALL pg_temp.await($$EXISTS (SELECT FROM jobq.audit WHERE call = 'TRUNCATE audit_chain'
 	AND outcome = 'refused')$$);
 SELECT ok(true, 'who tries is written down');

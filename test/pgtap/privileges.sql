@@ -355,7 +355,8 @@ SELECT set_eq($$
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
 		'queue_acl', 'queue_group', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
-		'schedule', 'schedule_schedule_id_seq', 'number_block'],
+		'schedule', 'schedule_schedule_id_seq', 'number_block',
+		'audit_entry', 'audit_chain', 'audit_mark'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
 	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
