@@ -256,7 +256,9 @@ SELECT is(:'owner_deletes'::text, '42501', 'nor the owner');
 SELECT is(:'owner_restores'::text, '42501', 'who cannot make believe that a dump is restored, either');
 CALL pg_temp.await($$EXISTS (SELECT FROM jobq.audit WHERE call = 'TRUNCATE audit_chain'
 	AND outcome = 'refused')$$);
-SELECT ok(true, 'who tries is written down');
+SELECT is(min(sqlstate), '42501', 'who tries is written down') FROM jobq.audit
+	WHERE call IN ('UPDATE audit_entry', 'DELETE audit_chain', 'TRUNCATE audit_mark', 'INSERT audit_entry')
+	HAVING count(DISTINCT call) = 4;
 
 -- ---- the chain ----
 
