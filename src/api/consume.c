@@ -47,6 +47,7 @@ hold(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
 	id = PG_GETARG_INT64(0);
 	lease = PG_GETARG_INT64(1);
 	jobq_await_settle(session);
+	queue->queue_id = 0;
 	lost = jobq_hold_leased(session, id, lease, held, queue);
 	if (lost != JOBQ_HELD)
 		jobq_raise_lost(lost, id, lease);
@@ -165,12 +166,13 @@ hold_many(const JobqSession *session, const int64 *given, int n, int64 lease,
 {
 	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
 	int			nheld = 0;
+	JobqQueue	queue;
 
+	queue.queue_id = 0;
 	memcpy(ids, given, sizeof(int64) * n);
 	qsort(ids, n, sizeof(int64), compare_ids);
 	for (int i = 0; i < n; i++)
 	{
-		JobqQueue	queue;
 		JobqLost	lost;
 
 		if (i > 0 && ids[i] == ids[i - 1])

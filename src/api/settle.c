@@ -276,8 +276,10 @@ settle(const JobqSession *session, Settlement *s, JobqAuditJobs *audit)
 {
 	JobqHeld	held;
 	JobqQueue	queue;
-	JobqLost	lost = jobq_hold_leased(session, s->id, s->lease, &held, &queue);
+	JobqLost	lost;
 
+	queue.queue_id = 0;
+	lost = jobq_hold_leased(session, s->id, s->lease, &held, &queue);
 	if (lost != JOBQ_HELD)
 		jobq_raise_lost(lost, s->id, s->lease);
 	if (s->result != NULL)

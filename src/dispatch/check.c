@@ -209,6 +209,9 @@ check_part(Walk *walk, int index)
 							   walk->next, walk->stack);
 	if (groups != NULL)
 		wrong(walk, groups, part->queue_id);
+	if (part->oldest != JOBQ_OLDEST_UNKNOWN && part->aging == 0 &&
+		part->oldest != jobq_look_for_oldest(part))
+		wrong(walk, "the oldest job is another one", part->queue_id);
 	if (part->ready != states[SLOT_READY])
 		wrong(walk, "count of available slots is wrong", part->ready);
 	if (part->running != states[SLOT_RUNNING])

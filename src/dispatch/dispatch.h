@@ -270,6 +270,8 @@ typedef enum JobqCounter
 	COUNT_N
 } JobqCounter;
 
+#define JOBQ_OLDEST_UNKNOWN		PG_INT64_MIN
+
 /*
  * A queue's part: everything under lock, except db, gen, queue_id and
  * closing, which change under control->lock and lock together.
@@ -294,6 +296,12 @@ typedef struct JobqPart
 	int64		start_wanted;	/* slots the keeper must commit a claim for */
 	int64		counters[COUNT_N];
 	int32		expiry_root;
+
+	/*
+	 * The smallest run_at of those in the ready trees, JOBQ_NEVER = there are
+	 * none; unknown once it has left, until somebody wants to see it.
+	 */
+	TimestampTz oldest;
 
 	/*
 	 * Tickets before the frontier are in memory, unless their transaction is
@@ -672,6 +680,7 @@ typedef enum JobqMarkResult
 {
 	MARK_OK,					/* marked for us */
 	MARK_NO_SLOT,				/* no such job in memory */
+	MARK_OTHER_QUEUE,			/* it is a job of another queue */
 	MARK_NOT_YOURS,				/* another lease, or not running */
 	MARK_BUSY,					/* marked by *busy: wait for it */
 	MARK_GRACE					/* cancelled under this lease */
@@ -679,10 +688,12 @@ typedef enum JobqMarkResult
 
 /*
  * Mark a job's slot for this transaction: nobody else ends or claims it until
- * the mark goes. lease 0 = whatever its state (steering), else it must be
- * running under this lease. A copy of the slot comes back unless NO_SLOT.
+ * the mark goes. lease 0 = whatever its state and queue (steering), else it
+ * must be a job of this queue that is running under this lease. A copy of the
+ * slot comes back unless NO_SLOT.
  */
-extern JobqMarkResult jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease,
+extern JobqMarkResult jobq_mark(JobqDb *db, uint32 gen, int64 id,
+								int32 queue_id, int64 lease,
 								TransactionId xid, JobqSlot *copy,
 								JobqSlotRef *ref, TransactionId *busy);
 extern void jobq_unmark(JobqDb *db, const JobqSlotRef *ref, TransactionId xid);
@@ -722,9 +733,6 @@ extern bool jobq_load_grace(JobqDb *db, uint32 gen, const JobqTicket *t,
 
 /* Has the job a slot, perhaps one that is only about to be linked? */
 extern bool jobq_is_entered(JobqDb *db, uint32 gen, int64 id);
-
-/* The queue of a job that has a slot, 0 when there is none. */
-extern int32 jobq_queue_of(JobqDb *db, uint32 gen, int64 id);
 
 /* Read a slot by id; false when there is none. */
 extern bool jobq_find(JobqDb *db, uint32 gen, int64 id, JobqSlot *copy);

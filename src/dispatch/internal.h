@@ -431,6 +431,10 @@ extern TimestampTz jobq_groups_oldest(const JobqPart *part);
 extern TimestampTz jobq_oldest_of(const JobqPart *part,
 								  const JobqTreeType *type, int32 root,
 								  int priorities);
+
+/* The oldest of a part's ready trees. */
+extern TimestampTz jobq_look_for_oldest(const JobqPart *part);
+
 extern TimestampTz jobq_group_next_wake(const JobqPart *part);
 
 /*

@@ -17,8 +17,10 @@
 
 /* What a caller with this lease (0 = steering) may do, marks aside. */
 static JobqMarkResult
-may_mark(const JobqSlot *slot, int64 lease)
+may_mark(const JobqSlot *slot, int32 queue_id, int64 lease)
 {
+	if (lease != 0 && slot->t.queue_id != queue_id)
+		return MARK_OTHER_QUEUE;
 	switch ((JobqSlotState) slot->state)
 	{
 		case SLOT_RUNNING:
@@ -49,15 +51,16 @@ set_mark(JobqSlot *slot, TransactionId xid)
 }
 
 JobqMarkResult
-jobq_mark(JobqDb *db, uint32 gen, int64 id, int64 lease, TransactionId xid,
-		  JobqSlot *copy, JobqSlotRef *ref, TransactionId *busy)
+jobq_mark(JobqDb *db, uint32 gen, int64 id, int32 queue_id, int64 lease,
+		  TransactionId xid, JobqSlot *copy, JobqSlotRef *ref,
+		  TransactionId *busy)
 {
 	JobqSlot   *slot = jobq_slot_lock(db, gen, id);
 	JobqMarkResult result;
 
 	if (slot == NULL)
 		return MARK_NO_SLOT;
-	result = may_mark(slot, lease);
+	result = may_mark(slot, queue_id, lease);
 	if (result == MARK_OK && TransactionIdIsValid(slot->mark))
 	{
 		*busy = slot->mark;

@@ -299,16 +299,42 @@ jobq_meter_percentiles(const JobqHistogram *histogram, double *percentiles)
 	fill_percentiles(sums, percentiles);
 }
 
-/* Under the part's lock. Where groups count, blocked ones do not. */
+/* ---- the oldest; under the part's lock ---- */
+
+TimestampTz
+jobq_look_for_oldest(const JobqPart *part)
+{
+	return Min(jobq_oldest_of(part, &jobq_ready_tree, part->ready_root,
+							  PRIORITIES_MAX),
+			   jobq_oldest_of(part, &jobq_ready_tree, part->groups.kept,
+							  PRIORITIES_MAX));
+}
+
+/*
+ * One look for it takes long where there are many priorities: what it has
+ * found is good as long as that job is there. In an aging queue it is not
+ * known of the others.
+ */
+static void
+know_oldest(JobqPart *part, uint32 gen, int32 queue_id)
+{
+	if (part->oldest != JOBQ_OLDEST_UNKNOWN)
+		return;
+	LWLockAcquire(part->lock, LW_EXCLUSIVE);
+	if (jobq_part_is(part, gen, queue_id) && part->aging == 0 &&
+		part->oldest == JOBQ_OLDEST_UNKNOWN)
+		part->oldest = jobq_look_for_oldest(part);
+	LWLockRelease(part->lock);
+}
+
+/* Where groups count, blocked ones do not. */
 static TimestampTz
 oldest_available(const JobqPart *part)
 {
 	if (part->groups.on && part->groups.unseen == 0)
 		return jobq_groups_oldest(part);
-	return Min(jobq_oldest_of(part, &jobq_ready_tree, part->ready_root,
-							  PRIORITIES_MAX),
-			   jobq_oldest_of(part, &jobq_ready_tree, part->groups.kept,
-							  PRIORITIES_MAX));
+	return part->oldest != JOBQ_OLDEST_UNKNOWN ? part->oldest :
+		jobq_look_for_oldest(part);
 }
 
 static void
@@ -349,6 +375,7 @@ jobq_part_see(JobqDb *db, uint32 gen, int32 queue_id, TimestampTz now,
 	seen->oldest = JOBQ_NEVER;
 	if (part != NULL)
 	{
+		know_oldest(part, gen, queue_id);
 		LWLockAcquire(part->lock, LW_SHARED);
 		found = jobq_part_is(part, gen, queue_id);
 		if (found)

@@ -128,6 +128,7 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->ready_root = JOBQ_NIL;
 	part->lease_root = JOBQ_NIL;
 	part->expiry_root = JOBQ_NIL;
+	part->oldest = JOBQ_NEVER;
 	part->ready = 0;
 	part->running = 0;
 	part->rolled_back = 0;

@@ -144,6 +144,7 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].ready_root = JOBQ_NIL;
 		jobq_parts[i].lease_root = JOBQ_NIL;
 		jobq_parts[i].expiry_root = JOBQ_NIL;
+		jobq_parts[i].oldest = JOBQ_NEVER;
 		jobq_parts[i].limits.keys_root = JOBQ_NIL;
 		jobq_parts[i].limits.keys_oldest = JOBQ_NIL;
 		jobq_parts[i].limits.keys_newest = JOBQ_NIL;

@@ -75,8 +75,16 @@ ready_root(JobqPart *part, const JobqSlot *slot)
 }
 
 static void
+leaves_ready(JobqPart *part, const JobqSlot *slot)
+{
+	if (slot->t.run_at <= part->oldest)
+		part->oldest = JOBQ_OLDEST_UNKNOWN;
+}
+
+static void
 link_ready(JobqPart *part, JobqSlot *slot)
 {
+	part->oldest = Min(part->oldest, slot->t.run_at);
 	if (part->groups.on && jobq_is_kept(part, &slot->t))
 		slot->flags |= SLOT_KEPT;
 	jobq_tree_insert(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
@@ -89,6 +97,7 @@ link_ready(JobqPart *part, JobqSlot *slot)
 static void
 unlink_ready(JobqPart *part, JobqSlot *slot)
 {
+	leaves_ready(part, slot);
 	if (!(slot->flags & SLOT_ASIDE))
 		jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 						 jobq_slot_number(slot));
@@ -107,6 +116,7 @@ jobq_slot_set_aside(JobqSlot *slot)
 		   !(slot->flags & SLOT_ASIDE));
 	jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
 					 jobq_slot_number(slot));
+	leaves_ready(part, slot);
 	slot->flags |= SLOT_ASIDE;
 	if (part->groups.on)
 		jobq_group_sync(part, slot);
@@ -348,22 +358,6 @@ jobq_is_entered(JobqDb *db, uint32 gen, int64 id)
 	entered = chain_find(bucket, jobq_db_index(db), gen, id) != JOBQ_NIL;
 	LWLockRelease(hash_lock);
 	return entered;
-}
-
-int32
-jobq_queue_of(JobqDb *db, uint32 gen, int64 id)
-{
-	uint32		bucket = jobq_bucket(jobq_db_index(db), id);
-	LWLock	   *hash_lock = hash_lock_of(bucket);
-	int32		queue_id = 0;
-	int32		number;
-
-	LWLockAcquire(hash_lock, LW_SHARED);
-	number = chain_find(bucket, jobq_db_index(db), gen, id);
-	if (number != JOBQ_NIL)
-		queue_id = jobq_slots[number].t.queue_id;
-	LWLockRelease(hash_lock);
-	return queue_id;
 }
 
 static inline bool

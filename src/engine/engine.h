@@ -274,7 +274,9 @@ typedef struct JobqHeld
 /*
  * Take the job into our hands if it runs under this lease; waits for another
  * transaction that is ending it. Demands the dequeue privilege on its queue,
- * whose settings come back. Raises no lost lease, but says which.
+ * whose settings come back; those that came back for another job of the call
+ * are good for its queue, otherwise queue_id is to be 0. Raises no lost lease,
+ * but says which.
  */
 extern JobqLost jobq_hold_leased(const JobqSession *session, int64 id,
 								 int64 lease, JobqHeld *held,

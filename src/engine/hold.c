@@ -135,8 +135,8 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 		JobqSlotRef ref;
 
 		jobq_xact_reserve(1);
-		switch (jobq_mark(session->db, session->gen, id, 0, xid, &slot, &ref,
-						  &busy))
+		switch (jobq_mark(session->db, session->gen, id, 0, 0, xid, &slot,
+						  &ref, &busy))
 		{
 			case MARK_OK:
 				jobq_xact_marked(session, &ref, xid, &slot);
@@ -145,6 +145,7 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 					continue;
 				return HOLD_OK;
 			case MARK_NO_SLOT:
+			case MARK_OTHER_QUEUE:
 				return HOLD_NO_SLOT;
 			case MARK_GRACE:
 			case MARK_NOT_YOURS:
@@ -402,7 +403,6 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 {
 	int			own = jobq_own_find(id);
 	TimestampTz deadline = 0;
-	int32		checked = 0;	/* queue the caller may dequeue from */
 	JobqLost	lost;
 
 	if (own >= 0)
@@ -425,14 +425,10 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 		JobqSlotRef ref;
 		JobqMarkResult result;
 
-		/* before the job is touched */
-		checked = jobq_queue_of(session->db, session->gen, id);
-		if (checked != 0)
-			check_dequeue(checked, id, queue);
 		xid = GetCurrentTransactionId();
 		jobq_xact_reserve(1);
-		result = jobq_mark(session->db, session->gen, id, lease, xid, &slot,
-						   &ref, &busy);
+		result = jobq_mark(session->db, session->gen, id, queue->queue_id,
+						   lease, xid, &slot, &ref, &busy);
 		if (result == MARK_NO_SLOT)
 		{
 			lost = cause_on_disk(id, lease, queue);
@@ -441,15 +437,16 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			await_slot(session, &deadline);
 			continue;
 		}
+		/* before the job is touched */
+		if (result == MARK_OTHER_QUEUE)
+		{
+			check_dequeue(slot.t.queue_id, id, queue);
+			continue;
+		}
 		if (result == MARK_OK)
 		{
 			jobq_xact_marked(session, &ref, xid, &slot);
 			jobq_xact_settles();
-		}
-		if (slot.t.queue_id != checked)
-			check_dequeue(slot.t.queue_id, id, queue);
-		if (result == MARK_OK)
-		{
 			hold_slot(&slot, &ref, xid, held);
 			if (drop_if_ended(session, held))
 				continue;

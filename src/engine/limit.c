@@ -7,7 +7,6 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "engine/limit.h"
 #include "engine/xact.h"
@@ -140,27 +139,25 @@ static TimestampTz
 admit(const JobqSession *session, const JobqQueue *queue, JobqPart *part,
 	  const uint64 *key, int n)
 {
-	MemoryContext context = TopTransactionContext;
-	JobqAdmission *admission = MemoryContextAllocZero(context,
-													  sizeof(*admission));
+	JobqAdmission admission = {.n = n};
 
-	admission->n = n;
-	admission->max_depth = queue->max_depth;
-	admission->rate = queue->enqueue_limit.rate;
-	admission->key[0] = key[0];
-	admission->key[1] = key[1];
-	if (admission->rate.limit > 0 && n > admission->rate.limit)
-		refuse_too_many(queue, admission);
-	jobq_xact_reserve(1);
-	switch (jobq_admit_jobs(part, session->gen, admission))
+	admission.max_depth = queue->max_depth;
+	admission.rate = queue->enqueue_limit.rate;
+	admission.key[0] = key[0];
+	admission.key[1] = key[1];
+	if (admission.rate.limit > 0 && n > admission.rate.limit)
+		refuse_too_many(queue, &admission);
+	jobq_xact_admits(session, queue->queue_id, key,
+					 admission.rate.limit > 0 ? admission.rate.period : 0);
+	switch (jobq_admit_jobs(part, session->gen, &admission))
 	{
 		case ADMIT_OK:
-			jobq_xact_admitted(session, queue->queue_id, admission);
-			return admission->now;
+			jobq_xact_admitted(n, admission.at);
+			return admission.now;
 		case ADMIT_FULL:
-			refuse_full(queue, admission);
+			refuse_full(queue, &admission);
 		case ADMIT_TOO_FAST:
-			refuse_too_fast(queue, admission);
+			refuse_too_fast(queue, &admission);
 		case ADMIT_GONE:
 			break;
 	}

@@ -112,7 +112,7 @@ describe_prepared(const JobqOp *ops, int nops, JobqPrepared *entry)
 			entry->shelf_due = Min(entry->shelf_due, op->when);
 		else if (op->kind == OP_ADMITTED)
 		{
-			note_reserved(entry, op->queue_id, op->admission->n);
+			note_reserved(entry, op->queue_id, op->delta);
 			limited = true;
 		}
 		else

@@ -10,11 +10,7 @@
 #include "dispatch/meter.h"
 #include "engine/xactlog.h"
 
-/*
- * What can be joined is joined with one of so many last entries, so that a
- * transaction with very many jobs needs little memory.
- */
-#define LOOK_BACK		64
+#define AUDIT_LOOK_BACK	16		/* entries of the log */
 
 JobqOp	   *jobq_ops;
 int			jobq_nops;
@@ -65,47 +61,21 @@ jobq_xact_forget(void)
 	jobq_nops = 0;
 	ops_size = 0;
 	memset(jobq_ops_of_kind, 0, sizeof(jobq_ops_of_kind));
-}
-
-/*
- * The entry of a queue's tickets that have no entries of their own. What was
- * written before the queue's order changed may come anywhere in the new one.
- */
-static JobqOp *
-spill_entry(const JobqSession *session, const JobqQueue *queue,
-			const JobqTicket *t)
-{
-	JobqOp	   *op;
-
-	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - LOOK_BACK); i--)
-	{
-		op = &jobq_ops[i];
-		if (op->kind == OP_SPILL && op->queue_id == t->queue_id &&
-			op->subid == GetCurrentSubTransactionId())
-		{
-			if (op->aging != queue->rules.aging)
-				op->first.priority = JOBQ_KEY_START;
-			return op;
-		}
-	}
-	op = jobq_xact_push(OP_SPILL, session->db);
-	op->ref.gen = session->gen;
-	op->queue_id = t->queue_id;
-	op->aging = queue->rules.aging;
-	op->first = jobq_key_of(t, op->aging);
-	return op;
+	jobq_join_forget();
 }
 
 void
 jobq_xact_spill(const JobqSession *session, const JobqQueue *queue,
 				const JobqTicket *t)
 {
-	JobqKey		key = jobq_key_of(t, queue->rules.aging);
-	JobqOp	   *op = spill_entry(session, queue, t);
+	JobqOp	   *op = jobq_xact_push(OP_SPILL, session->db);
 
-	op->delta++;
-	if (jobq_key_before(&key, &op->first))
-		op->first = key;
+	op->ref.gen = session->gen;
+	op->queue_id = t->queue_id;
+	op->aging = queue->rules.aging;
+	op->first = jobq_key_of(t, op->aging);
+	op->delta = 1;
+	jobq_xact_join();
 }
 
 void
@@ -146,14 +116,27 @@ jobq_xact_ending(int32 queue_id)
 }
 
 void
-jobq_xact_admitted(const JobqSession *session, int32 queue_id,
-				   const JobqAdmission *admission)
+jobq_xact_admits(const JobqSession *session, int32 queue_id,
+				 const uint64 *key, int64 period)
 {
 	JobqOp	   *op = jobq_xact_push(OP_ADMITTED, session->db);
 
 	op->ref.gen = session->gen;
 	op->queue_id = queue_id;
-	op->admission = admission;
+	op->admit_key[0] = key[0];
+	op->admit_key[1] = key[1];
+	op->period = period;
+}
+
+void
+jobq_xact_admitted(int n, TimestampTz at)
+{
+	JobqOp	   *op = &jobq_ops[jobq_nops - 1];
+
+	Assert(op->kind == OP_ADMITTED && op->delta == 0);
+	op->delta = n;
+	op->when = at;
+	jobq_xact_join();
 }
 
 void
@@ -374,27 +357,11 @@ jobq_xact_holds(const JobqSession *session)
 		jobq_xact_push(OP_HOLDS, session->db);
 }
 
-/* What is alike is counted together. */
 static void
 count(const JobqSession *session, int32 queue_id, const JobqCount *what)
 {
-	JobqOp	   *op;
+	JobqOp	   *op = jobq_xact_push(OP_COUNT, session->db);
 
-	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - LOOK_BACK); i--)
-	{
-		op = &jobq_ops[i];
-		if (op->kind == OP_COUNT && op->queue_id == queue_id &&
-			op->counter == what->counter && op->when == what->claimed_at &&
-			op->by_kind.serial == what->by_kind.serial &&
-			op->by_worker.serial == what->by_worker.serial &&
-			op->ref.gen == session->gen &&
-			op->subid == GetCurrentSubTransactionId())
-		{
-			op->delta += what->n;
-			return;
-		}
-	}
-	op = jobq_xact_push(OP_COUNT, session->db);
 	op->ref.gen = session->gen;
 	op->queue_id = queue_id;
 	op->counter = what->counter;
@@ -402,6 +369,7 @@ count(const JobqSession *session, int32 queue_id, const JobqCount *what)
 	op->when = what->claimed_at;
 	op->by_kind = what->by_kind;
 	op->by_worker = what->by_worker;
+	jobq_xact_join();
 }
 
 void
@@ -424,20 +392,11 @@ jobq_xact_count_attempt(const JobqSession *session, const JobqHeld *held,
 	count(session, held->t.queue_id, &what);
 }
 
-/* The earliest of a kind of times is enough. */
 static void
 note_time(const JobqSession *session, JobqOpKind kind, TimestampTz when)
 {
-	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - LOOK_BACK); i--)
-	{
-		if (jobq_ops[i].kind == kind &&
-			jobq_ops[i].subid == GetCurrentSubTransactionId())
-		{
-			jobq_ops[i].when = Min(jobq_ops[i].when, when);
-			return;
-		}
-	}
 	jobq_xact_push(kind, session->db)->when = when;
+	jobq_xact_join();
 }
 
 void
@@ -495,7 +454,7 @@ jobq_xact_aging(const JobqSession *session, int32 queue_id, int64 aging)
 static bool
 has_audited(void)
 {
-	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - LOOK_BACK); i--)
+	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - AUDIT_LOOK_BACK); i--)
 	{
 		if (jobq_ops[i].kind == OP_AUDITED && jobq_ops[i].refusal == NULL &&
 			jobq_ops[i].subid == GetCurrentSubTransactionId())

@@ -37,9 +37,14 @@ extern void jobq_xact_marked(const JobqSession *session,
  */
 extern int64 jobq_xact_ending(int32 queue_id);
 
-/* Jobs were let in; what was taken for them is given back if we abort. */
-extern void jobq_xact_admitted(const JobqSession *session, int32 queue_id,
-							   const JobqAdmission *admission);
+/*
+ * Jobs are to be let in, counted under this key; period 0 = no rate is. Then,
+ * with nothing in between: n were; what was taken for them, at this time, is
+ * given back if we abort.
+ */
+extern void jobq_xact_admits(const JobqSession *session, int32 queue_id,
+							 const uint64 *key, int64 period);
+extern void jobq_xact_admitted(int n, TimestampTz at);
 
 /* The attempt that was the breaker's probe has ended. */
 extern void jobq_xact_verdict(const JobqSession *session, int32 queue_id,

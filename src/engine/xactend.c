@@ -17,21 +17,20 @@
 static void
 settle_admission(const JobqOp *op)
 {
-	jobq_admit_settled(op->db, op->ref.gen, op->queue_id, op->admission->n);
+	jobq_admit_settled(op->db, op->ref.gen, op->queue_id, (int) op->delta);
 }
 
 /* Once it was to be prepared its room is given back by the keeper. */
 static void
 undo_admission(const JobqOp *op)
 {
-	const JobqAdmission *admission = op->admission;
-
+	if (op->delta == 0)
+		return;
 	if (!jobq_prepare_noted())
 		settle_admission(op);
-	if (admission->rate.limit > 0)
-		jobq_admit_undone(op->db, op->ref.gen, op->queue_id, admission->key,
-						  admission->rate.period, admission->at,
-						  admission->n);
+	if (op->period > 0)
+		jobq_admit_undone(op->db, op->ref.gen, op->queue_id, op->admit_key,
+						  op->period, op->when, (int) op->delta);
 }
 
 /* Only when the jobs are counted as waiting do they count as such no more. */
@@ -122,6 +121,7 @@ undo_down_to(SubTransactionId subid)
 		JobqOp	   *op = &jobq_ops[--jobq_nops];
 
 		jobq_ops_of_kind[op->kind]--;
+		jobq_xact_unjoin(op);
 		undo(op);
 	}
 }
@@ -424,6 +424,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 		for (int i = jobq_nops - 1;
 			 i >= 0 && jobq_ops[i].subid >= mySubid; i--)
 			jobq_ops[i].subid = parentSubid;
+		jobq_xact_join_up(parentSubid);
 	}
 }
 

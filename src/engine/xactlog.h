@@ -1,7 +1,7 @@
 /*
  * xactlog.h: a transaction's log, and what its callbacks call. Only for the
  * files that write the log and make up the end of a transaction: xact.c,
- * own.c, xactend.c, lazyclaim.c and prepared.c.
+ * own.c, join.c, xactend.c, lazyclaim.c and prepared.c.
  */
 #ifndef JOBQ_XACTLOG_H
 #define JOBQ_XACTLOG_H
@@ -66,8 +66,11 @@ typedef struct JobqOp
 	JobqCounter counter;
 	int64		delta;			/* OP_MARK: 1 = it runs, and commits or aborts
 								 * with us only */
-	const JobqAdmission *admission; /* OP_ADMITTED */
 	const JobqRefusal *refusal; /* OP_AUDITED */
+	uint64		admit_key[2];	/* OP_ADMITTED: `delta` jobs, at `when` */
+	int64		period;			/* of its rate, 0 = it has none */
+	int			before;			/* the last entry before that is alike, see
+								 * join.c */
 	bool		probe;			/* OP_OWN_CLAIM */
 	bool		passed;			/* OP_VERDICT */
 	JobqTallyRef by_kind;		/* OP_COUNT, of attempts */
@@ -94,6 +97,23 @@ extern void jobq_xact_spill(const JobqSession *session,
 
 /* The transaction is over. */
 extern void jobq_xact_forget(void);
+
+/* ---- join.c ---- */
+
+/*
+ * The last entry, which is complete, is joined with one that says the same of
+ * the same thing, if there is one: its place in the log is gone then.
+ */
+extern void jobq_xact_join(void);
+
+/* Subtransactions have become part of this one: join what they left last. */
+extern void jobq_xact_join_up(SubTransactionId subid);
+
+/* This entry, so far the last one, is undone. */
+extern void jobq_xact_unjoin(const JobqOp *op);
+
+/* The transaction is over. */
+extern void jobq_join_forget(void);
 
 /* ---- own.c ---- */
 
