@@ -2,12 +2,13 @@
 #
 #   make                 build            make install      install
 #   make check           all tests        make demo         the demonstration
+#   make check-deep      sanitizers, valgrind, analysers, fuzzers: an hour or two
 #   make bench           measures, five minutes; make bench-full, longer
 #
 # WERROR=1 turns warnings into errors, TEST_BUILD=1 adds the pause points that
-# the tests need. make check, make demo and make bench install what they need from
-# Debian, build in a temporary directory and leave nothing else behind but
-# bench/results.
+# the tests need, SANITIZE=1 stops at undefined behaviour. make check, make demo
+# and make bench install what they need from Debian, build in a temporary
+# directory and leave nothing else behind but bench/results.
 
 EXTENSION = pg_jobq
 EXTVERSION = 0.1.0
@@ -16,6 +17,7 @@ MODULE_big = pg_jobq
 PGFILEDESC = "pg_jobq - job queue"
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
 PG_CPPFLAGS = -I$(srcdir)/src
+SHLIB_LINK = -lcrypto
 PG_CFLAGS = -Wno-declaration-after-statement
 
 ifdef WERROR
@@ -25,6 +27,10 @@ endif
 ifdef TEST_BUILD
 PG_CPPFLAGS += -DJOBQ_TEST_BUILD -DUSE_ASSERT_CHECKING
 endif
+ifdef SANITIZE
+PG_CFLAGS += -fsanitize=undefined,float-cast-overflow,float-divide-by-zero \
+	-fno-sanitize-recover=all
+endif
 
 # The script, joined in this order: what comes later may use what is before.
 SQL_PARTS = \
@@ -33,11 +39,14 @@ SQL_PARTS = \
 	src/store/role.sql \
 	src/store/queue.sql \
 	src/store/group.sql \
+	src/store/cryptokey.sql \
 	src/store/belt.sql \
 	src/store/shelf.sql \
 	src/store/schedule.sql \
 	src/store/ukey.sql \
 	src/store/stats.sql \
+	src/store/rate.sql \
+	src/store/accesskey.sql \
 	src/api/types.sql \
 	src/api/queues.sql \
 	src/api/produce.sql \
@@ -48,9 +57,12 @@ SQL_PARTS = \
 	src/api/look.sql \
 	src/api/group.sql \
 	src/api/seeing.sql \
+	src/api/rate.sql \
 	src/api/adopt.sql \
+	src/api/accesskey.sql \
 	src/security/security.sql \
 	src/security/audit.sql \
+	src/security/keys.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \
 	src/store/dump.sql \
@@ -66,7 +78,7 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=pg_jobq
 
 # These must run where PostgreSQL is not installed yet.
-OWN_GOALS = check demo bench bench-full
+OWN_GOALS = check check-deep demo bench bench-full
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -89,6 +101,10 @@ else
 check:
 	@test/check.sh
 
+# make check-deep [PARTS="valgrind fuzz"] [KEEP=1]
+check-deep:
+	@test/deep/deep.sh
+
 demo:
 	@examples/demo.sh
 
@@ -99,5 +115,5 @@ bench:
 bench-full:
 	@bench/bench.sh full
 
-export SUITES TESTS KEEP CASES WHO ROUNDS SECS HELD_SECS NAME LIVE_JOBS SHARED_BUFFERS
+export SUITES TESTS PARTS KEEP CASES WHO ROUNDS SECS HELD_SECS NAME LIVE_JOBS SHARED_BUFFERS
 endif

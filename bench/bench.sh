@@ -18,7 +18,7 @@ read -r -a cases <<<"${CASES:-}"
 read -r -a who <<<"${WHO:-}"
 name=${NAME:-$(date +%Y%m%d-%H%M%S)}
 
-"$here/../test/setup.sh" make gcc libc6-dev libpq-dev python3 postgresql-15 \
+"$here/../test/setup.sh" make gcc libc6-dev libssl-dev libpq-dev python3 postgresql-15 \
 	postgresql-server-dev-15 gnuplot-nox
 # What is compared with may be missing: then it is left out, and that is told.
 "$here/../test/setup.sh" postgresql-15-pgq3 || true

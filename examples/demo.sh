@@ -50,7 +50,7 @@ await() {
 	done
 }
 
-"$here/../test/setup.sh" make gcc libc6-dev postgresql-15 \
+"$here/../test/setup.sh" make gcc libc6-dev libssl-dev postgresql-15 \
 	postgresql-server-dev-15
 
 say "building pg_jobq and starting a server in a temporary directory"

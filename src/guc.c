@@ -12,11 +12,14 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "security/redact.h"
 
 #define MIN_LIVE_JOBS			100
 #define MAX_LIVE_JOBS			50000000
 #define MAX_QUEUES				1000000
 #define MAX_DATABASES			10000
+#define MIN_RATE_LIMITS			4
+#define MAX_RATE_LIMITS			10000
 #define MIN_EPOCH_ROWS			100
 #define MIN_EPOCH_AGE			100 /* ms */
 
@@ -24,13 +27,17 @@ int			jobq_claim_durability = JOBQ_CLAIM_ASYNC;
 int			jobq_max_live_jobs = 140000;
 int			jobq_max_queues = 1024;
 int			jobq_max_databases = 64;
+int			jobq_max_rate_limits = 1000;
 char	   *jobq_databases = NULL;
 int			jobq_epoch_rows = 1000000;
 int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
 int			jobq_audit_retention = 90 * 86400;
+static char *redact_patterns = NULL;	/* taken apart when it is assigned */
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
 bool		jobq_start_paused = false;
+int			jobq_access_key = 0;
+char	   *jobq_secret_file = NULL;
 
 static const struct config_enum_entry claim_durability_options[] = {
 	{"async", JOBQ_CLAIM_ASYNC, false},
@@ -53,6 +60,23 @@ check_databases(char **newval, void **extra, GucSource source)
 	return valid;
 }
 
+static bool
+check_redact_patterns(char **newval, void **extra, GucSource source)
+{
+	JobqRedactPatterns patterns;
+	const char *wrong = jobq_redact_parse(*newval, &patterns);
+
+	if (wrong != NULL)
+		GUC_check_errdetail("%s", wrong);
+	return wrong == NULL;
+}
+
+static void
+assign_redact_patterns(const char *newval, void *extra)
+{
+	(void) jobq_redact_parse(newval, &jobq_redact_patterns);
+}
+
 void
 jobq_define_settings(void)
 {
@@ -65,6 +89,20 @@ jobq_define_settings(void)
 							INT_MAX,
 							PGC_SIGHUP,
 							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
+	/* a setting so that it ends with its transaction, or by DISCARD ALL */
+	DefineCustomIntVariable("jobq.access_key",
+							"Set by jobq.use_access_key(), not by hand.",
+							NULL,
+							&jobq_access_key,
+							0,
+							0,
+							INT_MAX,
+							PGC_SUSET,
+							GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE |
+							GUC_DISALLOW_IN_FILE | GUC_SUPERUSER_ONLY,
 							NULL,
 							NULL,
 							NULL);
@@ -125,6 +163,16 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomStringVariable("jobq.redact_patterns",
+							   "What error texts must not show, besides what pg_jobq knows itself.",
+							   "A list of shapes, with # for a digit, ? for a letter or digit, * at the end for the rest of the word, and of names, with = at the end, whose values are secret.",
+							   &redact_patterns,
+							   "",
+							   PGC_SUSET,
+							   GUC_LIST_INPUT | GUC_SUPERUSER_ONLY,
+							   check_redact_patterns,
+							   assign_redact_patterns,
+							   NULL);
 	DefineCustomIntVariable("jobq.horizon_warn_after",
 							"How old a transaction may become before jobq.health() warns of it.",
 							NULL,
@@ -137,6 +185,16 @@ jobq_define_settings(void)
 							NULL,
 							NULL,
 							NULL);
+	DefineCustomStringVariable("jobq.secret_file",
+							   "File with the secrets that keys are made and checked with.",
+							   "One secret a line, version:secret; the largest version is the present one.",
+							   &jobq_secret_file,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY,
+							   NULL,
+							   NULL,
+							   NULL);
 }
 
 void
@@ -173,6 +231,18 @@ jobq_define_preload_settings(void)
 							64,
 							1,
 							MAX_DATABASES,
+							PGC_POSTMASTER,
+							0,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("jobq.max_rate_limits",
+							"Names of rate_limit_take() held in memory, in all databases together.",
+							"One role may have a fourth of them in use.",
+							&jobq_max_rate_limits,
+							1000,
+							MIN_RATE_LIMITS,
+							MAX_RATE_LIMITS,
 							PGC_POSTMASTER,
 							0,
 							NULL,

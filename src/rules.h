@@ -15,6 +15,7 @@ typedef struct JobqRate
 } JobqRate;
 
 #define JOBQ_PERIOD_MAX		USECS_PER_DAY
+#define JOBQ_RATE_MAX		1000000
 
 /* The enums are in the order of their options' words. */
 typedef enum JobqPer

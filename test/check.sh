@@ -59,14 +59,17 @@ suite_files() {
 	esac
 }
 
-# A test is called like the only file of the sources that it needs.
+# A test is called like the only file of the sources that it needs; if it needs
+# more of a room it has a line "Sources:".
 suite_unit() {
-	local file name status=0
+	local file name status=0 room sources
 	while read -r file; do
 		name=$(basename "$file" _test.c)
+		room=src/$(dirname src/*/"$name.c")
+		read -r -a sources < <(sed -n 's/^ \* Sources: //p' "$file"; echo "$name.c")
 		as_server gcc -std=c11 -g -O1 -Wall -Wextra -Werror \
 			-fsanitize=address,undefined -fno-sanitize-recover \
-			-Isrc/src -o "out/${name}_test" "$file" "src/$(ls src/*/"$name.c")"
+			-Isrc/src -o "out/${name}_test" "$file" "${sources[@]/#/$room/}"
 		as_server "out/${name}_test" || status=1
 	done < <(suite_files unit)
 	return "$status"
@@ -75,6 +78,11 @@ suite_unit() {
 suite_lint() {
 	as_server build/test/lint.sh build "$system_pg_config"
 }
+
+# What a library that opens no connection and starts no program never calls.
+network_calls='(socket|socketpair|connect|bind|listen|accept4?|getaddrinfo|PQ[a-z].*)'
+process_calls='(system|popen|fork|vfork|posix_spawnp?|exec[lv].*|dlopen|OpenPipeStream)'
+unsafe_calls='(sprintf|vsprintf|strcpy|strcat|gets|rand|random|srand)'
 
 # What is shipped has no test code in it and exports nothing unexpected.
 suite_release() {
@@ -93,6 +101,24 @@ suite_release() {
 		echo "$symbols"
 	else
 		echo "ok 2 - exported names start with jobq_"
+	fi
+	symbols=$(as_server nm -D --undefined-only release/pg_jobq.so |
+		awk '{ sub(/@.*/, "", $2); print $2 }' |
+		grep -xE "$network_calls|$process_calls|$unsafe_calls" || true)
+	if [ -n "$symbols" ]; then
+		echo "not ok 3 - nothing is called that reaches the network or starts a program"
+		echo "$symbols"
+	else
+		echo "ok 3 - nothing is called that reaches the network or starts a program"
+	fi
+	symbols=$(as_server readelf -d release/pg_jobq.so |
+		sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+		grep -vxE 'libc\.so\.6|libm\.so\.6|libcrypto\.so\.3' || true)
+	if [ -n "$symbols" ]; then
+		echo "not ok 4 - no library is linked but libc, libm and libcrypto"
+		echo "$symbols"
+	else
+		echo "ok 4 - no library is linked but libc, libm and libcrypto"
 	fi
 }
 
@@ -157,6 +183,13 @@ suite_soak() {
 	return "$status"
 }
 
+# What keys are made with.
+make_secret() {
+	local digits
+	digits=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+	as_server sh -c "umask 077; echo '1:$digits' > secret"
+}
+
 # A file system that tests can fill; only root can have one, without they skip.
 make_small_disk() {
 	[ "$(id -u)" -eq 0 ] || return 0
@@ -189,7 +222,7 @@ get_promtool() {
 # The server that regress, isolation and pgtap used never crashed and stops.
 suite_server() {
 	local crashes
-	crashes=$(grep -E 'PANIC:|TRAP:|was terminated by signal|exited with exit code 2' \
+	crashes=$(grep -E 'PANIC:|TRAP:|was terminated by signal|exited with exit code 2|runtime error:' \
 		"$home/out/postgresql.log" || true)
 	if [ -n "$crashes" ]; then
 		echo "not ok 1 - the server did not crash"
@@ -266,7 +299,10 @@ run_suite() {
 	fi
 }
 
-"$here/setup.sh" make gcc libc6-dev perl postgresql-15 \
+# The deep checks take the suites from here, and run them their own way.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
+
+"$here/setup.sh" make gcc libc6-dev libssl-dev openssl perl postgresql-15 \
 	postgresql-server-dev-15 libipc-run-perl libio-pty-perl \
 	postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl \
 	cppcheck shellcheck python3
@@ -285,7 +321,9 @@ if build build WERROR=1 TEST_BUILD=1 && install_build build; then
 		regress | isolation | pgtap)
 			if [ -z "$server" ]; then
 				server=started
-				start_cluster 'fsync = off' 'max_prepared_transactions = 10' \
+				make_secret
+				start_cluster "jobq.secret_file = '$home/secret'" \
+					'fsync = off' 'max_prepared_transactions = 10' \
 					'max_worker_processes = 16' 'log_min_messages = info' ||
 					server=dead
 			fi

@@ -17,6 +17,9 @@ else
 	server_user=$(id -un)
 fi
 
+# What servers are given in their environment besides.
+server_environment=()
+
 # Run a command as that user in our directory, with nothing inherited from the
 # environment but JOBQ_*, which tests may use for knobs.
 as_server() {
@@ -24,6 +27,7 @@ as_server() {
 		HOME="$home" LANG=C.UTF-8 LC_ALL=C.UTF-8 TMPDIR="$home/tmp" TZ=UTC
 		PATH="${bindir:+$bindir:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 		PGHOST="$home/sock" PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+		"${server_environment[@]}"
 	)
 	local name
 	for name in ${!JOBQ_@}; do
@@ -125,6 +129,11 @@ install_build() {
 	bindir=$home/tree-$1$("$system_pg_config" --bindir)
 }
 
+# A program to start the server with instead of its own, and how many seconds
+# starting and stopping may take.
+server_program=
+server_patience=60
+
 # start_cluster [SETTING...]: a server with the library preloaded that listens
 # on a socket in our directory only.
 start_cluster() {
@@ -137,7 +146,8 @@ start_cluster() {
 		"unix_socket_directories = '$home/sock'" \
 		"shared_preload_libraries = 'pg_jobq'" "$@" |
 		as_server tee -a data/postgresql.conf >/dev/null
-	as_server pg_ctl -D data -l out/postgresql.log -w -t 60 start \
+	as_server pg_ctl -D data -l out/postgresql.log -w -t "$server_patience" \
+		${server_program:+-p "$server_program"} start \
 		>"$home/out/pg_ctl.log" 2>&1 || {
 		cat "$home/out/pg_ctl.log" "$home/out/postgresql.log" >&2
 		return 1
@@ -145,5 +155,6 @@ start_cluster() {
 }
 
 stop_cluster() {
-	as_server pg_ctl -D data -m fast -w -t 60 stop >"$home/out/pg_ctl.log" 2>&1
+	as_server pg_ctl -D data -m fast -w -t "$server_patience" stop \
+		>"$home/out/pg_ctl.log" 2>&1
 }

@@ -111,6 +111,39 @@ unfinished='TO''DO|FIX''ME|XX''X'
 grep -rnwE "$unfinished" src sql test bench examples docs ./*.md |
 	rule 'nothing is left unfinished'
 
+# ---- security ----
+
+# Keys and passwords that look real. What redaction is tested with looks real,
+# too, so it stands in files of its own.
+secrets='-----BEGIN [A-Z ]*PRIVATE KEY|[a-z+]{3,12}://[^ /:@"<>$]*:[^ /@"<>$]+@'
+secrets+='|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bglpat-[A-Za-z0-9_-]{20}'
+secrets+='|\bxox[abprs]-[A-Za-z0-9-]{10}|\b[sr]k_live_[A-Za-z0-9]{16}|\bAIza[0-9A-Za-z_-]{35}'
+secrets+='|\bjq_[0-9a-f]{64}\b|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}'
+secrets+='|(PGPASSWORD|password) *= *['\''"]?[A-Za-z0-9+/]{8,}'
+grep -rnIE -e "$secrets" --exclude-dir=.git --exclude='redact*' --exclude='*_redact*' \
+	--exclude='lint.sh' . | cut -c1-200 | rule 'no file holds a key or a password'
+
+find . -name '.env*' -o -name '*.pem' -o -name '*.key' -o -name '.pgpass' |
+	rule 'no file is one that holds secrets'
+
+# Tests that SECURITY.md names are there.
+grep -oE '\b(test|sql|bench)/[A-Za-z0-9_/.-]*[A-Za-z0-9_]' SECURITY.md | sort -u |
+	while read -r file; do
+		[ -e "$file" ] || echo "$file"
+	done | rule 'SECURITY.md names only tests that exist'
+
+# Every promise of the five documents that this project began with has one row.
+promises=$(
+	for n in 0:26 1:27 2:17 3:19 4:23; do
+		seq -f "P${n%:*}-%02g" "${n#*:}"
+	done
+)
+comm -3 <(sort <<<"$promises") \
+	<(sed -nE 's/^\| (P[0-9]-[0-9]{2}) \|.*/\1/p' SECURITY.md | sort) |
+	rule 'SECURITY.md has one row for each promise'
+sed -nE '/^\| P[0-9]-[0-9]{2} \|/{/^\|[^|]+\|[^|]+\|[^|]+\|[^|]+\|$/!p}' SECURITY.md |
+	rule 'SECURITY.md: each row says what, how and where it is proved'
+
 # ---- measurements ----
 
 python3 -B bench/selftest.py 2>&1 |
@@ -144,7 +177,8 @@ if command -v clang-tidy >/dev/null; then
 fi
 
 if command -v shellcheck >/dev/null; then
-	shellcheck -f gcc -x test/*.sh examples/*.sh bench/*.sh .ci/run | rule 'shellcheck'
+	shellcheck -f gcc -x test/*.sh test/deep/*.sh test/deep/postgres-valgrind \
+		examples/*.sh bench/*.sh .ci/run | rule 'shellcheck'
 fi
 
 echo "1..$number"

@@ -71,6 +71,17 @@ within(int64 us, const char *name, int64 min_us, int64 max_us)
 	return us;
 }
 
+const char *
+jobq_shown(const char *text)
+{
+	size_t		length = strnlen(text, 4 * NAMEDATALEN);
+
+	if (length < NAMEDATALEN)
+		return text;
+	return psprintf("%.*s...",
+					pg_mbcliplen(text, (int) length, NAMEDATALEN - 1), text);
+}
+
 void
 jobq_arg_required(FunctionCallInfo fcinfo, int argno, const char *name)
 {
@@ -101,20 +112,34 @@ has_control_character(const char *s)
 	return false;
 }
 
-char *
-jobq_arg_queue_name(text *value, const char *name)
+/* `whose` begins the sentence about what is wrong. */
+static char *
+get_name(text *value, const char *name, const char *whose)
 {
 	size_t		length = VARSIZE_ANY_EXHDR(value);
 	char	   *s;
 
 	if (length < 1 || length > JOBQ_NAME_MAX)
 		jobq_bad_argument(name,
-				  psprintf("A queue's name has 1 to %d bytes; this one has %zu.",
+				  psprintf("%s has 1 to %d bytes; this one has %zu.", whose,
 						   JOBQ_NAME_MAX, length));
 	s = text_to_cstring(value);
 	if (has_control_character(s))
-		jobq_bad_argument(name, "A queue's name has no control characters.");
+		jobq_bad_argument(name, psprintf("%s has no control characters.",
+										 whose));
 	return s;
+}
+
+char *
+jobq_arg_queue_name(text *value, const char *name)
+{
+	return get_name(value, name, "A queue's name");
+}
+
+char *
+jobq_arg_name(text *value, const char *name)
+{
+	return get_name(value, name, "A name");
 }
 
 int64

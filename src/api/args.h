@@ -22,12 +22,18 @@
 JOBQ_NORETURN extern void jobq_bad_argument(const char *name,
 											const char *detail);
 
+/* A caller's text as messages show it: cut to what a name may have. */
+extern const char *jobq_shown(const char *text);
+
 /* A required argument: JQ007 "argument "name" must not be null". */
 extern void jobq_arg_required(FunctionCallInfo fcinfo, int argno,
 							  const char *name);
 
 /* A queue's name: 1 to 63 bytes, no control characters. NUL-terminated. */
 extern char *jobq_arg_queue_name(text *value, const char *name);
+
+/* The same for the name of something else. */
+extern char *jobq_arg_name(text *value, const char *name);
 
 /*
  * Interval to microseconds (a month counts 30 days, a day 24 hours), between

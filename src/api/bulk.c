@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/input.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue_jobs);
@@ -88,7 +89,8 @@ raise_unknown_key(const Bulk *bulk, const char *name)
 		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", key_names[i]);
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-			 errmsg("unknown key \"jobs[%d].%s\"", bulk->njobs + 1, name),
+			 errmsg("unknown key \"jobs[%d].%s\"", bulk->njobs + 1,
+					jobq_shown(name)),
 			 errdetail("Valid are: %s.", valid.data),
 			 errhint("Correct the key, or leave it out.")));
 }
@@ -256,6 +258,7 @@ fill_job(Bulk *bulk, JobqNewJob *job)
 						job->queue, &job->row);
 	jobq_job_set_payload(payload, &job->row);
 	job->unique = get_unique(bulk);
+	jobq_input_check(job->queue, &job->row, bulk->njobs + 1);
 }
 
 static void

@@ -95,7 +95,7 @@ jobq_sql_fail(PG_FUNCTION_ARGS)
 
 	hold(fcinfo, "jobq.fail()", &session, &held, &queue);
 	if (!PG_ARGISNULL(2))
-		error = jobq_error_text(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+		error = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (!PG_ARGISNULL(4))
 		retry_in = jobq_arg_interval(PG_GETARG_INTERVAL_P(4), "retry_in", 0,
 									 JOBQ_DELAY_MAX);

@@ -16,6 +16,7 @@
 #include "api/delivery.h"
 #include "compat.h"
 #include "engine/engine.h"
+#include "security/sign.h"
 
 enum
 {
@@ -85,6 +86,22 @@ static const struct
 	{DELIVERY_PROGRESS, JOB_PROGRESS},
 };
 
+/* The headers get the signature of what is delivered. */
+static void
+set_signature(const JobqDelivery *delivery, Datum *values, bool *nulls)
+{
+	Jsonb	   *headers = nulls[DELIVERY_HEADERS] ? NULL :
+		DatumGetJsonbP(values[DELIVERY_HEADERS]);
+
+	headers = jobq_sign_headers(delivery->queue->sign,
+								DatumGetInt64(values[DELIVERY_ID]),
+								delivery->claimed_at,
+								DatumGetJsonbP(values[DELIVERY_PAYLOAD]),
+								headers);
+	values[DELIVERY_HEADERS] = JsonbPGetDatum(headers);
+	nulls[DELIVERY_HEADERS] = false;
+}
+
 static void
 fill(const JobqDelivery *delivery, Datum *values, bool *nulls)
 {
@@ -106,6 +123,8 @@ fill(const JobqDelivery *delivery, Datum *values, bool *nulls)
 	values[DELIVERY_LEASE_EXPIRES_AT] =
 		TimestampTzGetDatum(delivery->expires_at);
 	nulls[DELIVERY_LEASE_EXPIRES_AT] = delivery->lease == 0;
+	if (delivery->queue->sign[0] != '\0' && delivery->lease != 0)
+		set_signature(delivery, values, nulls);
 }
 
 Datum

@@ -23,6 +23,7 @@ jobq_sql_alter_group(PG_FUNCTION_ARGS)
 	JobqGroupRules rules = {0};
 	int64		period;
 	char	   *name;
+	JobqStop	pause;
 	text	   *key;
 	Jsonb	   *options;
 
@@ -40,7 +41,7 @@ jobq_sql_alter_group(PG_FUNCTION_ARGS)
 
 	jobq_queue_lock_settings(queue.queue_id);
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &queue);
-	jobq_group_read(queue.queue_id, key, &rules);
+	jobq_group_read(queue.queue_id, key, &rules, &pause);
 	period = rules.rate_limit.period;
 	jobq_group_options_apply(options, &rules);
 	jobq_group_write(queue.queue_id, key, &rules);

@@ -40,10 +40,10 @@ static const JobqCheck checks[] = {
 	{
 		.item = "roles",
 		.query = "SELECT string_agg(r.name, ', ') FROM"
-		" unnest('{jobq_admin,jobq_monitor}'::text[]) r (name)"
+		" unnest('{jobq_admin,jobq_monitor,jobq_key_user}'::text[]) r (name)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles p"
 		"  WHERE p.rolname = r.name)",
-		.fine = "Roles jobq_admin and jobq_monitor exist.",
+		.fine = "Roles jobq_admin, jobq_monitor and jobq_key_user exist.",
 		.status = JOBQ_ERROR,
 		.wrong = "Roles are missing: %s.",
 		.hint = "CREATE ROLE with NOLOGIN; in this database GRANT to it what the documentation lists.",

@@ -16,6 +16,7 @@
 #include "api/seeing.h"
 #include "compat.h"
 #include "engine/look.h"
+#include "security/seal.h"
 #include "security/security.h"
 
 /* Columns of view queues, in the order of SQL_QUEUES. */
@@ -47,6 +48,7 @@ PG_FUNCTION_INFO_V1(jobq_view_groups);
 PG_FUNCTION_INFO_V1(jobq_view_queues);
 PG_FUNCTION_INFO_V1(jobq_sql_job);
 PG_FUNCTION_INFO_V1(jobq_sql_attempts);
+PG_FUNCTION_INFO_V1(jobq_sql_payload);
 
 /* id 0 = all jobs. */
 static Datum
@@ -118,6 +120,28 @@ jobq_sql_attempts(PG_FUNCTION_ARGS)
 	jobq_show_attempts(&session, PG_GETARG_INT64(0), rsinfo->setResult,
 					   rsinfo->setDesc);
 	return (Datum) 0;
+}
+
+/* _payload(payload jsonb, sealed bytea, queue_id int, id bigint) → jsonb */
+Datum
+jobq_sql_payload(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
+	{
+		if (PG_ARGISNULL(0))
+			PG_RETURN_NULL();
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	}
+	jobq_begin_read(&session);
+	if (!jobq_queue_by_id(PG_GETARG_INT32(2), &queue) ||
+		(queue.my_privileges & JOBQ_PRIV_OPEN) == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(jobq_unseal_payload(PG_GETARG_DATUM(1),
+										PG_GETARG_INT32(2),
+										PG_GETARG_INT64(3)));
 }
 
 static ArrayType *

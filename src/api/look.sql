@@ -2,23 +2,31 @@
 -- functions read with a snapshot of their own, as of now, at every isolation
 -- level; that is not possible in parallel mode, hence PARALLEL UNSAFE.
 
-CREATE FUNCTION jobq._jobs() RETURNS SETOF jobq.job_info
+CREATE FUNCTION jobq._jobs() RETURNS SETOF jobq.job_row
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
 	AS 'MODULE_PATHNAME', 'jobq_view_jobs';
 COMMENT ON FUNCTION jobq._jobs() IS
 	'Rows of view jobq.jobs; use the view.';
 
-CREATE FUNCTION jobq._history() RETURNS SETOF jobq.job_info
+CREATE FUNCTION jobq._history() RETURNS SETOF jobq.job_row
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
 	AS 'MODULE_PATHNAME', 'jobq_view_history';
 COMMENT ON FUNCTION jobq._history() IS
 	'Rows of view jobq.history; use the view.';
 
-CREATE FUNCTION jobq._dead_jobs() RETURNS SETOF jobq.job_info
+CREATE FUNCTION jobq._dead_jobs() RETURNS SETOF jobq.job_row
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100
 	AS 'MODULE_PATHNAME', 'jobq_view_dead_jobs';
 COMMENT ON FUNCTION jobq._dead_jobs() IS
 	'Rows of view jobq.dead_jobs; use the view.';
+
+-- Stable, so that a view whose payload nobody asks for opens none.
+CREATE FUNCTION jobq._payload(payload jsonb, sealed bytea, queue_id int, id bigint)
+	RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'jobq_sql_payload';
+COMMENT ON FUNCTION jobq._payload(jsonb, bytea, int, bigint) IS
+	'The payload of a job, opened if it is sealed and the caller may dequeue from the queue or read it; else null. For the views.';
 
 CREATE FUNCTION jobq._queues(
 	OUT queue text,
@@ -43,7 +51,9 @@ CREATE VIEW jobq.jobs WITH (security_barrier) AS
 		j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts,
 		j.enqueued_at, j.enqueued_by, j.expires_at, j.worker,
 		j.lease_expires_at, j.finished_at, j.last_error, j.progress,
-		j.retry_of, j.moved_to, j.result, j.payload, j.headers
+		j.retry_of, j.moved_to, j.result,
+		jobq._payload(j.payload, j.sealed, j.queue_id, j.id) AS payload,
+		j.headers
 	FROM jobq._jobs() j;
 COMMENT ON VIEW jobq.jobs IS
 	'Live jobs (scheduled, available, blocked, retryable, running) that the caller may see: those of queues it may read or manage, and those it enqueued. Shows the present moment at every isolation level. On a standby a running job shows as available.';
@@ -53,7 +63,9 @@ CREATE VIEW jobq.history WITH (security_barrier) AS
 		j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts,
 		j.enqueued_at, j.enqueued_by, j.expires_at, j.worker,
 		j.lease_expires_at, j.finished_at, j.last_error, j.progress,
-		j.retry_of, j.moved_to, j.result, j.payload, j.headers
+		j.retry_of, j.moved_to, j.result,
+		jobq._payload(j.payload, j.sealed, j.queue_id, j.id) AS payload,
+		j.headers
 	FROM jobq._history() j;
 COMMENT ON VIEW jobq.history IS
 	'Final jobs (completed, cancelled, dead, expired) that are still kept, as far as the caller may see them. last_error of a cancelled job is the reason it was given.';
@@ -63,7 +75,9 @@ CREATE VIEW jobq.dead_jobs WITH (security_barrier) AS
 		j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts,
 		j.enqueued_at, j.enqueued_by, j.expires_at, j.worker,
 		j.lease_expires_at, j.finished_at, j.last_error, j.progress,
-		j.retry_of, j.moved_to, j.result, j.payload, j.headers
+		j.retry_of, j.moved_to, j.result,
+		jobq._payload(j.payload, j.sealed, j.queue_id, j.id) AS payload,
+		j.headers
 	FROM jobq._dead_jobs() j;
 COMMENT ON VIEW jobq.dead_jobs IS
 	'Dead jobs that nobody has run again, as far as the caller may see them; moved_to names the copy in the dead-letter queue, if there is one.';

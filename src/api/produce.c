@@ -16,6 +16,7 @@
 #include "api/unique.h"
 #include "compat.h"
 #include "engine/engine.h"
+#include "security/input.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_enqueue);
@@ -179,6 +180,7 @@ enqueue_one(FunctionCallInfo fcinfo, const char *what, JobqEnqueued *outcome)
 	set_expires_at(fcinfo, ENQUEUE_EXPIRES_AT, &queue, &row);
 	jobq_job_set_payload(payload, &row);
 	get_unique(fcinfo, &unique);
+	jobq_input_check(&queue, &row, 0);
 	if (unique_key == NULL)
 	{
 		*outcome = JOBQ_INSERTED;
@@ -271,6 +273,7 @@ jobq_sql_enqueue_many(PG_FUNCTION_ARGS)
 	{
 		rows[i] = model;
 		jobq_job_set_payload(payloads[i], &rows[i]);
+		jobq_input_check(&queue, &rows[i], i + 1);
 	}
 	jobq_admit(&session, &queue, rows, n);
 	jobq_enqueue_rows(&session, &queue, rows, n, now, ids);

@@ -16,7 +16,10 @@
 #include "engine/engine.h"
 #include "errors.h"
 #include "security/audit.h"
+#include "security/keyring.h"
+#include "security/input.h"
 #include "security/security.h"
+#include "store/accesskey.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_create_queue);
 PG_FUNCTION_INFO_V1(jobq_sql_alter_queue);
@@ -209,6 +212,35 @@ prepare_dead_letter(const char *name, const char *target, Oid owner)
 
 /* ---- create and alter ---- */
 
+/* Keys that a queue is to have from now on must be the caller's. */
+static void
+check_keys(const JobqQueue *queue, const JobqQueue *wanted)
+{
+	if (wanted->sign[0] != '\0' && strcmp(queue->sign, wanted->sign) != 0)
+		jobq_keyring_require_mine(JOBQ_KEY_SIGN, wanted->sign);
+	if (wanted->seal[0] != '\0' && strcmp(queue->seal, wanted->seal) != 0)
+		jobq_keyring_require_mine(JOBQ_KEY_SEAL, wanted->seal);
+}
+
+/* They would keep in clear what is to be sealed. */
+static void
+refuse_schedules(const JobqQueue *queue, const JobqQueue *wanted)
+{
+	char	   *schedules;
+
+	if (wanted->seal[0] == '\0' || queue->seal[0] != '\0')
+		return;
+	schedules = jobq_schedules_with_payload(queue->queue_id);
+	if (schedules == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+			 errmsg("invalid value for \"seal\""),
+			 errdetail("Schedules keep payloads as they are; there is a payload in %s.",
+					   schedules),
+			 errhint("Give these schedules no payload, or end them with jobq.unschedule().")));
+}
+
 /* Do the options change something that concerns other queues, too? */
 static bool
 concerns_others(const JobqQueue *queue, const JobqQueue *wanted)
@@ -228,6 +260,9 @@ alter(const JobqSession *session, const JobqQueue *queue,
 	int32		class_id = queue->class_id;
 
 	jobq_options_check(wanted);
+	check_keys(queue, wanted);
+	refuse_schedules(queue, wanted);
+	jobq_input_check_options(options, queue->owner);
 	if (queue->retention != wanted->retention)
 	{
 		class_id = jobq_class_get(wanted->retention);
@@ -301,7 +336,10 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	strlcpy(wanted.name, name, sizeof(wanted.name));
 	jobq_options_apply(options, &wanted);
 	if (if_exists != IF_EXISTS_ALTER)
+	{
 		jobq_options_check(&wanted);
+		jobq_input_check_options(options, GetUserId());
+	}
 
 	/* what many processes do at their start must not wait */
 	if (if_exists == IF_EXISTS_KEEP && jobq_queue_by_name(name, &queue))
@@ -310,7 +348,10 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 	jobq_queue_lock();
 	if (!jobq_queue_by_name(name, &queue))
 	{
+		jobq_options_defaults(&queue);
 		jobq_options_check(&wanted);
+		check_keys(&queue, &wanted);
+		jobq_input_check_options(options, GetUserId());
 		prepare_dead_letter(name, wanted.dead_letter, GetUserId());
 		insert_queue(name, GetUserId(), options,
 					 jobq_class_get(wanted.retention));
@@ -573,6 +614,7 @@ delete_queue(const JobqQueue *queue, const List *pointing)
 	(void) jobq_execute(DELETE_KEYS, 1, &type, &value, SPI_OK_DELETE);
 	(void) jobq_execute(DELETE_GRANTS, 1, &type, &value, SPI_OK_DELETE);
 	jobq_group_delete_all(queue->queue_id);
+	jobq_access_key_delete_all(queue->queue_id);
 	change_row(DELETE_QUEUE, queue->queue_id, InvalidOid, (Datum) 0,
 			   SPI_OK_DELETE);
 	foreach(lc, roles)

@@ -21,6 +21,7 @@
 #include "engine/engine.h"
 #include "errors.h"
 #include "security/audit.h"
+#include "security/input.h"
 #include "security/security.h"
 
 #define NAME_MAX_BYTES	255
@@ -125,11 +126,12 @@ read_catch_up_max(FunctionCallInfo fcinfo)
 								"catch_up_max", 1, CATCH_UP_LIMIT);
 }
 
+/* Bytes of an argument once it is decompressed, without reading it. */
 static int64
-bytes_of(const JobqRow *row, int attr)
+bytes_of(FunctionCallInfo fcinfo, int argno)
 {
-	return row->nulls[attr] ? 0 :
-		(int64) toast_raw_datum_size(row->values[attr]) - VARHDRSZ;
+	return PG_ARGISNULL(argno) ? 0 :
+		(int64) toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
 }
 
 /*
@@ -148,13 +150,17 @@ read_job(FunctionCallInfo fcinfo, const JobqQueue *queue, JobqRow *job)
 	};
 	JobqJobArgs args = {0};
 
+	jobq_job_check_size(queue, bytes_of(fcinfo, ARG_PAYLOAD) +
+						bytes_of(fcinfo, ARG_HEADERS));
 	jobq_job_read_args(fcinfo, &at, &args);
 	jobq_job_fill(&args, queue, jobq_now(), job);
 	job->nulls[JOB_MAX_ATTEMPTS] = PG_ARGISNULL(ARG_MAX_ATTEMPTS);
 	jobq_job_set_payload(PG_ARGISNULL(ARG_PAYLOAD) ? jobq_job_no_payload() :
 						 PG_GETARG_DATUM(ARG_PAYLOAD), job);
-	jobq_job_check_size(queue, bytes_of(job, JOB_PAYLOAD) +
-						bytes_of(job, JOB_HEADERS));
+	if (queue->seal[0] != '\0' && jobq_has_payload(job))
+		jobq_bad_argument("payload",
+						  "The queue's payloads are sealed, and a schedule would keep this one as it is: it must be {}.");
+	jobq_input_check(queue, job, 0);
 }
 
 static void
@@ -165,6 +171,7 @@ require_queue(FunctionCallInfo fcinfo, JobqQueue *queue)
 	if (!PG_ARGISNULL(ARG_QUEUE))
 		name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(ARG_QUEUE), "queue");
 	jobq_require_queue(name, JOBQ_PRIV_ENQUEUE, queue);
+	jobq_check_role(queue, JOBQ_PRIV_ENQUEUE);
 }
 
 static void
@@ -348,10 +355,14 @@ jobq_sql_run_schedule(PG_FUNCTION_ARGS)
 {
 	JobqSession session;
 	JobqSchedule schedule;
+	JobqQueue	queue;
 	TimestampTz now;
 	int64		id;
 
 	begin(fcinfo, "jobq.run_schedule()", &session, &schedule);
+	/* with the validator, which the keeper does not run */
+	if (jobq_queue_by_id(schedule.queue_id, &queue))
+		jobq_input_check(&queue, &schedule.job, 0);
 	now = jobq_now();
 	id = jobq_schedule_enqueue(&session, &schedule, now, now);
 	audit(fcinfo, "jobq.run_schedule()", &schedule, id);

@@ -7,7 +7,6 @@
 #include "access/detoast.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -18,7 +17,6 @@
 #include "errors.h"
 #include "security/audit.h"
 
-#define ERROR_MAX_CHARS		5000
 #define NUMBER_MAX			(INT64CONST(1) << 53)	/* of ids and leases */
 
 PG_FUNCTION_INFO_V1(jobq_sql_settle_jobs);
@@ -36,16 +34,6 @@ jobq_check_result_size(const JobqQueue *queue, Datum result)
 				 errdetail("Results and progress may have %d bytes.",
 						   queue->max_payload_bytes),
 				 errhint("Store large data elsewhere and keep a reference, or raise the queue's max_payload_bytes.")));
-}
-
-char *
-jobq_error_text(char *error)
-{
-	int			length = (int) strlen(error);
-
-	if (length > ERROR_MAX_CHARS)
-		error[pg_mbcharcliplen(error, length, ERROR_MAX_CHARS)] = '\0';
-	return error;
 }
 
 bool
@@ -217,7 +205,7 @@ parse_settlement(Jsonb *object, int ord, Settlement *s)
 	if (get(object, "result", &value) != NULL)
 		s->result = JsonbValueToJsonb(&value);
 	if (get(object, "error", &value) != NULL)
-		s->error = jobq_error_text(jobq_jsonb_string(&value, "error"));
+		s->error = jobq_jsonb_string(&value, "error");
 	if (get(object, "retry", &value) != NULL)
 	{
 		if (value.type != jbvBool)

@@ -9,9 +9,6 @@
 /* JQ004 when a result or progress is larger than the queue takes. */
 extern void jobq_check_result_size(const JobqQueue *queue, Datum result);
 
-/* An error as it is stored: at most 5,000 characters. */
-extern char *jobq_error_text(char *error);
-
 /* The word for it; `waiting` where the job waits again. */
 extern const char *jobq_given_back_word(JobqGivenBack back,
 										const char *waiting);

@@ -7,7 +7,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -26,6 +25,7 @@ PG_FUNCTION_INFO_V1(jobq_sql_reschedule);
 PG_FUNCTION_INFO_V1(jobq_sql_retry);
 PG_FUNCTION_INFO_V1(jobq_sql_redrive);
 PG_FUNCTION_INFO_V1(jobq_sql_purge_queue);
+PG_FUNCTION_INFO_V1(jobq_sql_reseal);
 PG_FUNCTION_INFO_V1(jobq_sql_peek);
 
 /* The job that is to be steered. */
@@ -58,7 +58,7 @@ require_job(FunctionCallInfo fcinfo, const char *what, bool enqueuer_may,
 	if (!jobq_job_owner(session, id, &queue_id, &enqueued_by) ||
 		!jobq_queue_by_id(queue_id, &queue))
 		jobq_raise_lost(JOBQ_LOST_NO_JOB, id, 0);
-	enqueuer = has_privs_of_role(GetUserId(), enqueued_by);
+	enqueuer = jobq_is_enqueuer(&queue, enqueued_by);
 	job->id = id;
 	job->queue_id = queue_id;
 	job->audit = queue.audit || GetUserId() != enqueued_by;
@@ -238,6 +238,24 @@ jobq_sql_purge_queue(PG_FUNCTION_ARGS)
 	jobq_audit_act_with(fcinfo, "jobq.purge_queue()", queue.queue_id, 0,
 						psprintf(INT64_FORMAT " jobs", n));
 	PG_RETURN_INT64(n);
+}
+
+/* reseal(queue text) → bigint */
+Datum
+jobq_sql_reseal(PG_FUNCTION_ARGS)
+{
+	JobqSession session;
+	JobqQueue	queue;
+
+	jobq_begin_write("jobq.reseal()", &session);
+	jobq_arg_required(fcinfo, 0, "queue");
+	jobq_require_queue(jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue"),
+					   JOBQ_PRIV_MANAGE, &queue);
+	if (queue.seal[0] == '\0')
+		jobq_bad_argument("queue",
+						  "The queue has no key to seal with, see its option \"seal\".");
+	jobq_await_settle(&session);
+	PG_RETURN_INT64(jobq_reseal(&session, &queue));
 }
 
 Datum

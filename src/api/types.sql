@@ -49,3 +49,35 @@ CREATE TYPE jobq.job_info AS (
 COMMENT ON TYPE jobq.job_info IS
 	'A job as the views jobs, history and dead_jobs show it.';
 
+-- The same with what the views need to open payloads that are asked for.
+CREATE TYPE jobq.job_row AS (
+	id					bigint,
+	queue				text,
+	kind				text,
+	state				text,
+	is_final			boolean,
+	priority			int,
+	group_key			text,
+	unique_key			text,
+	run_at				timestamptz,
+	attempt				int,
+	max_attempts		int,
+	enqueued_at			timestamptz,
+	enqueued_by			text,
+	expires_at			timestamptz,
+	worker				text,
+	lease_expires_at	timestamptz,
+	finished_at			timestamptz,
+	last_error			text,
+	progress			jsonb,
+	retry_of			bigint,
+	moved_to			bigint,
+	result				jsonb,
+	payload				jsonb,
+	headers				jsonb,
+	sealed				bytea,
+	queue_id			int
+);
+COMMENT ON TYPE jobq.job_row IS
+	'A job as the functions behind the views give it: a sealed payload still is.';
+

@@ -365,49 +365,63 @@ claimed_slot(const JobqPart *part, const JobqSlotRef *ref)
 	return slot;
 }
 
-void
-jobq_close_claims(const JobqSlotRef *refs, int n)
+/*
+ * Elements of an array that begin with the ref of a claim: do something with
+ * the slots of those that still are claimed so, a part's in one lock hold.
+ */
+static inline void
+with_claims(const void *array, Size element, int n,
+			void (*work) (JobqSlot *slot, const void *at, const void *state),
+			const void *state)
 {
-	int			i = 0;
+	const char *at = array;
+	const char *end = at + n * element;
 
-	while (i < n)
+	while (at < end)
 	{
-		JobqPart   *part = part_of(&refs[i]);
+		JobqPart   *part = part_of((const JobqSlotRef *) at);
 
 		LWLockAcquire(part->lock, LW_EXCLUSIVE);
-		for (; i < n && part_of(&refs[i]) == part; i++)
+		for (; at < end && part_of((const JobqSlotRef *) at) == part;
+			 at += element)
 		{
-			JobqSlot   *slot = claimed_slot(part, &refs[i]);
+			JobqSlot   *slot = claimed_slot(part, (const JobqSlotRef *) at);
 
 			if (slot != NULL)
-				slot->flags &= ~SLOT_CLAIM_OPEN;
+				work(slot, at, state);
 		}
 		LWLockRelease(part->lock);
 	}
 }
 
+static void
+close_claim(JobqSlot *slot, const void *at, const void *state)
+{
+	slot->flags &= ~SLOT_CLAIM_OPEN;
+}
+
+void
+jobq_close_claims(const JobqSlotRef *refs, int n)
+{
+	with_claims(refs, sizeof(JobqSlotRef), n, close_claim, NULL);
+}
+
+/* tid NULL: it is not known yet. */
+static void
+set_claim(JobqSlot *slot, const void *at, const void *tid)
+{
+	const JobqClaimed *claimed = at;
+
+	slot->l.by_kind = claimed->by_kind;
+	if (tid != NULL)
+		slot->l.claim_tid = *(const ItemPointerData *) tid;
+}
+
 void
 jobq_set_claims(const JobqClaimed *claimed, int n, ItemPointer tid)
 {
-	int			i = 0;
-
-	while (i < n)
-	{
-		JobqPart   *part = part_of(&claimed[i].ref);
-
-		LWLockAcquire(part->lock, LW_EXCLUSIVE);
-		for (; i < n && part_of(&claimed[i].ref) == part; i++)
-		{
-			JobqSlot   *slot = claimed_slot(part, &claimed[i].ref);
-
-			if (slot == NULL)
-				continue;
-			slot->l.by_kind = claimed[i].by_kind;
-			if (tid != NULL)
-				slot->l.claim_tid = *tid;
-		}
-		LWLockRelease(part->lock);
-	}
+	StaticAssertStmt(offsetof(JobqClaimed, ref) == 0, "it begins with its ref");
+	with_claims(claimed, sizeof(JobqClaimed), n, set_claim, tid);
 }
 
 /*

@@ -125,6 +125,7 @@ typedef struct JobqDb
 	int64		shelf_low_id;
 	TimestampTz shelf_missed;
 	TimestampTz dead_next;		/* when the first dead row may go */
+	TimestampTz key_uses_due;	/* when uses of access keys are written */
 
 	/* epochs; the first three without mutex, see epochs.c */
 	pg_atomic_uint64 epoch_rows[JOBQ_MAX_CLASSES + 1];	/* written to the open
@@ -446,6 +447,13 @@ extern void jobq_db_shelf_walked(JobqDb *db, uint32 gen, TimestampTz run_at,
 
 /* A dead row's retention is over at `when`; wakes the keeper if it must. */
 extern void jobq_db_dead_due(JobqDb *db, TimestampTz when);
+
+/*
+ * Uses of access keys are to be written down at `when`; and: the keeper takes
+ * that over, JOBQ_NEVER = there are none.
+ */
+extern void jobq_db_key_uses_due(JobqDb *db, TimestampTz when);
+extern TimestampTz jobq_db_take_key_uses_due(JobqDb *db);
 
 /*
  * Running tickets may be without a slot: then nobody knows how many run. Read

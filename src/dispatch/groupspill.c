@@ -75,14 +75,24 @@ jobq_is_before_group_frontier(const JobqGroup *group, const JobqSlot *slot)
 		jobq_key_before(&key, &group->frontier);
 }
 
-bool
-jobq_is_behind_group(const JobqPart *part, const JobqTicket *t)
+/* The group of a ticket, if that is where the group's are on disk only. */
+static const JobqGroup *
+leaving_group(const JobqPart *part, const JobqTicket *t, JobqKey *key)
 {
 	const JobqGroup *group = part->groups.spilled > 0 ?
 		jobq_group_find(part, &t->group) : NULL;
-	JobqKey		key = jobq_key_of(t, part->aging);
 
-	return group != NULL && !jobq_key_before(&key, &group->frontier);
+	*key = jobq_key_of(t, part->aging);
+	return group != NULL && !jobq_key_before(key, &group->frontier) ?
+		group : NULL;
+}
+
+bool
+jobq_is_behind_group(const JobqPart *part, const JobqTicket *t)
+{
+	JobqKey		key;
+
+	return leaving_group(part, t, &key) != NULL;
 }
 
 /* In a refill of groups: it has begun behind what the group lacks first. */
@@ -96,11 +106,10 @@ is_left_behind(const JobqPart *part, const JobqGroup *group)
 bool
 jobq_group_leaves_out(JobqPart *part, const JobqTicket *t)
 {
-	const JobqGroup *group = part->groups.spilled > 0 ?
-		jobq_group_find(part, &t->group) : NULL;
-	JobqKey		key = jobq_key_of(t, part->aging);
+	JobqKey		key;
+	const JobqGroup *group = leaving_group(part, t, &key);
 
-	if (group == NULL || jobq_key_before(&key, &group->frontier))
+	if (group == NULL)
 		return false;
 	if (!(part->groups.refilling && is_left_behind(part, group)) &&
 		jobq_key_before(&key, &part->groups.missed))

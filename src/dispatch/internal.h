@@ -141,6 +141,8 @@ jobq_comes_before(const JobqPart *part, const JobqSlot *slot,
 	return jobq_key_before(&key, &other);
 }
 
+/* ---- slotstate.c ---- */
+
 extern int	jobq_compare_ready(const void *a, const void *b);
 extern const JobqTreeType jobq_ready_tree;	/* jobq_slot_key() */
 extern const JobqTreeType jobq_lease_tree;	/* expires_at, id */
@@ -157,6 +159,11 @@ extern void jobq_slot_set_state(JobqSlot *slot, JobqSlotState state);
 
 /* An available slot that has expired: nobody takes it any more. */
 extern void jobq_slot_set_aside(JobqSlot *slot);
+
+/* It gets another ticket: if it was a breaker's probe, it is none any more. */
+extern void jobq_slot_forget_probe(JobqSlot *slot);
+
+/* ---- slotenter.c ---- */
 
 /*
  * A slot for a ticket: into the hash, in no tree yet (SLOT_LINKING). HELD: the
@@ -191,6 +198,23 @@ extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
 extern void jobq_slots_link(JobqPart *part, uint32 gen, int32 queue_id,
 							const int32 *numbers, int n, const uint64 *since,
 							TimestampTz *first_expiry);
+
+/* ---- slot.c, the rest ---- */
+
+static inline LWLock *
+jobq_hash_lock_of(uint32 bucket)
+{
+	return &jobq_hash_locks[bucket % JOBQ_HASH_LOCKS].lock;
+}
+
+/* Under the hash lock: the slot of a job, or JOBQ_NIL. */
+extern int32 jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id);
+
+/*
+ * A free slot for a part, or JOBQ_NIL. Unless any will do, the last few stay,
+ * and of few a part gets no more than its share.
+ */
+extern int32 jobq_pop_free(const JobqPart *part, bool any);
 
 /*
  * A job's slot with its part's lock held exclusive, or NULL and no lock: by

@@ -134,6 +134,14 @@ look(JobqPart *part, TimestampTz now, int64 ending, JobqLimitState *state,
 	}
 }
 
+int64
+jobq_limits_places(const JobqPart *part)
+{
+	if (part->rules.max_active == 0)
+		return PG_INT64_MAX;
+	return Max(part->rules.max_active - active(part), 0);
+}
+
 int
 jobq_limits_room(JobqPart *part, JobqTake *take, int want)
 {

@@ -42,6 +42,9 @@ extern void jobq_limits_reset(struct JobqPart *part);
 /* The rules of the part have changed. */
 extern void jobq_limits_follow(struct JobqPart *part);
 
+/* So many more jobs may run, as far as max_active is concerned. */
+extern int64 jobq_limits_places(const struct JobqPart *part);
+
 /*
  * How many of `want` jobs may be taken now. Sets the clock of a fresh lease,
  * and in *take what stopped it. To be called where limits.on only, as the

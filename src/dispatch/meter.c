@@ -114,6 +114,14 @@ present_window(JobqMeter *meter, TimestampTz now)
 	return window;
 }
 
+static void
+begin_hour(JobqMeter *meter, int64 at)
+{
+	meter->hour = 1 - meter->hour;
+	memset(&meter->hours[meter->hour], 0, sizeof(JobqHour));
+	meter->hours[meter->hour].at = at;
+}
+
 /*
  * Another hour begins with the first thing that happens in it, which tells the
  * keeper to write down the last one. So nothing is done while nothing happens.
@@ -126,12 +134,11 @@ present_hour(JobqPart *part, TimestampTz now)
 
 	if (meter->hours[meter->hour].at < at)
 	{
-		meter->hour = 1 - meter->hour;
-		memset(&meter->hours[meter->hour], 0, sizeof(JobqHour));
-		meter->hours[meter->hour].at = at;
+		begin_hour(meter, at);
 		if (part->db >= 0)
 			jobq_wake_keeper(&jobq_dbs[part->db]);
 	}
+	meter->hours[meter->hour].written = false;
 	return &meter->hours[meter->hour];
 }
 
@@ -432,6 +439,33 @@ jobq_part_hour_written(JobqDb *db, uint32 gen, int32 queue_id, int64 at)
 			if (meter->hours[i].at == at)
 				meter->hours[i].written = true;
 		}
+	}
+	LWLockRelease(part->lock);
+}
+
+void
+jobq_part_minute_load(JobqDb *db, uint32 gen, int32 queue_id,
+					  TimestampTz start, const int64 *counts)
+{
+	int64		at = start / USECS_PER_HOUR;
+	int			minute = (int) (start / USECS_PER_MINUTE % JOBQ_MINUTES);
+	JobqPart   *part;
+	JobqMeter  *meter;
+
+	(void) jobq_part_get(db, gen, queue_id);
+	part = jobq_part_lock(db, gen, queue_id);
+	if (part == NULL)
+		return;
+	meter = meter_of(part);
+	if (meter->hours[meter->hour].at < at)
+	{
+		begin_hour(meter, at);
+		meter->hours[meter->hour].written = true;
+	}
+	for (int what = 0; what < METER_N; what++)
+	{
+		if (meter->hours[meter->hour].at == at)
+			meter->hours[meter->hour].n[minute][what] += (uint32) counts[what];
 	}
 	LWLockRelease(part->lock);
 }

@@ -185,6 +185,13 @@ extern int	jobq_part_hours(JobqDb *db, uint32 gen, int32 queue_id,
 extern void jobq_part_hour_written(JobqDb *db, uint32 gen, int32 queue_id,
 								   int64 at);
 
+/*
+ * Keeper, once, when it loads memory: what is on disk of a minute of the
+ * present hour; it was written before the server was stopped.
+ */
+extern void jobq_part_minute_load(JobqDb *db, uint32 gen, int32 queue_id,
+								  TimestampTz start, const int64 *counts);
+
 extern void jobq_meter_percentiles(const JobqHistogram *histogram,
 								   double *percentiles);
 

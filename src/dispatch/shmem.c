@@ -12,16 +12,19 @@
 #include "compat.h"
 #include "dispatch/audit.h"
 #include "dispatch/internal.h"
+#include "dispatch/keyuse.h"
+#include "dispatch/lockout.h"
 #include "dispatch/meter.h"
+#include "dispatch/rate.h"
 #include "errors.h"
 
 #define TRANCHE_NAME			"pg_jobq"
 
 /*
- * Locks of the tranche: control, tallies, refusals, hash, then one for each
- * part.
+ * Locks of the tranche: control, tallies, rates, refusals, hash, then one for
+ * each part.
  */
-#define CONTROL_LOCKS			3
+#define CONTROL_LOCKS			4
 #define FIRST_PART_LOCK			(CONTROL_LOCKS + JOBQ_HASH_LOCKS)
 
 JobqControl *jobq_control;
@@ -80,14 +83,19 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(buckets_size()));
 	size = add_size(size, jobq_window_pool_size());
 	size = add_size(size, jobq_admit_shmem_size());
+	size = add_size(size, jobq_rates_shmem_size());
 	size = add_size(size, jobq_group_pool_size());
 	size = add_size(size, MAXALIGN(jobq_meters_size()));
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
 	size = add_size(size, MAXALIGN(jobq_refusals_size()));
 	size = add_size(size, jobq_wait_shmem_size());
+	size = add_size(size, jobq_lockout_size());
+	size = add_size(size, jobq_key_uses_size());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(TRANCHE_NAME,
 							  FIRST_PART_LOCK + jobq_max_queues);
+	jobq_lockout_request();
+	jobq_key_uses_request();
 }
 
 static void
@@ -208,11 +216,14 @@ shmem_startup(void)
 		init_slots();
 	jobq_window_pool_startup();
 	jobq_admit_shmem_startup();
+	jobq_rates_shmem_startup(&locks[2].lock);
 	jobq_group_pool_startup();
 	jobq_meters_init();
 	jobq_tallies_init(&locks[1].lock);
-	jobq_refusals_init(&locks[2].lock);
+	jobq_refusals_init(&locks[3].lock);
 	jobq_wait_shmem_init();
+	jobq_lockout_init();
+	jobq_key_uses_init();
 	LWLockRelease(AddinShmemInitLock);
 
 	jobq_part_prepare();
@@ -272,6 +283,7 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->shelf_low_id = 0;
 	db->shelf_missed = JOBQ_NEVER;
 	db->dead_next = JOBQ_NEVER;
+	db->key_uses_due = JOBQ_NEVER;
 	db->careful_until = 0;
 	db->lost_leases = false;
 	db->loading_leases = false;
@@ -420,6 +432,8 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	LWLockRelease(jobq_control->lock);
 
 	jobq_part_free_before(db, gen);
+	jobq_rates_forget_before(db, gen);
+	jobq_key_uses_free_others(db, gen);
 	jobq_wake_for_job(db, 0);
 	if (!everything)
 		return;
@@ -571,6 +585,27 @@ jobq_db_dead_due(JobqDb *db, TimestampTz when)
 	db->dead_next = Min(db->dead_next, when);
 	SpinLockRelease(&db->mutex);
 	jobq_wake_keeper_by(db, when);
+}
+
+void
+jobq_db_key_uses_due(JobqDb *db, TimestampTz when)
+{
+	SpinLockAcquire(&db->mutex);
+	db->key_uses_due = Min(db->key_uses_due, when);
+	SpinLockRelease(&db->mutex);
+	jobq_wake_keeper_by(db, when);
+}
+
+TimestampTz
+jobq_db_take_key_uses_due(JobqDb *db)
+{
+	TimestampTz due;
+
+	SpinLockAcquire(&db->mutex);
+	due = db->key_uses_due;
+	db->key_uses_due = JOBQ_NEVER;
+	SpinLockRelease(&db->mutex);
+	return due;
 }
 
 void

@@ -222,7 +222,10 @@ nobody_waits(const JobqPart *part, JobqWaitKind kind)
 	return part->waiters.lists[kind].first == JOBQ_NIL;
 }
 
-/* Those who take a job themselves come first. */
+/*
+ * Those who take a job themselves come first. Where max_active leaves no place,
+ * whoever gives one back wakes somebody.
+ */
 void
 jobq_wake_waiters(JobqPart *part, uint32 gen, int64 n)
 {
@@ -236,6 +239,7 @@ jobq_wake_waiters(JobqPart *part, uint32 gen, int64 n)
 		LWLockAcquire(part->lock, LW_EXCLUSIVE);
 		if (part->db >= 0 && part->gen == gen)
 		{
+			n = Min(n, jobq_limits_places(part));
 			pop(part, WAIT_TO_TAKE, n, true, &batch);
 			pop(part, WAIT_TO_LOOK, n, true, &batch);
 		}

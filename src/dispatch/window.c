@@ -185,30 +185,78 @@ jobq_window_when(const JobqWindow *window, int32_t limit, int64_t period,
 	return window->newest + period + 1;
 }
 
+/* n more with the newest entry, or as the first one. */
+static int64_t
+put(JobqWindow *window, int64_t at, int32_t n)
+{
+	if (window->entries == 0)
+		window->entries = 1;
+	else if (at < window->newest)
+		at = window->newest;
+	window->newest = at;
+	window->n += n;
+	window->total += n;
+	return at;
+}
+
 int64_t
 jobq_window_add(JobqWindow *window, int32_t limit, int64_t period,
 				int64_t now, int32_t n)
 {
 	int64_t		at = round_up(now, grain_of(limit, period));
 
-	window->total += n;
-	if (window->entries == 0)
-	{
-		window->entries = 1;
-		window->newest = at;
-		window->n = n;
-		return at;
-	}
-	if (at <= window->newest)
-		at = window->newest;
-	else if (window->n > 0 && push_newest(window))
+	if (window->entries > 0 && at > window->newest && window->n > 0 &&
+		push_newest(window))
 	{
 		window->entries++;
 		window->n = 0;
 	}
-	window->newest = at;
-	window->n += n;
-	return at;
+	return put(window, at, n);
+}
+
+int64_t
+jobq_window_join(JobqWindow *window, int32_t limit, int64_t period,
+				 int64_t now, int32_t n)
+{
+	return put(window, round_up(now, grain_of(limit, period)), n);
+}
+
+int32_t
+jobq_window_chunks_of(const JobqWindow *window)
+{
+	int32_t		n = older(window);
+
+	return n > 0 ? (window->from + n - 1) / JOBQ_WINDOW_CHUNK + 1 : 0;
+}
+
+bool
+jobq_window_is_full(const JobqWindow *window)
+{
+	int32_t		n = older(window);
+
+	return n == 0 || (window->from + n) % JOBQ_WINDOW_CHUNK == 0;
+}
+
+int32_t
+jobq_window_copy(const JobqWindow *window, int32_t max, int64_t *at,
+				 int32_t *n)
+{
+	int32_t		each = (window->entries + max - 1) / max;
+	int32_t		copied = 0;
+	Cursor		cursor = oldest(window);
+
+	for (int32_t i = 0; i < window->entries; i++)
+	{
+		bool		last = i + 1 == window->entries;
+
+		if (i % each == 0)
+			n[copied++] = 0;
+		at[copied - 1] = last ? window->newest : *time_at(&cursor);
+		n[copied - 1] += last ? window->n : *count_at(&cursor);
+		if (i + 2 < window->entries)
+			step(&cursor);
+	}
+	return copied;
 }
 
 /* Chunks behind the one in which the last older entry is. */

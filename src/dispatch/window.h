@@ -8,6 +8,7 @@
 #ifndef JOBQ_WINDOW_H
 #define JOBQ_WINDOW_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define JOBQ_WINDOW_CHUNK	31	/* entries */
@@ -59,6 +60,21 @@ extern int64_t jobq_window_when(const JobqWindow *window, int32_t limit,
  */
 extern int64_t jobq_window_add(JobqWindow *window, int32_t limit,
 							   int64_t period, int64_t now, int32_t n);
+
+/* The same, with the newest entry: never takes another chunk. */
+extern int64_t jobq_window_join(JobqWindow *window, int32_t limit,
+								int64_t period, int64_t now, int32_t n);
+
+/* How many chunks it has, and does another entry take one more? */
+extern int32_t jobq_window_chunks_of(const JobqWindow *window);
+extern bool jobq_window_is_full(const JobqWindow *window);
+
+/*
+ * What it counts, oldest first, in at most `max` times and counts; entries that
+ * are joined for that count at the latest time of theirs. How many there are.
+ */
+extern int32_t jobq_window_copy(const JobqWindow *window, int32_t max,
+								int64_t *at, int32_t *n);
 
 /* n that were added at the time `at` have not happened after all. */
 extern void jobq_window_take_back(JobqWindow *window, int64_t period,

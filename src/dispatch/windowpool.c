@@ -7,6 +7,7 @@
 #include "storage/shmem.h"
 
 #include "dispatch/internal.h"
+#include "dispatch/rate.h"
 #include "dispatch/window.h"
 
 #define MIN_CHUNKS		256
@@ -25,7 +26,8 @@ JobqWindowChunk *jobq_window_chunks;
 static int32
 chunk_count(void)
 {
-	return Max(MIN_CHUNKS, jobq_max_live_jobs / JOBS_A_CHUNK);
+	return Max(MIN_CHUNKS, jobq_max_live_jobs / JOBS_A_CHUNK) +
+		jobq_rate_chunks();
 }
 
 static Size

@@ -20,6 +20,8 @@
 #include "engine/xact.h"
 #include "errors.h"
 #include "pause.h"
+#include "security/keyring.h"
+#include "security/seal.h"
 
 #define PART_WAIT_MS	2000	/* for keepers to free parts */
 
@@ -33,6 +35,7 @@ typedef struct ClaimCall
 	bool		taken;			/* something, under this lease */
 	bool		limited;		/* a limit of the queue was reached */
 	bool		careful;		/* the keeper commits the claims */
+	bool		sealed;			/* some payload is */
 	bool		loading;		/* nothing can be taken before the keeper has
 								 * loaded something */
 	JobqBelts	belts;
@@ -57,8 +60,10 @@ deliver(ClaimCall *call, const JobqRow *row)
 	JobqDelivery *delivery = palloc(sizeof(JobqDelivery));
 
 	delivery->row = *row;
+	call->sealed |= jobq_is_sealed(row);
 	delivery->queue = call->queue;
 	delivery->lease = call->lease.lease;
+	delivery->claimed_at = call->lease.claimed_at;
 	delivery->expires_at = call->lease.expires_at;
 	call->deliveries = lappend(call->deliveries, delivery);
 	call->delivered++;
@@ -368,6 +373,55 @@ await_start_records(ClaimCall *call, Taken *taken, int n)
 	leave_out_lost(call, taken, n);
 }
 
+/* ---- sealed payloads ---- */
+
+static void
+require_sealing_keys(const ClaimCall *call)
+{
+	ListCell   *cell;
+
+	foreach(cell, call->deliveries)
+	{
+		const JobqDelivery *delivery = lfirst(cell);
+
+		if (jobq_is_sealed(&delivery->row))
+			jobq_seal_require_key(&delivery->row);
+	}
+}
+
+/*
+ * A key that is missing is nobody's attempt: the jobs are as they were before
+ * the error is raised. What was damaged, however, must not stop a queue for
+ * ever; it counts.
+ */
+static void
+open_payloads(ClaimCall *call, const Taken *taken, int n)
+{
+	ListCell   *cell;
+
+	PG_TRY();
+	{
+		require_sealing_keys(call);
+	}
+	PG_CATCH();
+	{
+		for (int i = 0; i < n; i++)
+		{
+			if (taken[i].own < 0)
+				jobq_unclaim(call->session->db, &taken[i].ref);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	foreach(cell, call->deliveries)
+	{
+		JobqDelivery *delivery = lfirst(cell);
+
+		if (jobq_is_sealed(&delivery->row))
+			jobq_unseal(&delivery->row);
+	}
+}
+
 static void
 write_own_claims(ClaimCall *call, Taken *taken, int n)
 {
@@ -469,6 +523,14 @@ await_refill(const ClaimCall *call, uint64 entries, TimestampTz *deadline)
 	return true;
 }
 
+/* A delivery that cannot be signed is none: nothing is claimed then. */
+static void
+require_signing_key(const JobqQueue *queue)
+{
+	if (queue->sign[0] != '\0')
+		(void) jobq_keyring_get(JOBQ_KEY_SIGN, queue->sign, JOBQ_KEY_NEWEST);
+}
+
 static List *
 claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		   int64 lease_for, const char *worker, int64 *lease,
@@ -488,6 +550,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	call.part = jobq_require_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
+	require_signing_key(queue);
 	fill_lease(&call, lease_for, worker);
 	if (*lease == 0)
 		*lease = jobq_take_lease(session, call.lease.claimed_at);
@@ -528,6 +591,8 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	}
 	if (ntaken > 0)
 	{
+		if (call.sealed)
+			open_payloads(&call, taken, ntaken);
 		if (call.careful)
 		{
 			note_claims(taken, ntaken, NULL);
@@ -591,6 +656,8 @@ peek_at(JobqBelts *belts, const JobqQueue *queue, JobqTicket *t, List **found)
 
 	if (!read_body(belts, t, true, &delivery->row, &missing))
 		return;
+	if (jobq_is_sealed(&delivery->row))
+		jobq_unseal(&delivery->row);
 	delivery->queue = queue;
 	*found = lappend(*found, delivery);
 }

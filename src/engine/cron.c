@@ -22,6 +22,8 @@
 #include "engine/place.h"
 #include "errors.h"
 #include "pause.h"
+#include "security/input.h"
+#include "security/redact.h"
 #include "security/security.h"
 
 #define BATCH			100		/* schedules in one transaction */
@@ -210,6 +212,20 @@ require_queue(const JobqSchedule *schedule, JobqQueue *queue)
 				 errhint("Raise the queue's max_payload_bytes, or make the schedule's payload smaller with jobq.schedule().")));
 }
 
+/* One that was made just when the queue's payloads came to be sealed. */
+static void
+refuse_payload(const JobqSchedule *schedule, const JobqQueue *queue)
+{
+	if (queue->seal[0] == '\0' || !jobq_has_payload(&schedule->job))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
+			 errmsg("schedule \"%s\" has a payload", schedule->name),
+			 errdetail("The payloads of queue \"%s\" are sealed, and a schedule keeps one as it is.",
+					   queue->name),
+			 errhint("Make the schedule anew without a payload.")));
+}
+
 static void
 require_owner(const JobqSchedule *schedule)
 {
@@ -239,7 +255,9 @@ jobq_schedule_enqueue(const JobqSession *session, const JobqSchedule *schedule,
 						   context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	require_queue(schedule, &queue);
+	refuse_payload(schedule, &queue);
 	jobq_refuse_draining(session, &queue);
+	jobq_input_check_data(&queue, &schedule->job, 0);
 	fill_row(schedule, &queue, tick, now, &row);
 	jobq_admit(session, &queue, &row, 1);
 	id = jobq_enqueue_row(session, &queue, &row, now);
@@ -377,7 +395,7 @@ is_refusal(const ErrorData *error, void *state)
 		 JOBQ_SQLSTATE('0', '0') ||
 		 error->sqlerrcode == ERRCODE_JOBQ_NOT_READY))
 		return false;
-	attempt->refused = error->message;
+	attempt->refused = jobq_redact(error->message);
 	return true;
 }
 

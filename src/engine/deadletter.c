@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "engine/deadletter.h"
+#include "security/seal.h"
 
 static void
 push_key(JsonbParseState **state, const char *key)
@@ -103,6 +104,24 @@ headers_of_copy(const JobqQueue *queue, const JobqRow *row,
 	return JsonbPGetDatum(JsonbValueToJsonb(object));
 }
 
+/*
+ * A payload that cannot be sealed anew stays where it is: the job is dead in
+ * its own queue then.
+ */
+static bool
+can_be_copied(const JobqRow *row, const JobqQueue *target)
+{
+	if ((target->seal[0] == '\0' && !jobq_is_sealed(row)) ||
+		jobq_can_seal_for(row, target->seal))
+		return true;
+	ereport(WARNING,
+			(errmsg("no copy of dead job " INT64_FORMAT " is made in queue \"%s\"",
+					DatumGetInt64(row->values[JOB_ID]), target->name),
+			 errdetail("Its payload cannot be opened, or not be sealed for that queue."),
+			 errhint("Look at the keys of both queues; jobq.dead_jobs shows the job.")));
+	return false;
+}
+
 int64
 jobq_dead_letter(const JobqSession *session, const JobqQueue *queue,
 				 const JobqRow *row, const JobqMove *move, TimestampTz now)
@@ -111,7 +130,8 @@ jobq_dead_letter(const JobqSession *session, const JobqQueue *queue,
 	JobqRow		copy;
 
 	if (queue->dead_letter[0] == '\0' ||
-		!jobq_queue_by_name(queue->dead_letter, &target))
+		!jobq_queue_by_name(queue->dead_letter, &target) ||
+		!can_be_copied(row, &target))
 		return 0;
 	jobq_new_job_like(row, &target, now, &copy);
 	copy.values[JOB_ENQUEUED_BY] = row->values[JOB_ENQUEUED_BY];

@@ -226,6 +226,7 @@ typedef struct JobqDelivery
 	JobqRow		row;
 	const JobqQueue *queue;
 	int64		lease;
+	TimestampTz claimed_at;
 	TimestampTz expires_at;
 } JobqDelivery;
 
@@ -408,6 +409,11 @@ extern int64 jobq_purge(const JobqSession *session, const JobqQueue *queue,
 						int states);
 extern int64 jobq_count_live(const JobqSession *session, int32 queue_id);
 
+/* ---- reseal.c ---- */
+
+/* Seal what waits in the queue with the newest version of its key; how many. */
+extern int64 jobq_reseal(const JobqSession *session, const JobqQueue *queue);
+
 /* ---- rerun.c ---- */
 
 /* A new job that repeats a final one; its id. */
@@ -479,6 +485,15 @@ extern void jobq_recover(JobqDb *db, uint32 gen);
  */
 extern bool jobq_tend(JobqDb *db, uint32 gen, bool asked_for,
 					  TimestampTz *next);
+
+/* The server is stopped: save what rate_limit_take has let through. */
+extern void jobq_save_rates(JobqDb *db, uint32 gen);
+
+/*
+ * Told to go: write down what memory alone has counted, as far as that takes
+ * no longer than a moment.
+ */
+extern void jobq_save_meters(JobqDb *db, uint32 gen);
 
 /*
  * At the start of a worker's PG_CATCH: report the error to the log, if wanted,

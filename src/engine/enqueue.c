@@ -14,6 +14,7 @@
 #include "engine/place.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "security/seal.h"
 
 #define ENQUEUE_CHUNK	1000
 
@@ -220,9 +221,12 @@ jobq_refuse_draining(const JobqSession *session, const JobqQueue *queue)
 			 errhint("Enqueue into another queue, or let its owner call jobq.resume_queue().")));
 }
 
+/* A row that repeats a sealed job still has that one's id and queue. */
 static void
 set_identity(JobqRow *row, const JobqQueue *queue, int64 id)
 {
+	if (queue->seal[0] != '\0' || jobq_is_sealed(row))
+		jobq_seal_for(row, queue->seal, queue->queue_id, id);
 	row->values[JOB_TICKET] = Int64GetDatum(id);
 	row->nulls[JOB_TICKET] = false;
 	row->values[JOB_ID] = Int64GetDatum(id);

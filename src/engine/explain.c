@@ -9,7 +9,6 @@
 
 #include "miscadmin.h"
 #include "storage/procarray.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 
 #include "engine/belts.h"
@@ -56,6 +55,15 @@ group_key_of(const JobqCase *c)
 	return DatumGetTextPP(where.row.values[JOB_GROUP_KEY]);
 }
 
+/* One that waits for another attempt may have kept its place. */
+static bool
+has_place(const JobqSlot *slot, const JobqGroupReason *group)
+{
+	if (slot->state == SLOT_READY || slot->state == SLOT_SHELVED)
+		return group->kept > 0 && slot->t.started;
+	return true;
+}
+
 /*
  * Which job has the last of a group's places: the one that was taken last, if
  * it still has it. Empty if that is not known, or not to be told.
@@ -69,7 +77,7 @@ last_place(const JobqCase *c, const JobqGroupReason *group)
 	if (group->taken_id == 0 || group->taken_id == c->t.id ||
 		!jobq_find(c->session->db, c->session->gen, group->taken_id, &slot) ||
 		memcmp(&slot.t.group, &c->t.group, sizeof(JobqGroupKey)) != 0 ||
-		!may_see_slot(c, group->taken_id))
+		!has_place(&slot, group) || !may_see_slot(c, group->taken_id))
 		return "";
 	if (group->taken_at != 0)
 		since = psprintf(" since %s", jobq_at_time(group->taken_at));
@@ -93,11 +101,12 @@ is_group_full(const JobqCase *c, const char *key, const JobqGroupReason *group)
 static bool
 is_group_paused(const JobqCase *c, text *key, const JobqGroupReason *group)
 {
+	JobqGroupRules rules;
 	JobqStop	pause;
 
 	if (group->paused_until <= c->now)
 		return false;
-	jobq_group_read_pause(c->queue.queue_id, key, &pause);
+	jobq_group_read(c->queue.queue_id, key, &rules, &pause);
 	return jobq_because(c->reason, "group_paused", group->paused_until,
 						psprintf("Group \"%s\" was paused%s, until %s.",
 								 text_to_cstring(key), jobq_stopped_by(&pause),
@@ -350,7 +359,7 @@ static bool
 may_see(const JobqQueue *queue, Oid enqueued_by)
 {
 	return (queue->my_privileges & (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0 ||
-		(OidIsValid(enqueued_by) && has_privs_of_role(GetUserId(), enqueued_by));
+		jobq_is_enqueuer(queue, enqueued_by);
 }
 
 /* Who enqueued it is asked only when it matters. */

@@ -10,6 +10,7 @@
 #include "engine/place.h"
 #include "engine/unique.h"
 #include "engine/xact.h"
+#include "security/seal.h"
 
 /*
  * The new job's payload and options for the old one, which stays whose it was.
@@ -21,7 +22,7 @@ swap(const JobqQueue *queue, const JobqRow *new, const JobqUnique *unique,
 {
 	static const JobqJobAttr swapped[] = {
 		JOB_PRIORITY, JOB_KIND, JOB_GROUP_KEY, JOB_EXPIRES_AT, JOB_HEADERS,
-		JOB_PAYLOAD
+		JOB_PAYLOAD, JOB_SEALED
 	};
 	int32		attempts = DatumGetInt32(row->values[JOB_ATTEMPT]);
 
@@ -30,6 +31,8 @@ swap(const JobqQueue *queue, const JobqRow *new, const JobqUnique *unique,
 		row->values[swapped[i]] = new->values[swapped[i]];
 		row->nulls[swapped[i]] = new->nulls[swapped[i]];
 	}
+	if (queue->seal[0] != '\0')
+		jobq_seal(queue->seal, row);
 	row->nulls[JOB_PROGRESS] = true;
 	row->values[JOB_MAX_ATTEMPTS] =
 		Int32GetDatum(attempts + DatumGetInt32(new->values[JOB_MAX_ATTEMPTS]));

@@ -33,6 +33,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 	JobqQueue  *queues;
 	int			nqueues;
 	bool		admin;
+	bool		key_user;
 
 	look->session = *session;
 	look->caller = GetUserId();
@@ -61,6 +62,7 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
 	admin = jobq_is_admin(look->caller);
+	key_user = jobq_is_key_user(look->caller);	/* see jobq_is_enqueuer() */
 	nqueues = jobq_queue_list(&queues);
 	for (int i = 0; i < nqueues; i++)
 	{
@@ -71,6 +73,8 @@ jobq_look_begin(JobqLook *look, const JobqSession *session, int64 id,
 		queue->readable = admin ||
 			(queues[i].my_privileges &
 			 (JOBQ_PRIV_READ | JOBQ_PRIV_MANAGE)) != 0;
+		queue->opens = (queues[i].my_privileges & JOBQ_PRIV_OPEN) != 0;
+		queue->own_jobs = queues[i].my_privileges != 0 || !key_user;
 		queue->name = CStringGetTextDatum(queues[i].name);
 	}
 
@@ -118,7 +122,8 @@ jobq_look_visible(JobqLook *look, int32 queue_id, Oid enqueued_by,
 	if (*queue == NULL)
 		return false;
 	*role = look_role(look, enqueued_by);
-	return look->all || (*queue)->readable || (*role)->mine;
+	return look->all || (*queue)->readable ||
+		((*role)->mine && (*queue)->own_jobs);
 }
 
 /*

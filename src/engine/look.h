@@ -47,6 +47,8 @@ typedef struct JobqLookQueue
 {
 	int32		queue_id;		/* hash key */
 	bool		readable;		/* all its jobs */
+	bool		opens;			/* what is sealed in it, too */
+	bool		own_jobs;		/* those the caller has enqueued */
 	Datum		name;
 } JobqLookQueue;
 

@@ -14,13 +14,14 @@
 
 #include "engine/look.h"
 #include "engine/place.h"
+#include "security/seal.h"
 
 #define LOOK_FETCH		1000	/* rows handled at a time */
 
 /*
  * Columns of jobq.job_info. The queries below give the same columns in the
  * same order, with queue and role as numbers and the state as one letter, and
- * two more: the ticket, and whether the job was ever started.
+ * more: those of jobq.job_row, the ticket, and whether the job was ever started.
  */
 typedef enum InfoAttr
 {
@@ -49,10 +50,11 @@ typedef enum InfoAttr
 	INFO_PAYLOAD,
 	INFO_HEADERS,
 	INFO_NATTS,
-	INFO_TICKET = INFO_NATTS,
+	INFO_SEALED = INFO_NATTS,	/* from here on jobq.job_row */
+	INFO_QUEUE_ID,
+	INFO_TICKET,
 	INFO_STARTED,
-	INFO_QUEUE_ID,				/* not of the queries: copied from INFO_QUEUE */
-	INFO_NQUERY = INFO_QUEUE_ID
+	INFO_NQUERY
 } InfoAttr;
 
 /* INFO_STATE as the queries give it; final ones are the letters of "ended" */
@@ -68,12 +70,16 @@ typedef enum InfoAttr
 	"(SELECT t.* FROM jobq.job_%1$d t WHERE t.id = $1" \
 	" ORDER BY t.ticket DESC LIMIT 1)"
 
+#define COLUMNS_BEHIND \
+	" j.payload, j.headers, j.sealed, j.queue_id, j.ticket," \
+	" j.attempts IS NOT NULL"
+
 #define SQL_BELT_LIVE \
 	"SELECT j.id, j.queue_id, j.kind, 'a'::\"char\", false, j.priority::int4," \
 	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
-	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.retry_of, NULL::int8, NULL::jsonb, " COLUMNS_BEHIND \
 	" FROM %2$s j WHERE NOT EXISTS" \
 	" (SELECT FROM jobq.outcome_%1$d o WHERE o.ticket = j.ticket)"
 
@@ -88,7 +94,7 @@ typedef enum InfoAttr
 	" CASE WHEN o.ended = 'x' THEN coalesce(o.reason, o.error, j.last_error)" \
 	" ELSE coalesce(o.error, o.reason, j.last_error) END," \
 	" coalesce(c.progress, j.progress), j.retry_of, o.moved_to, o.result," \
-	" j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" " COLUMNS_BEHIND \
 	" FROM %2$s j JOIN jobq.outcome_%1$d o ON o.ticket = j.ticket" \
 	" LEFT JOIN jobq.claim_%1$d c ON c.ctid = o.claim_tid" \
 	" AND c.lease = o.lease" \
@@ -99,7 +105,7 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
 	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
-	" j.retry_of, NULL::int8, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.retry_of, NULL::int8, NULL::jsonb, " COLUMNS_BEHIND \
 	" FROM jobq.shelf j WHERE j.state <> 'd'::\"char\""
 
 #define SQL_SHELF_DEAD \
@@ -107,7 +113,7 @@ typedef enum InfoAttr
 	" j.group_key, j.unique_key, NULL::timestamptz, j.attempt," \
 	" j.max_attempts, j.enqueued_at, j.enqueued_by, j.expires_at," \
 	" NULL::text, NULL::timestamptz, j.died_at, j.last_error, j.progress," \
-	" j.retry_of, j.moved_to, NULL::jsonb, j.payload, j.headers, j.ticket, j.attempts IS NOT NULL" \
+	" j.retry_of, j.moved_to, NULL::jsonb, " COLUMNS_BEHIND \
 	" FROM jobq.shelf j WHERE j.state = 'd'::\"char\""
 
 #define SQL_NOT_RERUN	" AND j.rerun_as IS NULL"
@@ -227,11 +233,27 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 		Int32GetDatum(DatumGetInt32(values[INFO_ATTEMPT]) + 1);
 }
 
+/*
+ * A sealed payload is NULL, unless it is to be shown at once: that of one job,
+ * to somebody who may open it. Views open what is asked for, see job_row.
+ */
+static void
+look_at_payload(JobqLook *look, const JobqLookQueue *queue, Datum *values,
+				bool *nulls)
+{
+	nulls[INFO_PAYLOAD] = true;
+	if (look->id != 0 && look->groups == NULL && queue->opens)
+		jobq_look_set(values, nulls, INFO_PAYLOAD,
+					  jobq_unseal_payload(values[INFO_SEALED],
+										  DatumGetInt32(values[INFO_QUEUE_ID]),
+										  DatumGetInt64(values[INFO_ID])));
+}
+
 static void
 look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		values[INFO_NQUERY + 1];
-	bool		nulls[INFO_NQUERY + 1];
+	Datum		values[INFO_NQUERY];
+	bool		nulls[INFO_NQUERY];
 	JobqLookQueue *queue;
 	JobqLookRole *role;
 	char		state;
@@ -243,13 +265,14 @@ look_add_row(JobqLook *look, JobqBelts *belts, HeapTuple tuple, TupleDesc desc)
 		return;
 
 	state = DatumGetChar(values[INFO_STATE]);
-	values[INFO_QUEUE_ID] = values[INFO_QUEUE];
 	values[INFO_QUEUE] = queue->name;
 	values[INFO_ENQUEUED_BY] = role->name;
 	values[INFO_STATE] = CStringGetTextDatum(state_word(state));
 	if (state == STATE_AVAILABLE)
 		look_at_holder(look, belts, DatumGetInt64(values[INFO_ID]),
 					   DatumGetInt64(values[INFO_TICKET]), values, nulls);
+	if (!nulls[INFO_SEALED])
+		look_at_payload(look, queue, values, nulls);
 	if (look->groups != NULL)
 		jobq_look_count(look, DatumGetInt32(values[INFO_QUEUE_ID]),
 						values[INFO_GROUP_KEY],

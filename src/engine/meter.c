@@ -1,6 +1,7 @@
 /*
  * meter.c: the minutes and hours of queues go from memory to disk, once an
- * hour and only while something happens; and both together are shown.
+ * hour and only while something happens, and when the server is stopped, from
+ * where they come back; and both together are shown.
  *
  * Must not count anything: dispatch/meter.c does.
  */
@@ -20,6 +21,7 @@
 
 #define MINUTES_KEPT	USECS_PER_DAY
 #define HOURS_KEPT		(30 * USECS_PER_DAY)
+#define SAVE_TIME		(2 * USECS_PER_SEC)	/* while a server is stopped */
 
 #define SQL_WRITE_MINUTE \
 	"INSERT INTO jobq.queue_minute" \
@@ -34,11 +36,17 @@
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (hour, queue_id)" \
 	" DO UPDATE SET enqueued = excluded.enqueued," \
 	" completed = excluded.completed, failed = excluded.failed," \
-	" dead = excluded.dead, wait = excluded.wait, run = excluded.run"
+	" dead = excluded.dead," \
+	" wait = coalesce(excluded.wait, queue_hour.wait)," \
+	" run = coalesce(excluded.run, queue_hour.run)"
 #define SQL_DELETE_MINUTES \
 	"DELETE FROM jobq.queue_minute WHERE minute < $1"
 #define SQL_DELETE_HOURS \
 	"DELETE FROM jobq.queue_hour WHERE hour < $1"
+#define SQL_LOAD_MINUTES \
+	"SELECT t.queue_id, t.minute, t.enqueued, t.completed, t.failed, t.dead" \
+	" FROM jobq.queue_minute t JOIN jobq.queue q USING (queue_id)" \
+	" WHERE t.minute >= $1"
 #define SQL_READ_MINUTES \
 	"SELECT t.queue_id, t.minute, t.enqueued, t.completed, t.failed, t.dead" \
 	" FROM jobq.queue_minute t" \
@@ -153,31 +161,39 @@ write_hour(int32 queue_id, const JobqHour *hour)
 	write_row(SQL_WRITE_HOUR, values, nulls, WRITE_NATTS);
 }
 
-/* Those of one queue that are over, in a transaction. */
+/* So many of one queue, in a transaction. */
 static bool
-write_hours(const JobqSession *session, int32 queue_id, TimestampTz now)
+write_hours(const JobqSession *session, int32 queue_id, const JobqHour *hours,
+			int n)
+{
+	if (n == 0)
+		return true;
+	if (!jobq_keeper_begin(session->db->install))
+		return false;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	for (int i = 0; i < n; i++)
+		write_hour(queue_id, &hours[i]);
+	SPI_finish();
+	JOBQ_PAUSE("before-keeper-commit");
+	jobq_keeper_commit();
+	return true;
+}
+
+/* Those of one queue that are over; they do not change any more. */
+static bool
+write_finished(const JobqSession *session, int32 queue_id, TimestampTz now)
 {
 	JobqHour   *hours = palloc(sizeof(JobqHour) * 2);
 	int			n = jobq_part_hours(session->db, session->gen, queue_id, now,
 									true, hours);
+	bool		done = write_hours(session, queue_id, hours, n);
 
-	if (n > 0)
-	{
-		if (!jobq_keeper_begin(session->db->install))
-			return false;
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		for (int i = 0; i < n; i++)
-			write_hour(queue_id, &hours[i]);
-		SPI_finish();
-		JOBQ_PAUSE("before-keeper-commit");
-		jobq_keeper_commit();
-		for (int i = 0; i < n; i++)
-			jobq_part_hour_written(session->db, session->gen, queue_id,
-								   hours[i].at);
-	}
+	for (int i = 0; i < n && done; i++)
+		jobq_part_hour_written(session->db, session->gen, queue_id,
+							   hours[i].at);
 	pfree(hours);
-	return true;
+	return done;
 }
 
 static void
@@ -203,7 +219,7 @@ jobq_tend_meters(const JobqSession *session, TimestampTz now)
 		 i = jobq_parts_of(session->db, session->gen, i, &part))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!write_hours(session, part->queue_id, now))
+		if (!write_finished(session, part->queue_id, now))
 			return;
 		MemoryContextSwitchTo(context);
 	}
@@ -216,6 +232,96 @@ jobq_tend_meters(const JobqSession *session, TimestampTz now)
 	SPI_finish();
 	jobq_keeper_commit();
 	done = hour;
+}
+
+/*
+ * Not taken for written: they go on where memory does. Nor waited for, as the
+ * server writes all to disk before it stops.
+ */
+void
+jobq_save_meters(JobqDb *db, uint32 gen)
+{
+	JobqSession session = {.db = db,.gen = gen};
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz start = jobq_now();
+	JobqHour   *hours = palloc(sizeof(JobqHour) * 2);
+	JobqPart   *part;
+	bool		going = !db->copy;
+
+	for (int i = jobq_parts_of(db, gen, 0, &part); i >= 0 && going;
+		 i = jobq_parts_of(db, gen, i, &part))
+	{
+		int			n = jobq_part_hours(db, gen, part->queue_id, start, false,
+										hours);
+
+		CHECK_FOR_INTERRUPTS();
+		going = write_hours(&session, part->queue_id, hours, n) &&
+			jobq_now() - start < SAVE_TIME;
+		MemoryContextSwitchTo(context);
+	}
+	pfree(hours);
+}
+
+/* ---- loading ---- */
+
+typedef struct Minute
+{
+	int32		queue_id;
+	TimestampTz start;
+	int64		counts[METER_N];
+} Minute;
+
+typedef struct Minutes
+{
+	Minute	   *rows;
+	int			n;
+	int			size;
+} Minutes;
+
+static void
+take_minute(HeapTuple tuple, TupleDesc desc, void *state)
+{
+	Minutes    *minutes = state;
+	Minute	   *row;
+
+	if (minutes->n == minutes->size)
+	{
+		minutes->size *= 2;
+		minutes->rows = repalloc_huge(minutes->rows,
+									  sizeof(Minute) * minutes->size);
+	}
+	row = &minutes->rows[minutes->n++];
+	row->queue_id = DatumGetInt32(jobq_row_value(tuple, desc, ATTR_QUEUE + 1,
+												 NULL));
+	row->start = DatumGetTimestampTz(jobq_row_value(tuple, desc,
+													ATTR_TIME + 1, NULL));
+	for (int what = 0; what < METER_N; what++)
+		row->counts[what] = DatumGetInt64(jobq_row_value(tuple, desc,
+														 ATTR_COUNTS + what + 1,
+														 NULL));
+}
+
+/* Added to what memory has counted already, when nothing can fail any more. */
+void
+jobq_load_meters(const JobqSession *session, MemoryContext context)
+{
+	Oid			types[] = {TIMESTAMPTZOID};
+	Datum		values[1];
+	Minutes		minutes = {.size = 64};
+
+	minutes.rows = MemoryContextAlloc(context,
+									  sizeof(Minute) * minutes.size);
+	values[0] =
+		TimestampTzGetDatum(jobq_meter_minute_start(jobq_meter_hour(jobq_now()),
+													0));
+	jobq_keeper_query(SQL_LOAD_MINUTES, 1, types, values, take_minute,
+					  &minutes);
+	jobq_keeper_commit();
+	for (int i = 0; i < minutes.n; i++)
+		jobq_part_minute_load(session->db, session->gen,
+							  minutes.rows[i].queue_id, minutes.rows[i].start,
+							  minutes.rows[i].counts);
+	pfree(minutes.rows);
 }
 
 /* ---- showing ---- */

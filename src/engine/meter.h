@@ -17,6 +17,13 @@
  */
 extern void jobq_tend_meters(const JobqSession *session, TimestampTz now);
 
+/*
+ * Keeper that fills memory: bring in what the last one has written of the
+ * present hour. Commits the transaction; `context` must outlive that.
+ */
+extern void jobq_load_meters(const JobqSession *session,
+							 MemoryContext context);
+
 /* Rows of queue_minutes and queue_hours for these queues. */
 extern void jobq_show_minutes(const JobqSession *session,
 							  const JobqQueue *queues, int nqueues,

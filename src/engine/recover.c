@@ -15,7 +15,9 @@
 #include "engine/copy.h"
 #include "engine/keeperxact.h"
 #include "engine/limit.h"
+#include "engine/meter.h"
 #include "engine/prepared.h"
+#include "engine/rates.h"
 #include "engine/refill.h"
 #include "guc.h"
 
@@ -163,6 +165,7 @@ void
 jobq_recover(JobqDb *db, uint32 gen)
 {
 	JobqSession session = {.db = db,.gen = gen};
+	MemoryContext context = CurrentMemoryContext;
 
 	set_state(db, gen, JOBQ_DB_RECOVERING);
 	begin_or_fail(db);
@@ -185,8 +188,12 @@ jobq_recover(JobqDb *db, uint32 gen)
 	load_orders(&session);
 	jobq_load_limits(&session);
 	jobq_load_admissions(&session);
+	jobq_load_rates(&session);
 	follow_rules(&session);
 	jobq_keeper_commit();
 	load_groups(&session);
+	/* the last: it adds, so it must not be done again */
+	begin_or_fail(db);
+	jobq_load_meters(&session, context);
 	set_state(db, gen, JOBQ_DB_READY);
 }

@@ -14,6 +14,7 @@
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "security/seal.h"
 
 /*
  * A number for a new job like `old`, which has that one's unique key. False:
@@ -318,7 +319,12 @@ base_on_copy(const JobqRow *copy, const JobqQueue *target, JobqRow *base)
 
 	*base = *copy;
 	if (jobq_dead_letter_origin(copy, &id, &name))
+	{
+		if (jobq_is_sealed(base))
+			jobq_seal_for(base, "", DatumGetInt32(base->values[JOB_QUEUE_ID]),
+						  id);
 		base->values[JOB_ID] = Int64GetDatum(id);
+	}
 	base->values[JOB_MAX_ATTEMPTS] = Int32GetDatum(target->max_attempts);
 	jobq_strip_dead_letter(base);
 }

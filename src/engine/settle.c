@@ -11,6 +11,7 @@
 #include "engine/move.h"
 #include "engine/own.h"
 #include "engine/xact.h"
+#include "security/redact.h"
 
 static int
 compare_held(const void *a, const void *b)
@@ -51,9 +52,10 @@ jobq_fail(const JobqSession *session, JobqHeld *held, const JobqQueue *queue,
 		  char attempt_outcome, const char *error, bool retry, int64 retry_in)
 {
 	int32		attempts = held->t.attempt + 1;
-	JobqMove	move = {.attempt_outcome = attempt_outcome,.error = error,
-	.counted = true};
+	JobqMove	move = {.attempt_outcome = attempt_outcome,.counted = true};
 
+	if (error != NULL)
+		move.error = jobq_redact(error);
 	if (!retry || attempts >= held->t.max_attempts)
 	{
 		move.reason = retry ? "max_attempts" : "not_retryable";

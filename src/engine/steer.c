@@ -17,6 +17,7 @@
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "security/redact.h"
 
 #define STEER_TRIES		1000	/* of about 2 ms each */
 
@@ -149,6 +150,8 @@ jobq_cancel(const JobqSession *session, int64 id, const char *reason,
 {
 	Found		found = {0};
 
+	if (reason != NULL)
+		reason = jobq_redact(reason);
 	jobq_xact_steered(session);
 	for (int attempt = 0;; attempt++)
 	{

@@ -16,7 +16,9 @@
 #include "engine/epochs.h"
 #include "engine/hold.h"
 #include "engine/keeperxact.h"
+#include "engine/keyuse.h"
 #include "engine/meter.h"
+#include "engine/rates.h"
 #include "engine/refill.h"
 #include "engine/unique.h"
 #include "engine/whereis.h"
@@ -519,6 +521,13 @@ tend_keys(Round *round)
 }
 
 static void
+tend_key_uses(Round *round)
+{
+	come_again(round, jobq_tend_key_uses(&round->session, round->now,
+										 jobq_maintenance_wanted(round->session.db)));
+}
+
+static void
 tend_meters(Round *round)
 {
 	jobq_tend_meters(&round->session, round->now);
@@ -528,6 +537,13 @@ static void
 tend_audit(Round *round)
 {
 	come_again(round, jobq_tend_audit(&round->session, jobq_now()));
+}
+
+static void
+tend_rates(Round *round)
+{
+	come_again(round, jobq_tend_rates(&round->session, round->now,
+									  jobq_maintenance_wanted(round->session.db)));
 }
 
 typedef struct Task
@@ -552,7 +568,9 @@ static Task tasks[] = {
 	{.tend = tend_refill},
 	{.tend = tend_epochs},
 	{.tend = tend_keys},
-	{.tend = tend_meters}
+	{.tend = tend_meters},
+	{.tend = tend_rates},
+	{.tend = tend_key_uses}
 };
 
 /* A cancel sends us away, and is for our caller. */

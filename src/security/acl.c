@@ -59,6 +59,12 @@ jobq_is_monitor(Oid role)
 	return jobq_is_admin(role) || is_member_of(role, JOBQ_ROLE_MONITOR);
 }
 
+bool
+jobq_is_key_user(Oid role)
+{
+	return is_member_of(role, JOBQ_ROLE_KEY_USER);
+}
+
 /* has_privs_of_role() keeps its own cache, so nothing is kept here. */
 int
 jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
@@ -122,6 +128,23 @@ jobq_check_queue(const JobqQueue *queue, int privileges)
 					   GetUserNameFromId(GetUserId(), false),
 					   jobq_privilege_list(missing)),
 			 errhint("Its owner can give it with jobq.grant_queue().")));
+}
+
+void
+jobq_check_role(const JobqQueue *queue, int privileges)
+{
+	JobqQueue	own;
+
+	if (jobq_queue_by_id_for(queue->queue_id, GetUserId(), &own))
+		jobq_check_queue(&own, privileges);
+}
+
+bool
+jobq_is_enqueuer(const JobqQueue *queue, Oid enqueued_by)
+{
+	return OidIsValid(enqueued_by) &&
+		has_privs_of_role(GetUserId(), enqueued_by) &&
+		(queue->my_privileges != 0 || !jobq_is_key_user(GetUserId()));
 }
 
 void

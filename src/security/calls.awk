@@ -1,5 +1,6 @@
 # calls.awk: makes SQL from calls.tsv: fills jobq.call and grants to the roles
-# jobq_admin and jobq_monitor. Grants for queues are grant_queue's business,
+# jobq_admin, jobq_monitor and jobq_key_user, which may call whatever an access
+# key can give. Grants for queues are grant_queue's business,
 # which reads jobq.call. Stops at a line it does not understand.
 
 function stop(why) {
@@ -15,11 +16,11 @@ function quoted(text) {
 
 BEGIN {
 	FS = "\t"
-	split("enqueue dequeue read manage monitor admin", words, " ")
+	split("enqueue dequeue read manage monitor key admin", words, " ")
 	for (w in words)
 		known[words[w]] = 1
 	print "-- Made from calls.tsv: do not change it here.\n"
-	print "GRANT USAGE ON SCHEMA jobq TO jobq_admin, jobq_monitor;"
+	print "GRANT USAGE ON SCHEMA jobq TO jobq_admin, jobq_monitor, jobq_key_user;"
 }
 
 /^#/ || /^[ \t]*$/ { next }
@@ -38,6 +39,7 @@ BEGIN {
 
 	object = (is_view ? "SELECT ON TABLE" : "EXECUTE ON ROUTINE") " jobq." name
 	print "GRANT " object " TO jobq_admin;"
+	by_key = 0
 	n = split($2, privileges, ",")
 	if (n == 0)
 		stop("no privileges")
@@ -46,9 +48,13 @@ BEGIN {
 			stop("no such privilege: " privileges[i])
 		if (privileges[i] == "monitor")
 			print "GRANT " object " TO jobq_monitor;"
+		if (privileges[i] ~ /^(enqueue|dequeue|read|key)$/)
+			by_key = 1
 		rows = rows (rows == "" ? "" : ",\n") "\t(" quoted(name) ", " \
 			quoted(privileges[i]) ", " (is_view ? "true" : "false") ")"
 	}
+	if (by_key)
+		print "GRANT " object " TO jobq_key_user;"
 }
 
 END {

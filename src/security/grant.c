@@ -104,8 +104,8 @@ any_row(const char *query, Oid role)
 	return SPI_processed > 0;
 }
 
-static Datum
-privilege_array(int privileges)
+Datum
+jobq_privilege_array(int privileges)
 {
 	Datum		names[4];
 	int			n = 0;
@@ -128,7 +128,7 @@ change_calls(const char *query, const char *verb, const char *preposition,
 			 Oid role, int privileges)
 {
 	Oid			types[] = {OIDOID, TEXTARRAYOID};
-	Datum		values[] = {ObjectIdGetDatum(role), privilege_array(privileges)};
+	Datum		values[] = {ObjectIdGetDatum(role), jobq_privilege_array(privileges)};
 	const char *name = quote_identifier(GetUserNameFromId(role, false));
 	SPITupleTable *found;
 	uint64		nfound;
@@ -158,7 +158,8 @@ needs_no_calls(Oid role)
 {
 	return superuser_arg(role) ||
 		role == get_role_oid("jobq_admin", true) ||
-		role == get_role_oid("jobq_monitor", true);
+		role == get_role_oid("jobq_monitor", true) ||
+		role == get_role_oid(JOBQ_ROLE_KEY_USER, true);
 }
 
 void
@@ -198,8 +199,8 @@ jobq_take_calls_back(Oid role)
 	SPI_finish();
 }
 
-static int
-read_privileges(ArrayType *array)
+int
+jobq_arg_privileges(ArrayType *array)
 {
 	Datum	   *names;
 	bool	   *nulls;
@@ -224,7 +225,7 @@ read_privileges(ArrayType *array)
 					(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
 					 name == NULL ?
 					 errmsg("a privilege must not be null") :
-					 errmsg("unknown privilege \"%s\"", name),
+					 errmsg("unknown privilege \"%s\"", jobq_shown(name)),
 					 errdetail("Valid are: %s.",
 							   jobq_privilege_list(JOBQ_PRIV_ALL)),
 					 errhint("Pass an array such as '{enqueue,dequeue}'.")));
@@ -242,7 +243,7 @@ read_role(text *value)
 	if (!OidIsValid(role))
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-				 errmsg("role \"%s\" does not exist", name),
+				 errmsg("role \"%s\" does not exist", jobq_shown(name)),
 				 errdetail("Privileges on queues go to roles, named exactly as in pg_roles; there is no PUBLIC."),
 				 errhint("Correct the name, or make the role with CREATE ROLE.")));
 	return role;
@@ -266,7 +267,7 @@ begin(FunctionCallInfo fcinfo, const char *what, Grant *grant)
 	jobq_arg_required(fcinfo, 1, "role");
 	jobq_arg_required(fcinfo, 2, "privileges");
 	grant->role = read_role(PG_GETARG_TEXT_PP(1));
-	grant->privileges = read_privileges(PG_GETARG_ARRAYTYPE_P(2));
+	grant->privileges = jobq_arg_privileges(PG_GETARG_ARRAYTYPE_P(2));
 	jobq_queue_lock();
 	jobq_require_queue(name, JOBQ_PRIV_MANAGE, &grant->queue);
 }

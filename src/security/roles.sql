@@ -1,4 +1,5 @@
--- The roles that administer and watch every queue. Roles belong to the whole
+-- The roles that administer and watch every queue, and the one whose members
+-- may use access keys. Roles belong to the whole
 -- cluster: another database may have made them already, and DROP EXTENSION
 -- leaves them.
 
@@ -6,7 +7,7 @@ DO $$
 DECLARE
 	wanted text;
 BEGIN
-	FOREACH wanted IN ARRAY ARRAY['jobq_admin', 'jobq_monitor'] LOOP
+	FOREACH wanted IN ARRAY ARRAY['jobq_admin', 'jobq_monitor', 'jobq_key_user'] LOOP
 		IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted)
 		THEN
 			EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);

@@ -5,7 +5,12 @@
 #ifndef JOBQ_SECURITY_H
 #define JOBQ_SECURITY_H
 
+#include "utils/array.h"
+
 #include "store/store.h"
+
+/* May call what keys give, and has no privilege of its own by that. */
+#define JOBQ_ROLE_KEY_USER	"jobq_key_user"
 
 /* A role's name; its number when it is gone, a minus sign for nobody. */
 extern char *jobq_role_shown(Oid role);
@@ -15,6 +20,9 @@ extern bool jobq_is_admin(Oid role);
 
 /* Admin or member of jobq_monitor: may see names, options and counts. */
 extern bool jobq_is_monitor(Oid role);
+
+/* May use access keys. */
+extern bool jobq_is_key_user(Oid role);
 
 /* JOBQ_PRIV_* of a role on a queue, for queue.c to fill in. */
 extern int	jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
@@ -30,6 +38,19 @@ extern void jobq_require_queue(const char *name, int privileges,
 
 /* The last part of it, for a queue already looked up. */
 extern void jobq_check_queue(const JobqQueue *queue, int privileges);
+
+/*
+ * The same, of the role itself and without what a key adds, for what goes on
+ * when the key is not in use any more.
+ */
+extern void jobq_check_role(const JobqQueue *queue, int privileges);
+
+/*
+ * May the current role do what the one that enqueued a job of this queue may?
+ * Those who use keys share their role, so they need some privilege on the
+ * queue besides.
+ */
+extern bool jobq_is_enqueuer(const JobqQueue *queue, Oid enqueued_by);
 
 /* JOBQ_PRIV_* of a privilege's name, 0 = there is none; names of several. */
 extern int	jobq_privilege_bit(const char *name);
@@ -61,6 +82,10 @@ extern uint64 jobq_execute(const char *command, int nargs, Oid *types,
 						   Datum *values, int expected);
 
 /* ---- grant.c ---- */
+
+/* JOBQ_PRIV_* of an argument "privileges", a text[]; JQ007. And back. */
+extern int	jobq_arg_privileges(ArrayType *array);
+extern Datum jobq_privilege_array(int privileges);
 
 /*
  * Give a role EXECUTE and SELECT on what these privileges need; take all of

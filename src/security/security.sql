@@ -7,7 +7,7 @@ CREATE TABLE jobq.call (
 	PRIMARY KEY (call, privilege)
 );
 COMMENT ON TABLE jobq.call IS
-	'Which privileges each function or view needs, any of them: enqueue, dequeue, read, manage on a queue, or the roles monitor and admin. Filled from calls.tsv by the install script; read by grant_queue. Rows never leave.';
+	'Which privileges each function or view needs, any of them: enqueue, dequeue, read, manage on a queue, or the roles monitor, admin and key. Filled from calls.tsv by the install script; read by grant_queue. Rows never leave.';
 
 CREATE FUNCTION jobq.grant_queue(queue text, role text, privileges text[])
 	RETURNS void

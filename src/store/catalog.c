@@ -39,6 +39,8 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_AUDIT_ENTRY] = "audit_entry",
 	[JOBQ_TABLE_AUDIT_CHAIN] = "audit_chain",
 	[JOBQ_TABLE_AUDIT_MARK] = "audit_mark",
+	[JOBQ_TABLE_CRYPTO_KEY] = "crypto_key",
+	[JOBQ_TABLE_ACCESS_KEY] = "access_key",
 };
 
 /* InvalidOid = look it up. Emptied by the callback, never anything else. */
@@ -72,7 +74,8 @@ forget_relation(Datum arg, Oid relid)
 		if (table_oids[i] == InvalidOid ||
 			(OidIsValid(relid) && relid != table_oids[i]))
 			continue;
-		if (i == JOBQ_TABLE_QUEUE || i == JOBQ_TABLE_QUEUE_ACL)
+		if (i == JOBQ_TABLE_QUEUE || i == JOBQ_TABLE_QUEUE_ACL ||
+			i == JOBQ_TABLE_CRYPTO_KEY)
 			ours = true;
 		table_oids[i] = InvalidOid;
 	}

@@ -95,13 +95,16 @@ static const char *const epoch_ddl[] = {
 	" progress jsonb,"
 	" attempts jsonb,"
 	" headers jsonb,"
-	" payload jsonb NOT NULL)" BELT_OPTIONS,
+	" payload jsonb NOT NULL,"
+	" sealed bytea)" BELT_OPTIONS,
 	"ALTER TABLE jobq.job_%1$d"
 	" ALTER last_error SET STATISTICS 0,"
 	" ALTER progress SET STATISTICS 0,"
 	" ALTER attempts SET STATISTICS 0,"
 	" ALTER headers SET STATISTICS 0,"
-	" ALTER payload SET STATISTICS 0",
+	" ALTER payload SET STATISTICS 0,"
+	" ALTER sealed SET STATISTICS 0,"
+	" ALTER sealed SET STORAGE EXTERNAL",
 	"CREATE INDEX job_%1$d_order ON jobq.job_%1$d"
 	" (queue_id, priority, run_at, id)",
 	"CREATE INDEX job_%1$d_id ON jobq.job_%1$d (id)",

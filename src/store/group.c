@@ -15,7 +15,8 @@
 #include "store/store.h"
 
 #define READ_GROUP \
-	"SELECT running_limit, weight, rate_limit, rate_period, paused_until" \
+	"SELECT running_limit, weight, rate_limit, rate_period, paused_until," \
+	" paused_by, paused_at" \
 	" FROM jobq.queue_group WHERE queue_id = $1 AND group_key = $2"
 
 #define WRITE_GROUP \
@@ -30,10 +31,6 @@
 	"  THEN g.paused_by ELSE excluded.paused_by END," \
 	" paused_at = CASE WHEN g.paused_until = excluded.paused_until" \
 	"  THEN g.paused_at ELSE excluded.paused_at END"
-
-#define READ_PAUSE \
-	"SELECT paused_by, paused_at FROM jobq.queue_group" \
-	" WHERE queue_id = $1 AND group_key = $2"
 
 #define DELETE_GROUP \
 	"DELETE FROM jobq.queue_group WHERE queue_id = $1 AND group_key = $2"
@@ -59,43 +56,31 @@ jobq_group_of_tuple(HeapTuple tuple, TupleDesc desc, int column,
 }
 
 void
-jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules)
+jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules,
+				JobqStop *pause)
 {
 	Oid			types[] = {INT4OID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
 	JobqOwnerContext owner;
 
 	memset(rules, 0, sizeof(*rules));
-	jobq_connect_as_owner(&owner);
-	if (jobq_execute(READ_GROUP, lengthof(types), types, values,
-					 SPI_OK_SELECT) > 0)
-		jobq_group_of_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-							rules);
-	jobq_disconnect(&owner);
-}
-
-void
-jobq_group_read_pause(int32 queue_id, text *key, JobqStop *pause)
-{
-	Oid			types[] = {INT4OID, TEXTOID};
-	Datum		values[] = {Int32GetDatum(queue_id), PointerGetDatum(key)};
-	JobqOwnerContext owner;
-
 	memset(pause, 0, sizeof(*pause));
 	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute_with_args(READ_PAUSE, lengthof(types), types, values,
+	if (SPI_execute_with_args(READ_GROUP, lengthof(types), types, values,
 							  NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a group");
 	if (SPI_processed > 0)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
-		Datum		value = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1,
-										  &isnull);
+		Datum		value;
 
+		jobq_group_of_tuple(tuple, desc, 1, rules);
+		value = SPI_getbinval(tuple, desc, 6, &isnull);
 		pause->by = isnull ? InvalidOid : DatumGetObjectId(value);
-		value = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &isnull);
+		value = SPI_getbinval(tuple, desc, 7, &isnull);
 		pause->at = isnull ? 0 : DatumGetTimestampTz(value);
 	}
 	PopActiveSnapshot();

@@ -18,11 +18,11 @@
 #define MAX_BATCH			1000000
 #define MIN_PAYLOAD_BYTES	2
 #define MAX_PAYLOAD_BYTES	JENTRY_OFFLENMASK
-#define MAX_RATE			1000000
 #define MIN_PERIOD			1000
 #define MAX_FAILURES		10000
 #define MIN_AGING			1000
 #define MAX_WEIGHT			10000
+#define MAX_KINDS			1000
 
 #define RATE_EXAMPLE	"{\"limit\": 100, \"period\": \"60 s\"}"
 
@@ -32,9 +32,13 @@ typedef enum OptionType
 	OPTION_INT,					/* int32 */
 	OPTION_NUMBER,				/* double */
 	OPTION_QUEUE,				/* name of a queue, or nothing */
+	OPTION_KEY,					/* name of a key, or nothing */
 	OPTION_BOOL,				/* bool */
 	OPTION_TIME,				/* TimestampTz, 0 = none */
 	OPTION_WORD,				/* int8, place in words, from 0 on */
+	OPTION_KINDS,				/* these three, bool: is there one? */
+	OPTION_SCHEMA,
+	OPTION_FUNCTION,
 	OPTION_OBJECT				/* struct of its own, see set */
 } OptionType;
 
@@ -85,7 +89,7 @@ static const OptionSet backoff_set = {
 
 static const Option rate_options[] = {
 	{"limit", OPTION_INT, offsetof(JobqRate, limit),
-	.min = 1,.max = MAX_RATE},
+	.min = 1,.max = JOBQ_RATE_MAX},
 	{"period", OPTION_INTERVAL, offsetof(JobqRate, period),
 	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
 };
@@ -101,7 +105,7 @@ static const OptionSet group_rate_set = {
 static const char *const per_words[] = {"queue", "role", "group", NULL};
 static const Option enqueue_limit_options[] = {
 	{"limit", OPTION_INT, offsetof(JobqEnqueueLimit, rate.limit),
-	.min = 1,.max = MAX_RATE},
+	.min = 1,.max = JOBQ_RATE_MAX},
 	{"period", OPTION_INTERVAL, offsetof(JobqEnqueueLimit, rate.period),
 	.min = MIN_PERIOD,.max = JOBQ_PERIOD_MAX},
 	{"per", OPTION_WORD, offsetof(JobqEnqueueLimit, per),
@@ -156,6 +160,18 @@ static const Option queue_options[] = {
 	.min = 1,.max = MAX_BATCH,.initial = 10000},
 	{"max_depth", OPTION_INT, offsetof(JobqQueue, max_depth),
 	.min = 1,.max = PG_INT32_MAX},
+	{"max_json_depth", OPTION_INT, offsetof(JobqQueue, max_json_depth),
+	.min = 1,.max = PG_INT32_MAX,.initial = 500},
+	{"max_json_keys", OPTION_INT, offsetof(JobqQueue, max_json_keys),
+	.min = 1,.max = PG_INT32_MAX},
+	{"max_json_string", OPTION_INT, offsetof(JobqQueue, max_json_string),
+	.min = 1,.max = PG_INT32_MAX},
+	{"allowed_kinds", OPTION_KINDS, offsetof(JobqQueue, has_kinds),
+	.initial = false},
+	{"schema", OPTION_SCHEMA, offsetof(JobqQueue, has_schema),
+	.initial = false},
+	{"validator", OPTION_FUNCTION, offsetof(JobqQueue, has_validator),
+	.initial = false},
 	{"max_active", OPTION_INT, offsetof(JobqQueue, rules.max_active),
 	.min = 1,.max = PG_INT32_MAX},
 	{"group_limit", OPTION_INT, offsetof(JobqQueue, rules.group_limit),
@@ -176,6 +192,8 @@ static const Option queue_options[] = {
 	.set = &breaker_set},
 	{"notify", OPTION_BOOL, offsetof(JobqQueue, notify),.initial = false},
 	{"audit", OPTION_BOOL, offsetof(JobqQueue, audit),.initial = false},
+	{"sign", OPTION_KEY, offsetof(JobqQueue, sign),.min = 0},
+	{"seal", OPTION_KEY, offsetof(JobqQueue, seal),.min = 0},
 };
 static const OptionSet queue_set = {
 	queue_options, lengthof(queue_options), "queue option", "", NULL
@@ -222,12 +240,16 @@ set_default(const Option *option, char *target)
 			*(double *) target = option->initial;
 			break;
 		case OPTION_QUEUE:
+		case OPTION_KEY:
 			*target = '\0';
 			break;
 		case OPTION_TIME:
 			*(TimestampTz *) target = 0;
 			break;
 		case OPTION_BOOL:
+		case OPTION_KINDS:
+		case OPTION_SCHEMA:
+		case OPTION_FUNCTION:
 			*(bool *) target = option->initial != 0;
 			break;
 		case OPTION_WORD:
@@ -249,8 +271,10 @@ raise_invalid(const char *name, const char *detail)
 			 errhint("Correct \"%s\" and call again.", name)));
 }
 
+/* The name of a queue or of a key. */
 static void
-set_queue_name(const JsonbValue *value, const char *name, char *target)
+set_name(const JsonbValue *value, const char *of, const char *name,
+		 char *target)
 {
 	text	   *string;
 
@@ -258,7 +282,7 @@ set_queue_name(const JsonbValue *value, const char *name, char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
 				 errmsg("invalid value for \"%s\"", name),
-				 errdetail("It must be the name of a queue, or null."),
+				 errdetail("It must be the name of a %s, or null.", of),
 				 errhint("Correct \"%s\" and call again.", name)));
 	string = cstring_to_text_with_len(value->val.string.val,
 									  value->val.string.len);
@@ -335,6 +359,43 @@ set_object(const OptionSet *set, const JsonbValue *value, const char *name,
 		check_limit(set, name, target);
 }
 
+/* What is in them matters to those who check jobs. */
+static void
+check_kinds(const JsonbValue *value, const char *name)
+{
+	JsonbIterator *it;
+	JsonbValue	kind;
+	int			n = 0;
+
+	if (value->type != jbvBinary ||
+		!JsonContainerIsArray(value->val.binary.data))
+		raise_invalid(name, "It must be an array of strings.");
+	it = JsonbIteratorInit(value->val.binary.data);
+	(void) JsonbIteratorNext(&it, &kind, true);
+	while (JsonbIteratorNext(&it, &kind, true) == WJB_ELEM)
+	{
+		if (kind.type != jbvString)
+			raise_invalid(name, "It must be an array of strings.");
+		if (kind.val.string.len > JOBQ_KEY_MAX)
+			raise_invalid(name, psprintf("A kind has at most %d bytes.",
+										 JOBQ_KEY_MAX));
+		if (++n > MAX_KINDS)
+			raise_invalid(name, psprintf("It may have %d elements at most.",
+										 MAX_KINDS));
+	}
+	if (n == 0)
+		raise_invalid(name, "It must have at least one element.");
+}
+
+static void
+check_schema(const JsonbValue *value, const char *name)
+{
+	if (value->type != jbvBool &&
+		(value->type != jbvBinary ||
+		 !JsonContainerIsObject(value->val.binary.data)))
+		raise_invalid(name, "A JSON Schema is an object, true or false.");
+}
+
 static void
 set_value(const Option *option, const JsonbValue *value, const char *name,
 		  char *target)
@@ -356,7 +417,10 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 												   option->min, option->max);
 			break;
 		case OPTION_QUEUE:
-			set_queue_name(value, name, target);
+			set_name(value, "queue", name, target);
+			break;
+		case OPTION_KEY:
+			set_name(value, "key", name, target);
 			break;
 		case OPTION_TIME:
 			*(TimestampTz *) target = jobq_jsonb_time(value, name);
@@ -365,6 +429,18 @@ set_value(const Option *option, const JsonbValue *value, const char *name,
 			if (value->type != jbvBool)
 				raise_invalid(name, "It must be true or false.");
 			*(bool *) target = value->val.boolean;
+			break;
+		case OPTION_KINDS:
+			check_kinds(value, name);
+			*(bool *) target = true;
+			break;
+		case OPTION_SCHEMA:
+			check_schema(value, name);
+			*(bool *) target = true;
+			break;
+		case OPTION_FUNCTION:
+			(void) jobq_jsonb_string(value, name);
+			*(bool *) target = true;
 			break;
 		case OPTION_WORD:
 			*(int8 *) target = get_word(value, name, option->words);
@@ -386,7 +462,7 @@ raise_unknown(const OptionSet *set, const char *name)
 						 set->options[i].name);
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
-			 errmsg("unknown %s \"%s\"", set->what, name),
+			 errmsg("unknown %s \"%s\"", set->what, jobq_shown(name)),
 			 errdetail("Valid are: %s.", valid.data),
 			 errhint("Correct the name, or leave it out.")));
 }

@@ -17,8 +17,9 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "security/accesskey.h"
 #include "security/security.h"
-#include "store/store.h"
+#include "store/rows.h"
 
 /* Columns of jobq.queue and jobq.queue_acl. */
 enum
@@ -134,9 +135,9 @@ index_on(Relation rel, AttrNumber attno)
 	return found;
 }
 
-static SysScanDesc
-begin_lookup(Relation rel, AttrNumber attno, RegProcedure equal, Datum value,
-			 Snapshot snapshot)
+SysScanDesc
+jobq_begin_lookup(Relation rel, AttrNumber attno, RegProcedure equal,
+				  Datum value, Snapshot snapshot)
 {
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
 	Oid			index = index_on(rel, attno);
@@ -205,8 +206,8 @@ read_grants(CachedQueue *cached, Snapshot snapshot)
 	cached->ngrants = 0;
 	cached->grantees = palloc(room * sizeof(Oid));
 	cached->privileges = palloc(room * sizeof(int));
-	scan = begin_lookup(rel, ACL_QUEUE_ID, F_INT4EQ,
-						Int32GetDatum(cached->queue.queue_id), snapshot);
+	scan = jobq_begin_lookup(rel, ACL_QUEUE_ID, F_INT4EQ,
+							 Int32GetDatum(cached->queue.queue_id), snapshot);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		if (cached->ngrants == room)
@@ -233,8 +234,9 @@ read_groups(JobqQueue *queue, Snapshot snapshot)
 {
 	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE_GROUP),
 								 AccessShareLock);
-	SysScanDesc scan = begin_lookup(rel, GROUP_QUEUE_ID, F_INT4EQ,
-									Int32GetDatum(queue->queue_id), snapshot);
+	SysScanDesc scan = jobq_begin_lookup(rel, GROUP_QUEUE_ID, F_INT4EQ,
+										 Int32GetDatum(queue->queue_id),
+										 snapshot);
 
 	queue->rules.altered_groups = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
@@ -251,7 +253,7 @@ read_one(AttrNumber attno, RegProcedure equal, Datum value)
 	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE),
 								 AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = begin_lookup(rel, attno, equal, value, snapshot);
+	SysScanDesc scan = jobq_begin_lookup(rel, attno, equal, value, snapshot);
 	HeapTuple	tuple = systable_getnext(scan);
 	CachedQueue *cached = NULL;
 
@@ -302,6 +304,13 @@ hand_out(const CachedQueue *cached, Oid role, JobqQueue *queue)
 												cached->ngrants);
 }
 
+/* What the access key in use adds. */
+static void
+add_key(JobqQueue *queue)
+{
+	queue->my_privileges |= jobq_key_adds(queue->queue_id);
+}
+
 /*
  * Read a queue and remember it, unless the catalog has changed meanwhile: what
  * we saw is right for this call then, but may be stale for the next.
@@ -336,10 +345,12 @@ jobq_queue_by_name(const char *name, JobqQueue *queue)
 		return false;
 	freshen();
 	entry = hash_search(by_name, name, HASH_FIND, NULL);
-	if (entry == NULL)
-		return load(QUEUE_NAME, F_TEXTEQ,
-					PointerGetDatum(cstring_to_text(name)), GetUserId(), queue);
-	hand_out(entry->cached, GetUserId(), queue);
+	if (entry != NULL)
+		hand_out(entry->cached, GetUserId(), queue);
+	else if (!load(QUEUE_NAME, F_TEXTEQ,
+				   PointerGetDatum(cstring_to_text(name)), GetUserId(), queue))
+		return false;
+	add_key(queue);
 	return true;
 }
 
@@ -359,7 +370,30 @@ jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue)
 bool
 jobq_queue_by_id(int32 queue_id, JobqQueue *queue)
 {
-	return jobq_queue_by_id_for(queue_id, GetUserId(), queue);
+	if (!jobq_queue_by_id_for(queue_id, GetUserId(), queue))
+		return false;
+	add_key(queue);
+	return true;
+}
+
+Jsonb *
+jobq_queue_options(int32 queue_id)
+{
+	Relation	rel = table_open(jobq_table_oid(JOBQ_TABLE_QUEUE),
+								 AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = jobq_begin_lookup(rel, QUEUE_ID, F_INT4EQ,
+										 Int32GetDatum(queue_id), snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
+	Jsonb	   *options = NULL;
+
+	if (HeapTupleIsValid(tuple))
+		options = DatumGetJsonbPCopy(column(tuple, RelationGetDescr(rel),
+											QUEUE_OPTIONS));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return options;
 }
 
 /* All queues as the catalog has them now; palloc'd. */
@@ -452,6 +486,8 @@ jobq_queue_list(JobqQueue **queues)
 
 	freshen();
 	n = all_cached ? hand_out_all(queues) : load_all(queues);
+	for (int i = 0; i < n; i++)
+		add_key(&(*queues)[i]);
 	qsort(*queues, n, sizeof(JobqQueue), compare_queues);
 	return n;
 }

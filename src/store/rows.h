@@ -44,6 +44,15 @@ extern void jobq_scan_begin_int8(JobqScan *scan, Relation rel,
 								 Snapshot snapshot, AttrNumber column,
 								 int64 value);
 
+/*
+ * The same for a table that only administration writes: a scan for rows whose
+ * column has that value, through any index that begins with it. It is of
+ * queue.c.
+ */
+extern SysScanDesc jobq_begin_lookup(Relation rel, AttrNumber attno,
+									 RegProcedure equal, Datum value,
+									 Snapshot snapshot);
+
 /* Copy a slot's row into the current memory context. */
 extern void jobq_copy_values(TupleTableSlot *slot, Datum *values, bool *nulls);
 

@@ -49,13 +49,14 @@ enum
 	"SELECT s.schedule_id, s.cron, s.timezone, s.last_tick" \
 	" FROM jobq.schedule s WHERE NOT s.paused"
 
-#define SELECT_OF_QUEUE \
+/* Of a queue, all or some of them, in words. */
+#define SELECT_OF_QUEUE(some) \
 	"SELECT count(*) || CASE count(*) WHEN 1 THEN ' schedule: '" \
 	"  ELSE ' schedules: ' END || string_agg('\"' || n.name || '\"', ', '" \
 	"  ORDER BY n.name) FILTER (WHERE n.nth <= 10)" \
 	"  || CASE WHEN count(*) > 10 THEN ', ...' ELSE '' END" \
 	" FROM (SELECT s.name, row_number() OVER (ORDER BY s.name)" \
-	"  FROM jobq.schedule s WHERE s.queue_id = $1) n (name, nth)" \
+	"  FROM jobq.schedule s WHERE s.queue_id = $1" some ") n (name, nth)" \
 	" HAVING count(*) > 0"
 
 /*
@@ -218,8 +219,8 @@ jobq_schedule_timers(JobqSchedule **schedules)
 	return n;
 }
 
-char *
-jobq_schedules_of_queue(int32 queue_id)
+static char *
+describe_some(const char *query, int32 queue_id)
 {
 	MemoryContext context = CurrentMemoryContext;
 	JobqOwnerContext owner;
@@ -229,7 +230,7 @@ jobq_schedules_of_queue(int32 queue_id)
 
 	jobq_connect_as_owner(&owner);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute_with_args(SELECT_OF_QUEUE, 1, &type, &value, NULL, true,
+	if (SPI_execute_with_args(query, 1, &type, &value, NULL, true,
 							  0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the schedules");
 	PopActiveSnapshot();
@@ -239,6 +240,26 @@ jobq_schedules_of_queue(int32 queue_id)
 	jobq_disconnect(&owner);
 	MemoryContextSwitchTo(context);
 	return found;
+}
+
+char *
+jobq_schedules_of_queue(int32 queue_id)
+{
+	return describe_some(SELECT_OF_QUEUE(""), queue_id);
+}
+
+char *
+jobq_schedules_with_payload(int32 queue_id)
+{
+	return describe_some(SELECT_OF_QUEUE(" AND s.payload <> '{}'"), queue_id);
+}
+
+bool
+jobq_has_payload(const JobqRow *job)
+{
+	Jsonb	   *payload = DatumGetJsonbP(job->values[JOB_PAYLOAD]);
+
+	return !JB_ROOT_IS_OBJECT(payload) || JB_ROOT_COUNT(payload) > 0;
 }
 
 /* ---- writing ---- */

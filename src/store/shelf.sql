@@ -1,4 +1,4 @@
--- The shelf: jobs that wait for a time, and dead ones. The first 19 columns
+-- The shelf: jobs that wait for a time, and dead ones. The first 20 columns
 -- are those of job_N, in the same order.
 
 CREATE TABLE jobq.shelf (
@@ -21,6 +21,7 @@ CREATE TABLE jobq.shelf (
 	attempts		jsonb,
 	headers			jsonb,
 	payload			jsonb		NOT NULL,
+	sealed			bytea,
 	state			"char"		NOT NULL,
 	died_at			timestamptz,
 	moved_to		bigint,
@@ -31,6 +32,8 @@ CREATE INDEX shelf_group ON jobq.shelf (queue_id, group_key);
 CREATE INDEX shelf_died ON jobq.shelf (queue_id, died_at);
 ALTER TABLE jobq.shelf
 	ALTER payload SET STATISTICS 0,
+	ALTER sealed SET STATISTICS 0,
+	ALTER sealed SET STORAGE EXTERNAL,
 	ALTER headers SET STATISTICS 0,
 	ALTER last_error SET STATISTICS 0,
 	ALTER attempts SET STATISTICS 0;

@@ -10,7 +10,7 @@ CREATE TABLE jobq.queue_minute (
 	PRIMARY KEY (minute, queue_id)
 );
 COMMENT ON TABLE jobq.queue_minute IS
-	'Jobs enqueued, completed and dead and attempts failed in a minute in which there were any. Written by the keeper when an hour is over and something happens in the next one; a row leaves when it is a day old.';
+	'Jobs enqueued, completed and dead and attempts failed in a minute in which there were any. Written by the keeper when an hour is over and something happens in the next one, and when the server is stopped; a row leaves when it is a day old.';
 
 CREATE TABLE jobq.queue_hour (
 	queue_id	int			NOT NULL,

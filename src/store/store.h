@@ -35,6 +35,8 @@ typedef enum JobqTable
 	JOBQ_TABLE_AUDIT_ENTRY,
 	JOBQ_TABLE_AUDIT_CHAIN,
 	JOBQ_TABLE_AUDIT_MARK,
+	JOBQ_TABLE_CRYPTO_KEY,
+	JOBQ_TABLE_ACCESS_KEY,
 	JOBQ_TABLE_COUNT
 } JobqTable;
 
@@ -106,6 +108,7 @@ typedef enum JobqExpiredTo
 #define JOBQ_PRIV_READ			4
 #define JOBQ_PRIV_MANAGE		8
 #define JOBQ_PRIV_ALL			15
+#define JOBQ_PRIV_OPEN			(JOBQ_PRIV_DEQUEUE | JOBQ_PRIV_READ)	/* any */
 
 /* Who has stopped something, and when; at 0: nobody has. */
 typedef struct JobqStop
@@ -125,7 +128,8 @@ typedef struct JobqQueue
 	bool		draining;		/* takes no new jobs */
 	JobqStop	pause;			/* who paused it, and */
 	JobqStop	drain;			/* who drains it */
-	int			my_privileges;	/* of the current effective role, JOBQ_PRIV_* */
+	int			my_privileges;	/* of the current effective role, with those of
+								 * the access key in use, JOBQ_PRIV_* */
 	int64		lease_for;		/* us */
 	int32		max_attempts;
 	JobqBackoff backoff;
@@ -137,9 +141,17 @@ typedef struct JobqQueue
 	int32		max_payload_bytes;
 	int32		max_batch;
 	int32		max_depth;		/* 0 = no limit */
+	int32		max_json_depth;
+	int32		max_json_keys;	/* 0 = no limit */
+	int32		max_json_string;	/* characters, 0 = no limit */
+	bool		has_kinds;		/* these three: see security/input.h */
+	bool		has_schema;
+	bool		has_validator;
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
 	bool		audit;			/* claims and settles, too */
+	char		sign[JOBQ_NAME_MAX + 1];	/* key of deliveries; empty = none */
+	char		seal[JOBQ_NAME_MAX + 1];	/* key of payloads; empty = none */
 	JobqRules	rules;
 } JobqQueue;
 
@@ -147,8 +159,11 @@ typedef struct JobqQueue
 extern bool jobq_queue_by_name(const char *name, JobqQueue *queue);
 extern bool jobq_queue_by_id(int32 queue_id, JobqQueue *queue);
 
-/* The same; my_privileges are those of this role. */
+/* The same; my_privileges are those of this role, without any key. */
 extern bool jobq_queue_by_id_for(int32 queue_id, Oid role, JobqQueue *queue);
+
+/* What its row has as options now, palloc'd; NULL when there is no row. */
+extern Jsonb *jobq_queue_options(int32 queue_id);
 
 /* All queues of this database by number, palloc'd; how many comes back. */
 extern int	jobq_queue_list(JobqQueue **queues);
@@ -190,11 +205,12 @@ extern void jobq_group_options_apply(Jsonb *options, JobqGroupRules *rules);
 
 /* ---- group.c: rows of jobq.queue_group ---- */
 
-/* A group's row, all zeroes if it has none; with nothing to say it goes. */
-extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules);
-
-/* Who has set its paused_until, and when. */
-extern void jobq_group_read_pause(int32 queue_id, text *key, JobqStop *pause);
+/*
+ * A group's row, and who has set its paused_until and when; all zeroes if it
+ * has none. With nothing to say it goes.
+ */
+extern void jobq_group_read(int32 queue_id, text *key, JobqGroupRules *rules,
+							JobqStop *pause);
 extern void jobq_group_write(int32 queue_id, text *key,
 							 const JobqGroupRules *rules);
 
@@ -228,6 +244,7 @@ typedef enum JobqJobAttr
 	JOB_ATTEMPTS,				/* earlier attempts, see attempts.c */
 	JOB_HEADERS,
 	JOB_PAYLOAD,
+	JOB_SEALED,					/* the payload, encrypted; see seal.h */
 	JOB_NATTS,
 	SHELF_STATE = JOB_NATTS,
 	SHELF_DIED_AT,
@@ -640,6 +657,13 @@ extern int	jobq_schedule_timers(JobqSchedule **schedules);
 
 /* Such as: 2 schedules: "a", "b". As of now; NULL when there is none. */
 extern char *jobq_schedules_of_queue(int32 queue_id);
+
+/*
+ * The same for those whose jobs have a payload, other than {}: the schedule
+ * keeps it in clear.
+ */
+extern char *jobq_schedules_with_payload(int32 queue_id);
+extern bool jobq_has_payload(const JobqRow *job);
 
 /* Insert it, or replace the one of the same owner and name. */
 extern void jobq_schedule_put(const JobqSchedule *schedule);

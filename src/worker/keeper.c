@@ -15,6 +15,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -34,6 +35,9 @@ static uint32 my_gen;
 static Oid	my_install;
 
 static MemoryContext work_context;	/* emptied after each round */
+
+/* SIGTERM has come: go, but not in the middle of things. */
+static volatile sig_atomic_t stop_asked = false;
 
 typedef enum Presence
 {
@@ -149,6 +153,51 @@ leave(void)
 	my_db->wanted = true;
 	SpinLockRelease(&my_db->mutex);
 	proc_exit(0);
+}
+
+/* ---- being told to stop ---- */
+
+/* Like whoever sends us away it cancels what we are doing. */
+static void
+handle_stop(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	stop_asked = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/*
+ * What memory alone has counted is written down; then it is as if nobody had
+ * held off SIGTERM. Another one cuts it short. Commits wait for nobody: a server
+ * that is stopped flushes them.
+ */
+static void
+stop(void)
+{
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	MemoryContextSwitchTo(work_context);
+	PG_TRY();
+	{
+		RESUME_CANCEL_INTERRUPTS();
+		if (jobq_db_ready(my_db, my_gen))
+		{
+			jobq_save_rates(my_db, my_gen);
+			jobq_save_meters(my_db, my_gen);
+		}
+		HOLD_CANCEL_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		HOLD_CANCEL_INTERRUPTS();	/* the error has let go of it */
+		jobq_absorb_error(geterrcode() != ERRCODE_QUERY_CANCELED);
+	}
+	PG_END_TRY();
+	die(SIGTERM);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* ---- is the extension there? ---- */
@@ -280,7 +329,7 @@ work_or_retry(bool asked_for, int *failures)
 	PG_CATCH();
 	{
 		HOLD_CANCEL_INTERRUPTS();	/* the error has let go of it */
-		jobq_absorb_error(!must_leave());
+		jobq_absorb_error(!stop_asked && !must_leave());
 		failed = true;
 	}
 	PG_END_TRY();
@@ -324,6 +373,7 @@ jobq_keeper_main(Datum main_arg)
 	take_office();
 
 	HOLD_CANCEL_INTERRUPTS();
+	pqsignal(SIGTERM, handle_stop);
 	for (;;)
 	{
 		bool		asked_for;
@@ -331,6 +381,8 @@ jobq_keeper_main(Datum main_arg)
 		ResetLatch(MyLatch);
 		/* Who sent it wants us to look whether we must leave: we do. */
 		QueryCancelPending = false;
+		if (stop_asked)
+			stop();
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

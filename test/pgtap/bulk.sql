@@ -1,8 +1,5 @@
 -- enqueue_jobs: many jobs, any queues, one call; what each key does, in which
 -- order the jobs are, and that one that is refused keeps the others out.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 SELECT jobq.create_queue('bulk a', '{"max_batch": 5, "max_attempts": 7, "max_payload_bytes": 100}') AS x,
 	jobq.create_queue('bulk b', '{"max_attempts": 3, "ttl": "1 h"}') AS y \gset

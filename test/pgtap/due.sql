@@ -1,8 +1,5 @@
 -- What the keeper does when a time has come: scheduled jobs become available,
 -- failed ones run again, leases expire, grace ends. Polls, never sleeps long.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 SELECT jobq.create_queue('due', '{"max_attempts": 3, "backoff": {"base": 1, "factor": 1, "jitter": 0}}') AS x \gset
 

@@ -17,6 +17,7 @@ SELECT lease FROM jobq.dequeue('inputs') \gset
 SELECT jobq.enqueue('inputs', '"waiting"') AS waiting \gset
 SELECT jobq.enqueue('inputs', '"later"', delay => '1 day') AS later \gset
 SELECT jobq.schedule('inputs', '@yearly', 'inputs') AS made \gset
+SELECT jobq.create_access_key('inputs', 'inputs', '{read}') AS made \gset
 
 BEGIN;
 SELECT no_plan();
@@ -55,6 +56,7 @@ CREATE FUNCTION pg_temp.world() RETURNS text LANGUAGE sql AS $$
 			cancelled_total, expired_total)::text, '|' ORDER BY queue))
 			FROM jobq.queue_stats),
 		(SELECT count(*) FROM jobq.queue_acl),
+		(SELECT md5(string_agg(k::text, '|' ORDER BY key_id)) FROM jobq.access_key k),
 		(SELECT md5(string_agg(s::text, '|' ORDER BY schedule_id)) FROM jobq.schedule s),
 		(SELECT md5(string_agg(p::text, '|')) FROM jobq.peek('inputs', 100) p))
 $$;
@@ -115,6 +117,7 @@ INSERT INTO named VALUES
 	('purge_queue(%s)'),
 	('grant_queue(%s, ''inputs_reader'', ''{read}'')'),
 	('revoke_queue(%s, ''inputs_reader'', ''{read}'')'),
+	('create_access_key(''new'', %s, ''{read}'')'),
 	('enqueue(%s)'),
 	('enqueue_unique(%s)'),
 	('enqueue_unique(%s, unique_key => ''k'')'),
@@ -130,6 +133,7 @@ INSERT INTO named VALUES
 	('complete_and_dequeue(%s, ''{$l}'', $t)'),
 	('redrive(%s)'),
 	('schedule(''new'', ''@daily'', %s)'),
+	('reseal(%s)'),
 	('peek(%s)');
 INSERT INTO wrong (call)
 	SELECT format(call, name) FROM named, unnest(ARRAY[
@@ -232,7 +236,33 @@ INSERT INTO wrong (call, state) VALUES
 	('revoke_queue(''inputs'', ''nobody at all'', ''{read}'')', 'JQ007'),
 	('revoke_queue(''inputs'', ''inputs_reader'', NULL)', 'JQ007'),
 	('revoke_queue(''inputs'', ''inputs_reader'', ''{READ}'')', 'JQ007'),
-	('revoke_queue(''inputs'', ''inputs_reader'', ''{{read}}'')', 'JQ007');
+	('revoke_queue(''inputs'', ''inputs_reader'', ''{{read}}'')', 'JQ007'),
+	('create_access_key(''inputs'', ''inputs'', ''{read}'')', 'JQ008'),
+	('create_access_key(''new'', ''inputs'', NULL)', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read,manage}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read,write}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read,NULL}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{{read}}'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''0 s'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''-1 day'')', 'JQ007'),
+	('create_access_key(''new'', ''inputs'', ''{read}'', ''102 years'')', 'JQ007'),
+	('rotate_access_key(''nothing'')', 'JQ020'),
+	('rotate_access_key(''inputs'', ''-1 s'')', 'JQ007'),
+	('rotate_access_key(''inputs'', ''102 years'')', 'JQ007'),
+	('rotate_access_key(''inputs'', queue => ''nowhere'')', 'JQ002'),
+	('rotate_access_key(''inputs'', queue => ''default'')', 'JQ020'),
+	('revoke_access_key(''nothing'')', 'JQ020'),
+	('revoke_access_key(''inputs'', ''nowhere'')', 'JQ002'),
+	('revoke_access_key(''inputs'', ''default'')', 'JQ020'),
+	('use_access_key(''jq_'')', 'JQ013'),
+	('use_access_key(''jq_'' || repeat(''0'', 64))', 'JQ013');
+INSERT INTO wrong (call)
+	SELECT format(call, name) FROM unnest(ARRAY[
+		'create_access_key(%s, ''inputs'', ''{read}'')',
+		'rotate_access_key(%s)', 'revoke_access_key(%s)']) call,
+		unnest(ARRAY['NULL', '''''', quote_literal(repeat('x', 64)),
+			quote_literal(E'two\nlines')]) name;
 
 -- ---- times, spans and numbers ----
 
@@ -313,6 +343,19 @@ INSERT INTO wrong (call, state) VALUES
 	('enqueue(''inputs'', run_at => ''294277-01-01'')', '22008'),
 	('dequeue(''inputs'', 9223372036854775808)', '42883');
 
+-- ---- rate limits ----
+
+INSERT INTO wrong (call)
+	SELECT format('rate_limit_take(%s)', args) FROM unnest(ARRAY[
+		'NULL, 5, ''1 s''', ''''', 5, ''1 s''', 'repeat(''x'', 64), 5, ''1 s''',
+		'E''a\x01'', 5, ''1 s''', '''n'', NULL, ''1 s''', '''n'', 0, ''1 s''',
+		'''n'', -1, ''1 s''', '''n'', 1000001, ''1 s''',
+		'''n'', 9223372036854775807, ''1 s''', '''n'', 5, NULL',
+		'''n'', 5, ''0''', '''n'', 5, ''-1 s''', '''n'', 5, ''1 day 1 s''',
+		'''n'', 5, ''178000000 years''', '''n'', 5, ''0.9 ms''',
+		'''n'', 5, ''1 s'', -1', '''n'', 5, ''1 s'', 6',
+		'''n'', 5, ''1 s'', 9223372036854775807']) args;
+
 -- ---- words, texts and JSON ----
 
 INSERT INTO wrong (call)
@@ -375,6 +418,32 @@ INSERT INTO wrong (call, state) VALUES
 		|| ' ''do'', ''complete'', ''result'', repeat(''x'', 1000))))', 'JQ004'),
 	('drop_queue(''inputs'')', '2BP01'),
 	('drop_queue(''inputs'', NULL)', '2BP01');
+
+-- ---- keys; more in sign.sql ----
+
+INSERT INTO wrong (call)
+	SELECT format(call, name)
+		FROM unnest(ARRAY['create_key(%s, ''sign'')', 'rotate_key(%s)', 'revoke_key(%s)',
+			'verify_signature(%s, 1, ''1'', ''{}'')']) call,
+		unnest(ARRAY['NULL', '''''', 'repeat(''x'', 64)', 'E''a\x01''']) name;
+INSERT INTO wrong (call, state) VALUES
+	('create_key(''new'', NULL)', 'JQ007'),
+	('create_key(''new'', '''')', 'JQ007'),
+	('create_key(''new'', ''Sign'')', 'JQ007'),
+	('rotate_key(''nowhere'')', 'JQ013'),
+	('revoke_key(''nowhere'')', 'JQ013'),
+	('reseal(''inputs'')', 'JQ007'),
+	('alter_queue(''inputs'', ''{"sign": true}'')', 'JQ007'),
+	('alter_queue(''inputs'', ''{"seal": ""}'')', 'JQ007'),
+	('alter_queue(''inputs'', ''{"seal": "nowhere"}'')', 'JQ013'),
+	('create_queue(''new'', ''{"sign": "nowhere"}'')', 'JQ013'),
+	('verify_signature(''k'', NULL, ''1'', ''{}'')', 'JQ007'),
+	('verify_signature(''k'', 1, NULL, ''{}'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', NULL)', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''[]'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''{}'', ''-1 s'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''{}'', NULL, ''True'')', 'JQ007'),
+	('verify_signature(''k'', 1, ''1'', ''{}'')', 'JQ019');
 
 -- ---- schedules; every fault of an expression is in the unit test ----
 
@@ -496,6 +565,11 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'enqueue_jobs(''[]'')', 'enqueue_jobs(''[{"queue": "inputs"}]'')',
 	'purge_queue(''inputs'', ''{}'')', 'purge_queue(''inputs'', ''{blocked}'')',
 	'grant_queue(''inputs'', ''inputs_reader'', ''{}'')',
+	'use_access_key(NULL)', 'use_access_key(NULL, NULL)',
+	'create_access_key(''new'', ''inputs'', ''{read}'', NULL)',
+	'create_access_key(repeat(''x'', 63), ''inputs'', ''{enqueue,dequeue,read}'', ''1 s'')',
+	'rotate_access_key(''inputs'', NULL, NULL)', 'rotate_access_key(''inputs'', ''0 s'')',
+	'revoke_access_key(''inputs'', ''inputs'')',
 	'alter_queue(''inputs'', ''{}'')', 'job(0)', 'job(-1)', 'attempts(0)',
 	'explain_job(0)', 'explain_job(-1)', 'explain_queue(''inputs'')', 'metrics()',
 	'cancel($c)', 'reschedule($c)', 'reschedule($l)']) call;
@@ -565,6 +639,8 @@ SELECT is(pg_temp.try(call), 'ok', call) FROM unnest(ARRAY[
 	'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
 	'run_schedule(''inputs'')', 'unschedule(''inputs'')',
 	'preview_schedule(''@daily'', NULL, NULL)',
+	'verify_signature(''k'', 0, '''', ''{}'', NULL, ''false'')',
+	'create_key(repeat(''k'', 63), ''seal'')',
 	'preview_schedule(''@yearly'', ''utc'', 1000000)',
 	'settle_jobs(''[{"id": $l, "lease": $t, "do": "fail", "error": null,'
 		|| ' "retry": null, "retry_in": null, "delay": null, "result": null}]'')',
@@ -647,6 +723,7 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('explain_job(0::smallint)', 'ok'),
 	('explain_queue(''inputs''::name)', 'ok'),
 	('wait_for(0::smallint)', 'ok'),
+	('verify_signature(''k''::name, 1::smallint, ''1''::varchar, ''{}'')', 'JQ019'),
 	('enqueue(''inputs'', priority => 1::smallint, max_attempts => 1::smallint)', 'ok'),
 	('enqueue_unique(''inputs'', priority => 1::smallint, max_attempts => 1::smallint, unique_key => ''k''::name)', 'ok'),
 	('enqueue(''inputs''::name, kind => ''k''::varchar, run_at => current_date)', 'ok')
@@ -662,6 +739,8 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'purge_queue(''inputs'')', 'enqueue_jobs(''[]'')',
 		'grant_queue(''inputs'', ''inputs_reader'', ''{read}'')',
 		'revoke_queue(''inputs'', ''inputs_reader'', ''{read}'')',
+		'create_access_key(''new'', ''inputs'', ''{read}'')',
+		'rotate_access_key(''inputs'')', 'revoke_access_key(''inputs'')',
 		'enqueue(''inputs'')', 'enqueue_unique(''inputs'', unique_key => ''k'')',
 		'enqueue_many(''inputs'', ''{1}'')',
 		'dequeue(''inputs'')', 'dequeue_any(''{inputs}'')',
@@ -673,12 +752,15 @@ SELECT is(pg_temp.try(call, true), '25006', call || ', read only')
 		'reschedule($w)', 'retry($c)', 'redrive(''inputs'')',
 		'schedule(''new'', ''@daily'')', 'unschedule(''inputs'')',
 		'pause_schedule(''inputs'')', 'resume_schedule(''inputs'')',
-		'run_schedule(''inputs'')']) call;
+		'run_schedule(''inputs'')', 'create_key(''new'', ''sign'')',
+		'rotate_key(''nowhere'')', 'revoke_key(''nowhere'')', 'reseal(''inputs'')']) call;
 SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
 	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)', 'wait_for($d)',
 		'explain_job($w)', 'explain_job($d)', 'explain_queue(''inputs'')',
+		'use_access_key(NULL)',
 		'metrics()', 'health()', 'check_install()', 'run_maintenance()', 'verify_audit()',
-		'preview_schedule(''@daily'')']) call;
+		'preview_schedule(''@daily'')',
+		'verify_signature(''k'', 1, ''1'', ''{}'', NULL, ''false'')']) call;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -27,6 +27,7 @@ SELECT ok(jobq.create_queue('pt', '{"dead_letter": null}'),
 SELECT lives_ok(format('SELECT jobq.grant_queue(%L, %L, %L)', 'pt', 'jt_' || p, ARRAY[p]),
 	'the owner grants ' || p)
 	FROM unnest(ARRAY['enqueue', 'dequeue', 'read', 'manage']) p;
+SELECT matches(jobq.create_access_key('pt', 'pt', '{read}'), '^jq_', 'and makes a key');
 RESET ROLE;
 SELECT jobq.create_queue('other');
 
@@ -36,6 +37,8 @@ SELECT set_config('jt.leased', jobq.enqueue('pt', '2', priority => 0)::text, fal
 SELECT set_config('jt.dead', jobq.enqueue('pt', '3', priority => 1)::text, false);
 SELECT jobq.schedule('pt', '@yearly', 'pt');
 RESET ROLE;
+SELECT jobq.create_key('pt box', 'seal');
+SELECT jobq.alter_queue('pt', '{"seal": "pt box"}');
 SELECT set_config('jt.lease', lease::text, false)
 	FROM jobq.dequeue('pt', 2) WHERE id = current_setting('jt.leased')::bigint;
 SELECT is(jobq.fail(current_setting('jt.dead')::bigint,
@@ -45,6 +48,10 @@ SELECT is(jobq.fail(current_setting('jt.dead')::bigint,
 -- leased and the dead job, and the lease.
 CREATE TEMP TABLE sample (call text PRIMARY KEY, statement text);
 INSERT INTO sample VALUES
+	('create_access_key(text, text, text[], interval)', $$SELECT jobq.create_access_key('new', 'pt', '{read}')$$),
+	('rotate_access_key(text, interval, text)', $$SELECT jobq.rotate_access_key('pt')$$),
+	('revoke_access_key(text, text)', $$SELECT jobq.revoke_access_key('pt')$$),
+	('use_access_key(text, boolean)', $$SELECT jobq.use_access_key(NULL)$$),
 	('create_queue(text, jsonb, text)', $$SELECT jobq.create_queue('new')$$),
 	('alter_queue(text, jsonb)', $$SELECT jobq.alter_queue('pt', '{"max_batch": 5}')$$),
 	('alter_group(text, text, jsonb)', $$SELECT jobq.alter_group('pt', 'k', '{"limit": 5}')$$),
@@ -92,13 +99,20 @@ INSERT INTO sample VALUES
 	('resume_schedule(text)', $$SELECT jobq.resume_schedule('pt')$$),
 	('run_schedule(text)', $$SELECT jobq.run_schedule('pt')$$),
 	('preview_schedule(text, text, bigint)', $$SELECT jobq.preview_schedule('@daily')$$),
+	('rate_limit_take(text, bigint, interval, bigint)', $$SELECT jobq.rate_limit_take('n', 5, '1 s')$$),
 	('adopt()', $$SELECT jobq.adopt()$$),
+	('_payload(jsonb, bytea, int, bigint)', $$SELECT jobq._payload('1', NULL, 1, 1)$$),
+	('create_key(text, text)', $$SELECT jobq.create_key('pt new', 'sign')$$),
+	('rotate_key(text, interval)', $$SELECT jobq.create_key('pt key', 'sign'), jobq.rotate_key('pt key')$$),
+	('revoke_key(text)', $$SELECT jobq.create_key('pt key', 'sign'), jobq.revoke_key('pt key')$$),
+	('reseal(text)', $$SELECT jobq.reseal('pt')$$),
+	('verify_signature(text, bigint, text, jsonb, interval, text)', $$SELECT jobq.verify_signature('pt key', 1, '1', '{}', on_wrong => 'false')$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
 	('verify_audit(bigint, bytea)', $$SELECT jobq.verify_audit()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
 	SELECT call, 'SELECT * FROM jobq.' || call
-	FROM jobq.call WHERE is_view OR call LIKE '\_%' GROUP BY call;
+	FROM jobq.call WHERE is_view OR call LIKE '\_%()' GROUP BY call;
 
 SELECT set_eq('SELECT call FROM sample', 'SELECT DISTINCT call FROM jobq.call',
 	'the matrix has every call');
@@ -354,8 +368,9 @@ SELECT set_eq($$
 		WHERE relnamespace = 'jobq'::regnamespace
 		AND a.grantee = 'pg_database_owner'::regrole
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
-		'queue_acl', 'queue_group', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
-		'schedule', 'schedule_schedule_id_seq', 'number_block',
+		'queue_acl', 'queue_group', 'crypto_key', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
+		'schedule', 'schedule_schedule_id_seq', 'number_block', 'access_key',
+		'access_key_key_id_seq', 'access_key_use',
 		'audit_entry', 'audit_chain', 'audit_mark'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$

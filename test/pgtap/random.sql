@@ -3,9 +3,6 @@
 -- count), a call succeeds exactly when the lease is the job's present one, and
 -- after each transaction memory agrees with the tables and no job is lost or
 -- there twice.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 SELECT jobq.create_queue('random dead', '{"backoff": {"base": "1 h", "jitter": 0}}') AS x, jobq.create_queue('random', '{"max_attempts": 3,
 	"dead_letter": "random dead", "backoff": {"base": "1 h", "jitter": 0}}') AS y,

@@ -1,9 +1,6 @@
 -- Savepoints and blocks with exceptions: what ROLLBACK TO undoes, for jobs that
 -- are committed and for those of the transaction itself. Results are compared
 -- after the transactions, so that no test is rolled back.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 
 -- Memory is consistent and counts what the tables hold.

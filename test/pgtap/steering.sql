@@ -1,8 +1,5 @@
 -- Steering in its finer points: what a cancelled worker learns within its grace,
 -- purging by states, redriving a dead-letter queue with filters.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 SELECT jobq.create_queue('steer', '{"max_attempts": 1, "dead_letter": "steer dead"}') AS x,
 	jobq.create_queue('steer other') AS y,

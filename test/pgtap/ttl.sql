@@ -1,8 +1,5 @@
 -- Jobs that must start in time: expires_at, the queue options ttl and
 -- expired_to, what becomes of those that did not. Polls, never sleeps long.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 SELECT jobq.create_queue('ttl', '{"backoff": {"base": 1, "factor": 1, "jitter": 0}}') AS x \gset
 

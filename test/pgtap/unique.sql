@@ -1,8 +1,5 @@
 -- Unique keys, seen from one session: the four modes, how long a key is held,
 -- whose it is, and what every other function does with the job that holds it.
-\set QUIET 1
-SET client_min_messages = warning;
-SELECT no_plan();
 \ir setup.psql
 CREATE FUNCTION pg_temp.state(bigint) RETURNS text LANGUAGE sql AS
 	$$SELECT state FROM jobq.job($1)$$;

@@ -232,7 +232,7 @@ SELECT jobq.create_queue('probe', '{"retention": "$retention"}');
 
 sub producer_scripts
 {
-	my ($ledger) = @_;
+	my ($ledger, $keys) = @_;
 	my $into = $ledger ? 'INSERT INTO soak.ledger SELECT' : 'SELECT';
 
 	return {
@@ -245,7 +245,10 @@ $into unnest(jobq.enqueue_many('mix', array_fill('$PAYLOAD'::jsonb, ARRAY[20]), 
 }
 		],
 		later =>
-		  [ 1, "$into jobq.enqueue('mix', '$PAYLOAD', delay => '1 s');\n" ] };
+		  [ 1, "$into jobq.enqueue('mix', '$PAYLOAD', delay => '1 s');\n" ],
+		$keys ? (keyed => [ 1, qq{\\set k random(1, 1000000000)
+$into jobq.enqueue('mix', '$PAYLOAD', unique_key => 'k' || :k);
+} ]) : () };
 }
 
 sub consumer_scripts
@@ -271,7 +274,8 @@ $idle
 		] };
 }
 
-# Four producers and four consumers until stop_mix().
+# Four producers and four consumers until stop_mix(); keys: some jobs have a
+# unique one.
 sub start_mix
 {
 	my ($node, %o) = @_;
@@ -279,7 +283,7 @@ sub start_mix
 
 	return [
 		start_bench($node, @common, rate => $o{rate},
-			scripts => producer_scripts($o{ledger})),
+			scripts => producer_scripts($o{ledger}, $o{keys})),
 		start_bench($node, @common, scripts => consumer_scripts($o{ledger})) ];
 }
 
@@ -369,7 +373,7 @@ sub probe_latencies
 # ---- samples ----
 
 my @COLUMNS = qw(at completed ended live available epochs last_epoch
-  belt shelf catalog);
+  belt shelf ukey catalog);
 
 sub sample
 {
@@ -378,11 +382,12 @@ sub sample
 		qq{SELECT concat_ws('|', extract(epoch FROM clock_timestamp()),
 	s.completed_total, s.completed_total + s.dead_total + s.cancelled_total,
 	s.available + s.scheduled + s.retryable + s.running, s.available,
-	e.n, e.last, c.belt, c.shelf, c.catalog)
+	e.n, e.last, c.belt, c.shelf, c.ukey, c.catalog)
 FROM jobq.queue_stats s,
 	(SELECT count(*) AS n, max(epoch) AS last FROM jobq.epoch) e,
 	(SELECT coalesce(sum(size) FILTER (WHERE relname ~ '$BELT'), 0) AS belt,
 		coalesce(sum(size) FILTER (WHERE relname = 'shelf'), 0) AS shelf,
+		coalesce(sum(size) FILTER (WHERE relname = 'ukey'), 0) AS ukey,
 		coalesce(sum(size) FILTER (WHERE space = 'pg_catalog'), 0) AS catalog
 		FROM (SELECT relname, relnamespace::regnamespace::text AS space,
 			pg_total_relation_size(oid) AS size FROM pg_class

@@ -33,14 +33,8 @@ jobq.epoch_rows = 500
 jobq.epoch_age = 1s
 jobq.max_live_jobs = ' . (200 + int(rand(800))));
 $node->safe_psql('postgres', 'CREATE DATABASE brief');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5,
-	"lease_for": "2 s"}');
-SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
-	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
-});
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
+make_crash_queues($node);
 $node->safe_psql(
 	'brief', q{
 CREATE EXTENSION pg_jobq;
@@ -122,22 +116,9 @@ sub crash
 	{
 		crash_keeper_at($1);
 	}
-	elsif ($how eq 'backend')
+	else
 	{
-		my $pid = $node->safe_psql('postgres',
-			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
-			  OR backend_type = 'pg_jobq keeper' ORDER BY random() LIMIT 1});
-		kill_backend($node, $pid) if $pid ne '';
-	}
-	elsif ($how eq 'postmaster')
-	{
-		kill_server($node);
-		$node->start;
-	}
-	elsif ($how eq 'immediate')
-	{
-		$node->stop('immediate');
-		$node->start;
+		crash_server($node, $how);
 	}
 	return;
 }
@@ -194,9 +175,8 @@ foreach my $round (1 .. $ROUNDS)
 	my $how = $round % 10 == 0 ? 'promotion' : $WAYS[ $round % @WAYS ];
 	my $start = time();
 	my $standby = $how eq 'promotion' ? start_standby($round) : undef;
-	my @sessions = map { start_session($node, "r${round}_$_") } 1 .. $SESSIONS;
+	my @sessions = start_sessions($node, $round, $SESSIONS);
 	my $brief = start_brief();
-	my @done;
 
 	# At a random moment, not when something is true.
 	usleep(300_000 + rand(1_200_000));
@@ -204,16 +184,11 @@ foreach my $round (1 .. $ROUNDS)
 	if ($standby) { promote($standby) }
 	else { crash($how) }
 	end_brief($brief);
-	$_->{run}->finish for @sessions;
-	push @done, read_session($_->{file}) for @sessions;
+	end_sessions($node, @sessions);
 	ok(await_keeper($node), "round $round ($how): the queue is back");
 	ok(await_keeper($node, 'brief'), "round $round: the other, too");
-	$node->safe_psql('postgres',
-			"INSERT INTO audit.acknowledged SELECT unnest('{"
-		  . join(',', @done)
-		  . "}'::bigint[])")
-	  if @done;
 	audit_ok($node, "round $round");
+	promises_ok($node, "round $round");
 	is(brief_problems(), '', "round $round: the ledger");
 	note(sprintf("round %d took %.1f s", $round, time() - $start));
 	end_prepared(0.5);
@@ -227,17 +202,7 @@ end_prepared(1);
 
 # ---- whatever is left can be delivered and completed ----
 
-ok( await(
-		sub {
-			$node->safe_psql('postgres', qq{
-SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('$_', 1000);})
-			  for qw(fast slow graves);
-			return $node->safe_psql('postgres', 'SELECT count(*) FROM jobq.jobs')
-			  eq '0';
-		}, 600),
-	'the queues can be emptied')
-  or diag($node->safe_psql('postgres',
-		'SELECT id, queue, state, run_at FROM jobq.jobs LIMIT 20'));
+empty_crash_queues($node, 600);
 ok( await(
 		sub {
 			$node->safe_psql('brief', q{INSERT INTO effect SELECT id FROM

@@ -133,6 +133,27 @@ sub mb
 	return sprintf('%.1f MB', $_[0] / 1048576);
 }
 
+# What may not be given back while the horizon is held may grow only by what is
+# done: the shelf by rows that come and go there, unique keys by a row each, the
+# catalog by epochs. Of 20 jobs one or two go over the shelf, one has a key.
+my %GROWTH = (shelf => 400, ukey => 40);	# bytes a job at most
+my $OF_EPOCH = 128 * 1024;
+
+sub others_are_bounded
+{
+	my ($case, $from, $to, $opened) = @_;
+	my $done = $to->{ended} - $from->{ended};
+
+	foreach my $table (sort keys %GROWTH)
+	{
+		cmp_ok($to->{$table} - $from->{$table}, '<=', 1048576 + $GROWTH{$table} * $done,
+			"$case: disk of $table");
+	}
+	cmp_ok($to->{catalog} - $from->{catalog}, '<=', 4 * 1048576 + $OF_EPOCH * $opened,
+		"$case: disk of the catalog");
+	return;
+}
+
 # After the holder has gone: two epochs later, and a moment for the keeper.
 sub level_after
 {
@@ -154,7 +175,7 @@ sub level_after
 sub run_case
 {
 	my ($case, $rate) = @_;
-	my $mix = start_mix($node, rate => $rate);
+	my $mix = start_mix($node, rate => $rate, keys => 1);
 
 	samples($node, short() ? 1 : 10);	# to get going
 	my @control = samples($node, $CONTROL);
@@ -177,6 +198,7 @@ sub run_case
 	cmp_ok($opened, '>=', 1, "$case: epochs were opened while held");
 	is($dead, 0, "$case: no dead row on the belt");
 	cmp_ok($after->{belt}, '<=', $limit, "$case: the disk is free again");
+	others_are_bounded($case, $control[0], $held[-1], $opened + (epochs_between($control[0], $held[0]))[0]);
 	if ($case eq 'snapshot' || $case eq 'transaction')
 	{
 		cmp_ok($dropped, '>=', 1, "$case: epochs were dropped while held");
@@ -194,6 +216,7 @@ sub run_case
 		'held ' . mb(greatest('belt', @held)),
 		'after ' . mb($after->{belt}),
 		'shelf ' . mb($held[0]{shelf}) . ' to ' . mb($held[-1]{shelf}),
+		'keys ' . mb($held[0]{ukey}) . ' to ' . mb($held[-1]{ukey}),
 		'catalog ' . mb($held[0]{catalog}) . ' to ' . mb($held[-1]{catalog}),
 		'each 10 s ' . course_of(@held),
 		"dead rows $dead",

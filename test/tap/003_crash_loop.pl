@@ -19,60 +19,24 @@ srand($seed);
 note("JOBQ_SEED=$seed");
 
 my $node = start_node('crash', 'max_prepared_transactions = 50');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
-SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5,
-	"lease_for": "2 s"}');
-SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
-	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
-});
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
+make_crash_queues($node);
 add_auditor($node);
-
-sub crash
-{
-	my ($how) = @_;
-
-	if ($how eq 'backend')
-	{
-		my $pid = $node->safe_psql('postgres',
-			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
-			  OR backend_type = 'pg_jobq keeper' ORDER BY random() LIMIT 1});
-		kill_backend($node, $pid) if $pid ne '';
-	}
-	elsif ($how eq 'postmaster')
-	{
-		kill_server($node);
-		$node->start;
-	}
-	else
-	{
-		$node->stop('immediate');
-		$node->start;
-	}
-	return;
-}
 
 my @ways = qw(postmaster backend immediate);
 foreach my $round (1 .. $ROUNDS)
 {
 	my $how = $ways[ $round % 3 ];
 	my $start = time();
-	my @sessions = map { start_session($node, "r${round}_$_") } 1 .. $SESSIONS;
-	my @done;
+	my @sessions = start_sessions($node, $round, $SESSIONS);
 
 	# At a random moment, not when something is true.
 	usleep(300_000 + rand(1_200_000));
-	crash($how);
-	$_->{run}->finish for @sessions;
-	push @done, read_session($_->{file}) for @sessions;
+	crash_server($node, $how);
+	end_sessions($node, @sessions);
 	ok(await_keeper($node), "round $round ($how): the queue is back");
-	$node->safe_psql('postgres',
-			"INSERT INTO audit.acknowledged SELECT unnest('{"
-		  . join(',', @done)
-		  . "}'::bigint[])")
-	  if @done;
 	audit_ok($node, "round $round");
+	promises_ok($node, "round $round");
 	note(sprintf("round %d took %.1f s", $round, time() - $start));
 
 	# For a minute after a crash claims are committed by the keeper; a clean
@@ -90,18 +54,7 @@ foreach my $name (
 }
 
 # Whatever is left can be delivered and completed.
-ok( await(
-		sub {
-			$node->safe_psql(
-				'postgres', qq{
-SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('$_', 1000);})
-			  for qw(fast slow graves);
-			return $node->safe_psql('postgres', 'SELECT count(*) FROM jobq.jobs')
-			  eq '0';
-		}),
-	'the queues can be emptied')
-  or diag($node->safe_psql('postgres',
-		'SELECT id, queue, state, run_at FROM jobq.jobs LIMIT 20'));
+empty_crash_queues($node);
 audit_ok($node, 'all done');
 is( $node->safe_psql('postgres',
 		'SELECT count(*) FROM audit.ledger l WHERE NOT EXISTS

@@ -15,10 +15,7 @@ my $ROUNDS = $ENV{JOBQ_ROUNDS} || 50;
 my $LAZY = 40;					# jobs a round
 my $SURE = 3;
 
-my $node = start_node('leases', 'wal_writer_delay = 1s');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
+my $node = start_audited('leases', 'wal_writer_delay = 1s', q{
 SELECT jobq.create_queue('lazy', '{"lease_for": "1 day", "max_attempts": 1000}');
 SELECT jobq.create_queue('back');
 SELECT jobq.create_queue('sure', '{"lease_for": "1 day", "max_attempts": 1000}');
@@ -32,7 +29,6 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE;
 END $$;
 });
-add_auditor($node);
 my $epoch = $node->safe_psql('postgres', 'SELECT max(epoch) FROM jobq.epoch');
 my $dir = PostgreSQL::Test::Utils::tempdir;
 

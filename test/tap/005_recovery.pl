@@ -9,9 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node('recovery');
-$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
-add_auditor($node);
+my $node = start_audited('recovery');
 
 sub sql
 {

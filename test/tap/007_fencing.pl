@@ -11,15 +11,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = start_node('fencing');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
+my $node = start_audited('fencing', undef, q{
 SELECT jobq.create_queue('q', '{"lease_for": "1 hour", "backoff": {"base": "0 s"}}');
 SELECT jobq.create_queue('short', '{"lease_for": "1 s", "backoff": {"base": "0 s"}}');
 });
-add_auditor($node);
-test_functions($node);
 
 sub sql
 {

@@ -1,10 +1,11 @@
-# Dump and restore: jobs in every state come through, in every format of
-# pg_dump, dumped by the database's owner, also into a younger cluster that
+# Dump and restore: jobs in every state, and all that decides about them, come
+# through, in every format of pg_dump, dumped by the database's owner, also into a younger cluster that
 # lacks roles. A copy is paused until jobq.adopt(): nothing of it runs or
 # expires before that, and what had ended never runs again.
 use strict;
 use warnings;
 
+use Carried;
 use IPC::Run ();
 use JobqTest;
 use PostgreSQL::Test::Cluster;
@@ -90,6 +91,12 @@ enqueue('by odd', "'work', priority => 6", '"-odd, ""name"""');
 enqueue("work $_", "'work', priority => $_, kind => 'k$_'") foreach 1 .. 4;
 enqueue('still', "'still', '\"paused\"'");
 
+make_carried($node, 'src');
+$id{'carried'} = src(q{SELECT max(id) FROM jobq.jobs});
+$node->restart;
+ok(await_keeper($node, 'src'), 'a restart');
+is(src('SELECT count(*) > 0 FROM jobq.queue_minute'), 't', 'by which minutes are written down');
+
 # From here on no keeper works in the original.
 $node->append_conf('postgresql.conf', "jobq.databases = 'postgres, dst'");
 $node->reload;
@@ -124,6 +131,8 @@ SELECT rolname, has_schema_privilege(rolname, 'jobq', 'USAGE'),
 	has_function_privilege(rolname, 'jobq.dequeue(text, bigint, interval, interval, text)', 'EXECUTE')
 FROM pg_roles WHERE rolname IN ('alice', 'bob') ORDER BY 1};
 my $before = src($states);
+my $settings = src($CARRIED_SETTINGS);
+my $minutes = src($CARRIED_MINUTES);
 like($before, qr/\b$id{$_}\|/, "$_ is among them")
   foreach qw(completed lettered retried failed cancelled scheduled running);
 my $order = join("\n", map { $id{$_} } 'released', 'work 1', 'work 2',
@@ -237,8 +246,9 @@ sub works
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok(await_keeper($to, $database), "$name: has a keeper again");
 	is(copy_item($to, $database), 'ok', "$name: no copy any more");
-	is($to->safe_psql($database, $states), $before, "$name: everything is as it was")
-	  if defined $before;
+	is($to->safe_psql($database, $states), $before, "$name: everything is as it was");
+	is($to->safe_psql($database, $CARRIED_SETTINGS), $settings, "$name: so are settings");
+	carried_ok($to, $database, $name);
 	ok( await(
 			sub {
 				return $to->safe_psql($database, "SELECT string_agg(state, ' ' ORDER BY id)
@@ -332,6 +342,7 @@ foreach my $case (
 	make_target($node);
 	copied_ok($node, $name,
 		sub { $node->command_ok(\@command, "$name: restored") });
+	is($node->safe_psql('dst', $CARRIED_MINUTES), '', "$name: minutes are in no dump");
 	works($node, 'dst', $name, $order, $before);
 	$node->safe_psql('dst', 'DROP EXTENSION pg_jobq');
 	is( $node->safe_psql('dst',
@@ -343,6 +354,7 @@ foreach my $case (
 $node->safe_psql('postgres', 'DROP DATABASE dst');
 copied_ok($node, 'a template',
 	sub { $_[0]->safe_psql('postgres', 'CREATE DATABASE dst TEMPLATE src') });
+is($node->safe_psql('dst', $CARRIED_MINUTES), $minutes, 'a template: minutes are in its tables');
 works($node, 'dst', 'a template', $order, $before);
 
 # A cluster that is younger and does not know everybody.

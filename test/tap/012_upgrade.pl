@@ -1,9 +1,10 @@
 # pg_upgrade to the same major version: --check and the real thing pass with
-# the library preloaded; jobs, leases and history are all there; the new
-# cluster is paused as a copy until jobq.adopt().
+# the library preloaded; jobs, leases, history and all that decides about jobs are
+# there; the new cluster is paused as a copy until jobq.adopt().
 use strict;
 use warnings;
 
+use Carried;
 use JobqTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -42,6 +43,7 @@ old("SELECT jobq.fail($id{failed}, $lease{failed}, 'again')");
 $id{$_} = old("SET ROLE alice; SELECT jobq.enqueue('q', priority => $_)")
   foreach 2, 1;
 $id{scheduled} = old("SELECT jobq.enqueue('q', delay => '1 h')");
+make_carried($old, 'postgres');
 my $states = q{
 SELECT id, queue, state, priority, run_at, attempt, enqueued_by, worker,
 	lease_expires_at, finished_at, last_error, moved_to, payload
@@ -52,6 +54,8 @@ SELECT queue, available, scheduled, running, retryable, completed_total,
 SELECT grantee, privileges FROM jobq.queue_acl;
 SELECT has_function_privilege('alice', 'jobq.dequeue(text, bigint, interval, interval, text)', 'EXECUTE')};
 my $before = old($states);
+my $settings = old($CARRIED_SETTINGS);
+my $minutes = old($CARRIED_MINUTES);
 my $last = old('SELECT max(id) FROM jobq.jobs');
 $_->stop foreach $old, $new;
 
@@ -84,6 +88,9 @@ is(sqlstate($new, "SELECT jobq.complete($id{running}, $lease{running})"),
 new('SELECT jobq.adopt()');
 ok(await_keeper($new), 'adopted: has a keeper');
 is(new($states), $before, 'adopted: everything is as it was');
+is(new($CARRIED_SETTINGS), $settings, 'adopted: so are settings');
+is(new($CARRIED_MINUTES), $minutes, 'adopted: and what minutes have counted');
+carried_ok($new, 'postgres', 'adopted');
 is(sqlstate($new, "SELECT jobq.complete($id{completed}, $lease{completed})"),
 	'JQ015', 'adopted: what has ended stays so');
 is(sqlstate($new, "SELECT jobq.complete($id{running}, $lease{running})"),

@@ -10,15 +10,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $node = start_node('shelf');
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
+my $node = start_audited('shelf', undef, q{
 SELECT jobq.create_queue('q', '{"lease_for": "1 hour", "backoff": {"base": "0 s"}}');
 SELECT jobq.create_queue('r', '{"lease_for": "1 hour"}');
 });
-add_auditor($node);
-test_functions($node);
 
 sub sql
 {

@@ -100,9 +100,19 @@ $id{available} = $primary->safe_psql('postgres',
 $primary->safe_psql('postgres', q{
 SELECT jobq.fail(id, lease, 'bad', false) FROM jobq.dequeue('sd')});
 
+# Groups: of one all jobs wait, another one is paused.
+$primary->safe_psql('postgres', q{
+SELECT jobq.create_queue('g', '{"group_limit": 2}');
+INSERT INTO audit.ledger SELECT jobq.enqueue('g', group_key => k) FROM unnest('{k1,k1,k1,k2}'::text[]) k;
+SELECT jobq.alter_group('g', 'k2', '{"paused_until": "2999-01-01T00:00:00Z"}');
+SELECT jobq.schedule('yearly', '@yearly', 's'), jobq.schedule('off', '@daily', 'g'), jobq.pause_schedule('off')});
+
 # ---- looking ----
 
 my %same = (
+	'groups' => q{SELECT queue, group_key, available, blocked, running, oldest_seconds > 0,
+		paused_until, paused_by, paused_at FROM jobq.groups ORDER BY 1, 2},
+	'schedules' => 'SELECT * FROM jobq.schedules ORDER BY name',
 	'jobs that do not run' => q{SELECT * FROM jobq.jobs
 		WHERE state <> 'running' AND id <> } . "$id{running} ORDER BY id",
 	'history' => 'SELECT * FROM jobq.history ORDER BY id',

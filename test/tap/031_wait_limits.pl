@@ -75,13 +75,18 @@ is( sql(q{SET default_transaction_isolation = 'serializable';
 
 # ---- what ends it ----
 
+my $later = put('q', q{, run_at => '2100-01-01'});
 my $start = time();
 foreach my $call (q{CALL jobq.receive('q', 1, '1 hour')},
+	q{CALL jobq.receive_any('{q,default}', 1, '1 hour')},
 	q{SELECT FROM jobq.dequeue('q', wait => '10 s')},
+	q{SELECT FROM jobq.dequeue_any('{q,default}', wait => '10 s')},
+	q{SELECT FROM jobq.complete_and_dequeue('q', '{}', NULL, wait => '10 s')},
+	"SELECT FROM jobq.wait_for($later, '10 s')",
+	"CALL jobq.wait_for_result($later, '1 hour')",
 	q{CALL jobq.wait_for_jobs('q', '1 hour')},
 	q{CALL jobq.wait_until_idle('q', '1 hour')})
 {
-	put('q', q{, run_at => '2100-01-01'});
 	sql(q{SELECT jobq.enqueue('q'); SELECT jobq.pause_queue('q')}) if $call =~ /idle/;
 	is(sqlstate($node, "SET statement_timeout = '0.3 s'; $call"), '57014',
 		"statement_timeout ends $call");

@@ -14,10 +14,7 @@ my $KEYS = $ENV{JOBQ_GROUP_KEYS} // 25;
 my $JOBS = $ENV{JOBQ_GROUP_JOBS} // 8;
 my $WORKERS = $ENV{JOBQ_GROUP_WORKERS} // 16;
 
-my $node = start_node('groups', 'max_connections = 60');
-$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
-add_auditor($node);
-test_functions($node);
+my $node = start_audited('groups', 'max_connections = 60');
 
 sub sql
 {

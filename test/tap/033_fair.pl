@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use IPC::Run;
 use JobqTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -15,10 +16,8 @@ my $BLOCKED = $ENV{JOBQ_BLOCKED_JOBS} // 10000;
 my $KEYS = 10;
 my $WORKERS = 4;
 
-my $node = start_node('fair', 'jobq.max_live_jobs = '
+my $node = start_audited('fair', 'jobq.max_live_jobs = '
 	  . (($BACKLOG > $BLOCKED ? $BACKLOG : $BLOCKED) * 3 + 10000));
-$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
-add_auditor($node);
 
 sub sql
 {
@@ -82,6 +81,44 @@ cmp_ok($until_b, '>', 0, "B has its turn within keys and workers");
 cmp_ok($until_b, '<=', $KEYS + $WORKERS, 'as promised');
 note("figure: B runs as delivery $until_b behind $BACKLOG jobs of A, $KEYS keys");
 
+# ---- turns are exact for many at once ----
+
+# So many workers take one job after the other, each in a transaction of its own;
+# lease numbers say in which order.
+sub take_at_once
+{
+	my ($queue, $n) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir . '/take.sql';
+
+	append_to_file($file, qq{INSERT INTO took SELECT d.lease, d.group_key
+		FROM jobq.dequeue('$queue', 1, lease_for => '1 hour') d;\n});
+	my ($out, $err);
+	IPC::Run::run([ 'pgbench', '-n', '-c', $WORKERS, '-j', 2, '-t', $n / $WORKERS, '-f', $file,
+			$node->connstr('postgres') ], '>', \$out, '2>', \$err)
+	  or die $err;
+	return;
+}
+
+# How much more one group has had than another one at most, at any time; while
+# several workers hold jobs, each of them may be one ahead of another.
+sub uneven
+{
+	return sql(q{SELECT max(most - least) FROM (SELECT max(n) AS most, min(n) AS least
+		FROM (SELECT t.at, k.key, count(*) FILTER (WHERE o.key = k.key) AS n
+			FROM (SELECT row_number() OVER (ORDER BY lease) AS at FROM took) t
+			JOIN (SELECT row_number() OVER (ORDER BY lease) AS at, key FROM took) o ON o.at <= t.at
+			CROSS JOIN (SELECT DISTINCT key FROM took) k GROUP BY 1, 2) c GROUP BY at) x});
+}
+
+sql(q{SELECT jobq.create_queue('c', '{"ordering": "fair"}'); CREATE TABLE took (lease bigint, key text)});
+enqueue('c', $_ * 100, "k$_") foreach (1 .. 5);
+take_at_once('c', 200);
+is(sql('SELECT count(DISTINCT lease) FROM took'), 200, "$WORKERS workers take jobs");
+is(sql('SELECT string_agg(n::text, $$ $$) FROM (SELECT count(*) AS n FROM took GROUP BY key) x'),
+	'40 40 40 40 40', 'every group has had as much');
+cmp_ok(uneven(), '<=', 1 + $WORKERS, 'at any time');
+audit_ok($node, 'turns at once');
+
 # ---- blocked jobs ----
 
 # Seconds for so many deliveries, each completed.
@@ -127,9 +164,9 @@ audit_ok($node, 'blocked jobs');
 sql(q{SELECT jobq.create_queue('g', '{"group_limit": 1, "group_on_retry": "skip"}')});
 enqueue('g', 5, 'x');
 enqueue('g', 5, 'y');
-sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": 3}')});
-is(deliver('g', 9), 'xxxy', 'a limit of its own');
-sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": null}')});
+sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": 3}'), jobq.alter_group('g', 'x', '{"weight": 2}')});
+is(deliver('g', 9), 'xxxy', 'a limit of its own, which a statement may set with others');
+sql(q{SELECT jobq.alter_group('g', 'x', '{"limit": null, "weight": null}')});
 is(sql('SELECT count(*) FROM jobq.queue_group'), 1, 'only the weight is left in the table');
 sql(q{SELECT jobq.complete(j.id, a.lease) FROM jobq.jobs j, jobq.attempts(j.id) a
 	WHERE j.queue = 'g' AND j.state = 'running'});
@@ -182,6 +219,15 @@ $node->start;
 await_keeper($node);
 is(sql(q{SELECT string_agg(group_key, '') FROM jobq.dequeue('rr', 20)}), 'yy',
 	'both count after a crash');
+
+# ---- turns go on ----
+
+sql('TRUNCATE took');
+take_at_once('c', 100);
+is(sql('SELECT string_agg(n::text, $$ $$) FROM (SELECT count(*) AS n FROM took GROUP BY key) x'),
+	'20 20 20 20 20', 'groups take turns after a crash');
+cmp_ok(uneven(), '<=', 1 + $WORKERS, 'at any time');
+audit_ok($node, 'in the end');
 
 $node->stop;
 done_testing();

@@ -12,9 +12,7 @@ use Test::More;
 my $JOBS = $ENV{JOBQ_SPILL_JOBS} // 400;
 my $KEYS = 12;
 
-my $node = start_node('spill', 'jobq.max_live_jobs = 100');
-$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq');
-add_auditor($node);
+my $node = start_audited('spill', 'jobq.max_live_jobs = 100');
 
 sub sql
 {

@@ -10,13 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $node = start_node('limits', q{
-jobq.epoch_rows = 100
-jobq.epoch_age = 100ms
-});
-$node->safe_psql('postgres', 'CREATE EXTENSION pg_jobq; CREATE ROLE other;');
-add_auditor($node);
-test_functions($node);
+my $node = start_audited('limits', $SMALL_EPOCHS, 'CREATE ROLE other');
 await_keeper($node);
 
 sub sql

@@ -72,12 +72,20 @@ sub is_complete
 
 # ---- a restart ----
 
-my @names = qw(skip one all three);
-schedule('skip', q{payload => '"s"'});
-schedule('one', q{catch_up => 'one'});
-schedule('all', q{catch_up => 'all', kind => 'k', priority => 5});
-schedule('three', q{catch_up => 'all', catch_up_max => 3});
-await_ticks($node, 2, @names);
+# One of each catch_up.
+sub make_schedules
+{
+	my ($suffix) = @_;
+
+	schedule("skip$suffix", q{payload => '"s"'});
+	schedule("one$suffix", q{catch_up => 'one'});
+	schedule("all$suffix", q{catch_up => 'all', kind => 'k', priority => 5});
+	schedule("three$suffix", q{catch_up => 'all', catch_up_max => 3});
+	await_ticks($node, 2, map { "$_$suffix" } qw(skip one all three));
+	return;
+}
+
+make_schedules('');
 is( $node->safe_psql('postgres', q{SELECT DISTINCT kind, priority, payload, enqueued_by,
 		queue, run_at = (headers->'schedule'->>'tick')::timestamptz,
 		enqueued_at - run_at BETWEEN '0' AND '10 s'
@@ -88,44 +96,60 @@ ok($node->poll_query_until('postgres', q{SELECT l.last_job = j.id AND l.last_run
 	WHERE j.id = l.last_job}),
 	'the schedule names its last job');
 
-$node->stop;
-my $until = time() + $DOWN;
-sleep($until - time()) while time() < $until;
-$node->start;
-await_keeper($node);
-await_ticks($node, 2, @names);
-
-# Up to a tick that all have had; those that skip has not are the missed ones.
-my %ticks = map { $_ => [ ticks($node, $_) ] } reverse @names;
-my ($from) = sort { $b <=> $a } map { $_->[0] } values %ticks;
-my ($to) = sort { $a <=> $b } map { $_->[-1] } values %ticks;
-@$_ = grep { $_ >= $from && $_ <= $to } @$_ foreach values %ticks;
-is_complete('catch_up all: no tick is missing', @{ $ticks{all} });
-my %seen = map { $_ => 1 } @{ $ticks{skip} };
-my @missed = grep { !$seen{$_} } @{ $ticks{all} };
-cmp_ok(scalar @missed, '>=', 5, 'the server was down for five ticks');
-is_complete('catch_up skip: those are missing, no others', @missed);
-
-# What the others have of the missed ones.
+# What schedules have of the ticks that were missed.
 sub made_up
 {
-	my ($name) = @_;
-	my %missed = map { $_ => 1 } @missed;
-	my @others = grep { !$missed{$_} } @{ $ticks{$name} };
+	my ($ticks, $missed, $name) = @_;
+	my %missed = map { $_ => 1 } @$missed;
+	my @others = grep { !$missed{$_} } @{ $ticks->{$name} };
 
-	is("@others", "@{ $ticks{skip} }", "$name: every other tick has one job");
-	return join(' ', grep { $missed{$_} } @{ $ticks{$name} });
+	is("@others", "@{ $ticks->{skip} }", "$name: every other tick has one job");
+	return join(' ', grep { $missed{$_} } @{ $ticks->{$name} });
 }
-is(made_up('one'), $missed[-1], 'catch_up one: the last of them');
-is(made_up('three'), "@missed[-3 .. -1]", 'catch_up_max: the last three');
-is(misses('skip'), scalar @missed, 'skip counts them');
-is(misses('one'), @missed - 1, 'one counts all but one');
-is(misses('all'), 0, 'all counts none');
-is(misses('three'), @missed - 3, 'catch_up_max leaves the others');
-is( $node->safe_psql('postgres', q{SELECT extract(epoch FROM last_miss)::bigint,
-		last_miss_reason FROM jobq.schedules WHERE name = 'three'}),
-	"$missed[-4]|it was not run in time, and the schedule's catch_up leaves it out",
-	'the last miss is told');
+
+# The server stops and is down for some ticks; then each schedule does as its
+# catch_up says.
+sub miss_ticks
+{
+	my ($suffix, $stop) = @_;
+	my @names = qw(skip one all three);
+
+	$stop->();
+	my $until = time() + $DOWN;
+	sleep($until - time()) while time() < $until;
+	$node->start;
+	await_keeper($node);
+	await_ticks($node, 2, map { "$_$suffix" } @names);
+
+	# Up to a tick that all have had; those that skip has not are the missed ones.
+	my %ticks = map { $_ => [ ticks($node, "$_$suffix") ] } reverse @names;
+	my ($from) = sort { $b <=> $a } map { $_->[0] } values %ticks;
+	my ($to) = sort { $a <=> $b } map { $_->[-1] } values %ticks;
+	@$_ = grep { $_ >= $from && $_ <= $to } @$_ foreach values %ticks;
+	is_complete('catch_up all: no tick is missing', @{ $ticks{all} });
+	my %seen = map { $_ => 1 } @{ $ticks{skip} };
+	my @missed = grep { !$seen{$_} } @{ $ticks{all} };
+	cmp_ok(scalar @missed, '>=', 5, 'the server was down for five ticks');
+	is_complete('catch_up skip: those are missing, no others', @missed);
+	is(made_up(\%ticks, \@missed, 'one'), $missed[-1], 'catch_up one: the last of them');
+	is(made_up(\%ticks, \@missed, 'three'), "@missed[-3 .. -1]", 'catch_up_max: the last three');
+	is(misses("skip$suffix"), scalar @missed, 'skip counts them');
+	is(misses("one$suffix"), @missed - 1, 'one counts all but one');
+	is(misses("all$suffix"), 0, 'all counts none');
+	is(misses("three$suffix"), @missed - 3, 'catch_up_max leaves the others');
+	is( $node->safe_psql('postgres', qq{SELECT extract(epoch FROM last_miss)::bigint,
+			last_miss_reason FROM jobq.schedules WHERE name = 'three$suffix'}),
+		"$missed[-4]|it was not run in time, and the schedule's catch_up leaves it out",
+		'the last miss is told');
+	return;
+}
+
+miss_ticks('', sub { $node->stop });
+
+# The same when it crashes.
+make_schedules(' crash');
+miss_ticks(' crash', sub { kill_server($node) });
+$node->safe_psql('postgres', q{SELECT jobq.unschedule(name) FROM jobq.schedules WHERE name LIKE '% crash'});
 
 # ---- a row in somebody's hands ----
 

@@ -13,10 +13,7 @@ use Time::HiRes qw(usleep);
 my $NAMES = 300;				# more workers than memory keeps names of
 my $KEPT = 256;
 
-my $node = start_node('seeing', "jobq.max_queues = 16\njobq.max_live_jobs = 2000\n");
-$node->safe_psql(
-	'postgres', q{
-CREATE EXTENSION pg_jobq;
+my $node = start_audited('seeing', "jobq.max_queues = 16\njobq.max_live_jobs = 2000\n", q{
 SELECT jobq.create_queue('q', '{"max_attempts": 2, "backoff": {"base": "1 h", "jitter": 0}}');
 SELECT jobq.create_queue('t');
 SELECT jobq.create_queue('w');
@@ -24,8 +21,6 @@ CREATE ROLE watcher IN ROLE jobq_monitor;
 CREATE FUNCTION public.meters_ahead(bigint) RETURNS void LANGUAGE c STRICT
 	AS 'pg_jobq', 'jobq_test_meters_ahead';
 });
-add_auditor($node);
-test_functions($node);
 
 sub sql
 {
@@ -448,6 +443,73 @@ sql("SELECT jobq.complete($id, $lease)");
 is(sql(q{SELECT completed FROM jobq.workers WHERE queue = 'again'}), 1, 'its worker is known');
 is(sql(q{SELECT kind, completed FROM jobq.kinds WHERE queue = 'again'}), 'long|1', 'and its kind');
 is(sql('SELECT audit.check_dispatch()'), '', 'memory is sound');
+
+# ---- minutes and hours over restarts ----
+
+my $counted = q{SELECT sum(enqueued), sum(completed), sum(failed), sum(dead) FROM jobq.%s WHERE queue = 'over'};
+
+sub counted_is
+{
+	my ($expected, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(sql(sprintf($counted, 'queue_minutes')), $expected, "minutes: $name");
+	is(sql(sprintf($counted, 'queue_hours')), $expected, "hours: $name");
+	return;
+}
+
+sub restart
+{
+	$node->restart;
+	await_keeper($node);
+	return;
+}
+
+my $keeper = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_jobq keeper' AND datname = 'postgres'};
+sql(q{SELECT jobq.create_queue('over');
+SELECT jobq.enqueue('over') FROM generate_series(1, 9);
+SELECT jobq.fail(id, lease, retry => false) FROM jobq.dequeue('over');
+SELECT jobq.complete_many(array_agg(id), max(lease)) FROM jobq.dequeue('over', 3)});
+restart();
+counted_is('9|3|1|1', 'known after a restart');
+is(sql(q{SELECT wait_p50_seconds >= 0 AND run_p50_seconds >= 0 FROM jobq.queue_hours WHERE queue = 'over'}), 't',
+	'with how long it took');
+my $rows = q{SELECT xmin, queue_id, minute FROM jobq.queue_minute ORDER BY 2, 3};
+$before = sql($rows);
+restart();
+is(sql($rows), $before, 'what is on disk is not written again');
+counted_is('9|3|1|1', 'after another restart');
+sql(q{SELECT jobq.complete(id, lease) FROM jobq.dequeue('over');
+SELECT jobq.enqueue('over') FROM generate_series(1, 2)});
+counted_is('11|4|1|1', 'it goes on');
+
+# A keeper that goes alone leaves memory to the next one.
+$pid = sql($keeper);
+sql("SELECT pg_terminate_backend($pid)");
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($keeper) k WHERE pid <> $pid"), 'another keeper');
+counted_is('11|4|1|1', 'known to another keeper');
+sql(q{SELECT jobq.complete(id, lease) FROM jobq.dequeue('over')});
+restart();
+counted_is('11|5|1|1', 'after one more restart');
+sql(q{SELECT jobq.complete(id, lease) FROM jobq.dequeue('over')});
+ahead(7200);
+sql('SELECT jobq.run_maintenance()');
+counted_is('11|6|1|1', 'when the hour is over');
+is(sql(q{SELECT sum(enqueued), sum(completed), count(*) = count(wait) FROM jobq.queue_hour h
+	JOIN jobq.queue USING (queue_id) WHERE queue = 'over'}), '11|6|t', 'it is on disk');
+ahead(0);
+
+# It is told to stop in the middle of its work: of what is due.
+sql(q{SELECT jobq.enqueue('over');
+SELECT public.pause_at('before-shelf');
+SELECT jobq.enqueue('over', delay => '10 ms')});
+ok($node->poll_query_until('postgres', 'SELECT public.paused() > 0'), 'the keeper is at work');
+$pid = sql($keeper);
+kill('TERM', $pid);
+sql(q{SELECT public.pause_at('')});
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($keeper) k WHERE pid <> $pid"), 'it goes');
+is(sql(q{SELECT sum(enqueued) FROM jobq.queue_minute JOIN jobq.queue USING (queue_id) WHERE queue = 'over'}), 13,
+	'having written first');
 
 # ---- a copy ----
 

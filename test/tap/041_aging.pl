@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use JobqTest;
+use Order;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -16,11 +17,9 @@ jobq.max_live_jobs = 100
 jobq.epoch_rows = 500
 synchronous_commit = off
 });
-$node->safe_psql('postgres', <<'SQL');
-CREATE EXTENSION pg_jobq;
+$node->safe_psql('postgres', "CREATE EXTENSION pg_jobq;\n$TAKEN" . <<'SQL');
 CREATE FUNCTION check_dispatch() RETURNS text LANGUAGE c
 	AS 'pg_jobq', 'jobq_test_check_dispatch';
-CREATE TABLE taken (n bigserial, queue text, priority int, run_at timestamptz, id bigint);
 -- Random priorities, a few jobs a transaction and at least a millisecond between
 -- transactions: so steps of a few milliseconds matter, but not alone.
 CREATE PROCEDURE fill(queue text, jobs int) LANGUAGE plpgsql AS $$
@@ -31,22 +30,6 @@ BEGIN
 			COMMIT;
 			PERFORM pg_sleep(0.001);
 		END IF;
-	END LOOP;
-END $$;
-CREATE PROCEDURE take(queue text, jobs int, batch int) LANGUAGE plpgsql AS $$
-DECLARE
-	ids bigint[];
-	got bigint;
-BEGIN
-	WHILE jobs > 0 LOOP
-		WITH d AS MATERIALIZED (SELECT * FROM jobq.dequeue(take.queue, least(batch, jobs))),
-			t AS (INSERT INTO taken (queue, priority, run_at, id)
-				SELECT d.queue, d.priority, d.run_at, d.id FROM d)
-			SELECT array_agg(d.id), max(d.lease) FROM d INTO ids, got;
-		EXIT WHEN ids IS NULL;
-		PERFORM jobq.complete_many(ids, got);
-		jobs := jobs - cardinality(ids);
-		COMMIT;
 	END LOOP;
 END $$;
 -- How many came before one that should have come first; and how often a more

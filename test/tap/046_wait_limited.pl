@@ -33,7 +33,7 @@ sql(qq{SELECT jobq.enqueue('rate') FROM generate_series(1, $JOBS)});
 ok( $node->poll_query_until('postgres',
 		qq{SELECT running = $JOBS FROM jobq.queue_stats WHERE queue = 'rate'}),
 	'all jobs are delivered, though nothing happens but that time goes by');
-cmp_ok(wakeups($node) - $woken, '<=', 4 * $JOBS, 'no herd is woken');
+cmp_ok(wakeups($node) - $woken, '<=', 3 * $JOBS, 'no herd is woken');
 note('wake-ups: ' . (wakeups($node) - $woken));
 sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL jobq.receive%' AND state = 'active'});
 my @times = sort map { finish_waiting($_) =~ /^\[\{.*\n([\d.]+)$/s ? $1 - $start : () } @waiters;
@@ -52,7 +52,10 @@ is(sql(q{SELECT count(*) FROM jobq.dequeue('slow')}), '1', 'and can be');
 
 # ---- places ----
 
-@waiters = map { start_waiting($node, q{DO $$
+# Memory knows the limit once a job has been there.
+foreach my $round (1 .. 2)
+{
+	@waiters = map { start_waiting($node, q{DO $$
 DECLARE
 	d jsonb;
 BEGIN
@@ -61,14 +64,15 @@ BEGIN
 	PERFORM pg_sleep(0.1);
 	PERFORM jobq.complete((d->0->>'id')::bigint, (d->0->>'lease')::bigint);
 END $$}) } 1 .. 8;
-await_waiting($node, 8, 'DO%');
-$woken = wakeups($node);
-sql(q{SELECT jobq.enqueue('active') FROM generate_series(1, 8)});
-is(join('', map { finish_waiting($_) } @waiters), '', 'each has got a job');
-is(sql(q{SELECT completed_total FROM jobq.queue_stats WHERE queue = 'active'}), '8',
-	'one after the other');
-cmp_ok(wakeups($node) - $woken, '<=', 40, 'no herd is woken');
-note('wake-ups: ' . (wakeups($node) - $woken));
+	await_waiting($node, 8, 'DO%');
+	$woken = wakeups($node);
+	sql(q{SELECT jobq.enqueue('active') FROM generate_series(1, 8)});
+	is(join('', map { finish_waiting($_) } @waiters), '', 'each has got a job');
+	is(sql(q{SELECT completed_total FROM jobq.queue_stats WHERE queue = 'active'}), 8 * $round,
+		'one after the other');
+	cmp_ok(wakeups($node) - $woken, '<=', $round == 1 ? 18 : 10, 'no herd is woken');
+	note('wake-ups: ' . (wakeups($node) - $woken));
+}
 
 $node->stop;
 done_testing();

@@ -57,7 +57,7 @@ sql(q{SELECT jobq.purge_queue('kept'); SELECT jobq.cancel(id) FROM jobq.jobs;
 # ---- what is not delivered does not count ----
 
 # Somebody takes the last place while a transaction is about to take its own job.
-create('own', '"max_active": 1, "group_rate_limit": {"limit": 2, "period": "1 h"}');
+create('own', '"max_active": 1, "lease_for": "1 h", "group_rate_limit": {"limit": 2, "period": "1 h"}');
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->query_safe(q{BEGIN; INSERT INTO audit.ledger
 	SELECT jobq.enqueue('own', group_key => 'a') FROM generate_series(1, 3)});
@@ -86,6 +86,38 @@ is(sql(q{SELECT jobq.alter_queue('changed', '{"group_rate_limit": {"limit": 7, "
 	BEGIN; SELECT count(*) FROM jobq.dequeue('changed', 1); ROLLBACK}) =~ s/\s+//r, 1, 'one is rolled back');
 sql(q{SELECT jobq.alter_queue('changed', '{"group_rate_limit": {"limit": 6, "period": "1 h"}}')});
 is(take_groups('changed'), 'g1:1', 'and counts, too');
+
+# ---- what is being settled was delivered, too ----
+
+# Run it while one of the queue's two jobs, which all runs, is being completed by
+# a transaction; then give the queue a rate, and commit.
+sub settled_meanwhile
+{
+	my ($queue, $point) = @_;
+	my $settler = $node->background_psql('postgres', on_error_stop => 1);
+	my $complete;
+
+	create($queue, '"lease_for": "1 h"', 2, 1);
+	$complete = sql(qq{SELECT format('SELECT jobq.complete(%s, %s)', id, lease) FROM jobq.dequeue('$queue')});
+	$settler->query_safe("BEGIN; $complete") unless $point;
+	sql("SELECT pause_at('$point')") if $point;
+	sql(qq{SELECT jobq.alter_queue('$queue', '{"group_rate_limit": {"limit": 1, "period": "1 h"}}')});
+	if ($point)
+	{
+		is(sql("SELECT reason FROM jobq.explain_queue('$queue')"), 'loading', 'the keeper is asked to count');
+		ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'the keeper counts deliveries');
+		$settler->query_safe("BEGIN; $complete; COMMIT");
+		sql(q{SELECT pause_at('')});
+	}
+	is(take_groups($queue), '', "$queue: the group has had its job");
+	$settler->query_safe('COMMIT') unless $point;
+	is(take_groups($queue), '', "$queue: nor is there another one afterwards");
+	$settler->quit;
+	return;
+}
+
+settled_meanwhile('marked');
+settled_meanwhile('ended', 'groups-after-snapshot');
 
 # ---- over a restart ----
 

@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use JobqTest;
+use LimitLoad qw(start_sessions sessions_ok);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -93,21 +94,9 @@ await_keeper($node);
 sub race
 {
 	my ($name, @statements) = @_;
-	my $dir = $node->basedir;
-	my ($err, @scripts) = ('');
 
-	foreach my $n (0 .. $#statements)
-	{
-		unlink("$dir/$n.sql");
-		append_to_file("$dir/$n.sql", "$statements[$n]\n");
-		push @scripts, '-f', "$dir/$n.sql";
-	}
-	my $done = IPC::Run::run([ 'pgbench', '-n', '-c', $SESSIONS, '-j', 2, '-T',
-			$SECONDS, '-h', $node->host, '-p', $node->port, @scripts,
-			'postgres' ], '>', '/dev/null', '2>', \$err);
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok($done, "$name: no session fails") or diag(substr($err, -1000));
-	return;
+	return sessions_ok(start_sessions($node, $SESSIONS, $SECONDS, @statements), "$name: no session fails");
 }
 
 # Live jobs of each key.

@@ -301,6 +301,32 @@ is(sql(q{SET ROLE watcher; SELECT available, blocked, running, paused_by FROM jo
 	'a monitor sees groups');
 is(sql(q{SET ROLE eve; SELECT group_key, available + blocked + running FROM jobq.groups}), 'k|1', 'others what they may');
 
+# A group that has some of its rate left is not what keeps a job.
+queue('some', '{"group_rate_limit": {"limit": 2, "period": "100 s"}}');
+@jobs = in_group('some', 2, 'k');
+take('some', 1);
+is(sql("SELECT reason, until IS NULL FROM jobq.explain_job($jobs[1])"), 'next|t', 'one more may go');
+
+# A job that waits for another attempt has no place where groups skip it.
+queue('skips', '{"group_limit": 2, "backoff": {"base": "1 h"}}');
+sql(q{SELECT jobq.alter_group('skips', 'other', '{"limit": 1}')});
+@jobs = in_group('skips', 4, 'k');
+await_loaded($jobs[3]);
+@taken = take('skips', 1);
+sql("SELECT jobq.fail($taken[0], $taken[1])");
+take('skips', 2);
+job_is($jobs[3], 'group_limit',
+	"Group \"k\" is busy: 2 of 2 places are taken, the last one by job $jobs[2] since /time/.", undef, 'two of two');
+
+# Nor is it named as the one that has the last place, when there are fewer.
+queue('fewer', '{"group_limit": 2, "group_on_retry": "skip"}');
+@jobs = in_group('fewer', 3, 'k');
+take('fewer', 1);
+@taken = take('fewer', 1);
+sql("SELECT jobq.fail($taken[0], $taken[1], retry_in => '0')");
+sql(q{SELECT jobq.alter_queue('fewer', '{"group_limit": 1}')});
+job_is($jobs[2], 'group_limit', 'Group "k" is busy: 1 of 1 places are taken.', undef, 'none that has no place');
+
 # ---- many groups that may not go do not hide the one that may ----
 
 queue('many', '{}');

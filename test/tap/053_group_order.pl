@@ -5,36 +5,12 @@ use strict;
 use warnings;
 
 use JobqTest;
+use Order;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node('order', 'jobq.max_live_jobs = 100');
-$node->safe_psql('postgres', <<'SQL');
-CREATE EXTENSION pg_jobq;
-CREATE TABLE seen (at bigserial, queue text, key text, priority int, run_at timestamptz, id bigint);
-
--- Deliver and complete jobs, n at a time, until so many are done or there are
--- none.
-CREATE PROCEDURE take(q text, jobs int, batch int) LANGUAGE plpgsql AS $$
-DECLARE
-	ids bigint[];
-	got bigint;
-BEGIN
-	WHILE jobs > 0 LOOP
-		WITH d AS MATERIALIZED (SELECT * FROM jobq.dequeue(q, least(batch, jobs))),
-			t AS (INSERT INTO seen (queue, key, priority, run_at, id)
-				SELECT d.queue, d.group_key, d.priority, d.run_at, d.id FROM d)
-			SELECT array_agg(d.id), max(d.lease) FROM d INTO ids, got;
-		EXIT WHEN ids IS NULL;
-		PERFORM jobq.complete_many(ids, got);
-		jobs := jobs - cardinality(ids);
-		COMMIT;
-	END LOOP;
-END $$;
-SQL
-add_auditor($node);
-test_functions($node);
+my $node = start_audited('order', 'jobq.max_live_jobs = 100', $TAKEN);
 await_keeper($node);
 
 sub sql
@@ -77,9 +53,9 @@ sub stop_keeper_at
 # The keeper stops in a refill: of this queue, which gets a job on disk.
 sub stop_keeper_by
 {
-	my ($queue, $key, $priority) = @_;
+	my ($queue, $key, $priority, $point) = @_;
 
-	stop_keeper_at('after-refill-snapshot');
+	stop_keeper_at($point // 'after-refill-snapshot');
 	enqueue($queue, 1, $key, $priority, 1);
 	ok($node->poll_query_until('postgres', 'SELECT paused() > 0'),
 		"the keeper is refilling queue $queue");
@@ -131,12 +107,12 @@ sub in_order
 	my $place = defined $aging ? "(run_at + priority * interval '$aging', id)" :
 	  '(priority, run_at, id)';
 
-	is(sql("SELECT count(*) FROM seen WHERE queue = '$queue'"),
+	is(sql("SELECT count(*) FROM taken WHERE queue = '$queue'"),
 		$jobs, "queue $queue: $jobs jobs");
-	is( sql(qq{SELECT count(*) FROM (SELECT $place < lag($place) OVER ($window ORDER BY at) AS late
-			FROM seen WHERE queue = '$queue') s WHERE late}),
+	is( sql(qq{SELECT count(*) FROM (SELECT $place < lag($place) OVER ($window ORDER BY n) AS late
+			FROM taken WHERE queue = '$queue') s WHERE late}),
 		0, "queue $queue: in order by $of");
-	sql("DELETE FROM seen WHERE queue = '$queue'");
+	sql("DELETE FROM taken WHERE queue = '$queue'");
 	return;
 }
 
@@ -240,6 +216,57 @@ sql("CALL take('blocked', 199, 1)");
 in_order('blocked', 399, 'key');
 audit_ok($node, 'one group after the other');
 
+# ---- a refill is not held up by what groups leave on disk ----
+
+# The refill that is going on ends, and no other one is done: so many jobs can
+# be had by then.
+sub has_come
+{
+	my ($queue, $jobs, $name) = @_;
+
+	stop_keeper_at('after-refill-snapshot');
+	$node->psql('postgres', "CALL take('$queue', $jobs, 1)");
+	is(sql("SELECT count(*) FROM taken WHERE queue = '$queue'"), $jobs, $name);
+	stop_keeper_at('');
+	sql("DELETE FROM taken WHERE queue = '$queue'");
+	return;
+}
+
+queue('left', '"group_limit": 1');
+enqueue('left', 200, 'A', 0);
+sql(q{CREATE TABLE busy AS SELECT id, lease FROM jobq.dequeue('left', 1)});
+enqueue('left', 6, $_, 5) foreach qw(B C D);
+ok( $node->poll_query_until(
+		'postgres', q{SELECT count(*) = 18 FROM jobq.peek('left', 300) WHERE group_key <> 'A'}),
+	'three groups behind a busy one');
+sql('SELECT jobq.run_maintenance()');
+stop_keeper_by('left', 'C', 9, 'refill-before-look');
+enqueue('left', 1, 'A', 0);
+has_come('left', 3, 'not by one that has come meanwhile');
+
+# The same in a refill for groups, with one that is no business of it.
+enqueue('left', 200, 'F', 1);
+my $f = sql(q{SELECT max(id) FROM jobq.jobs WHERE group_key = 'F'});
+my $in_memory;
+ok( await(
+		sub {
+			sql('SELECT jobq.run_maintenance()');
+			($in_memory) = sql("SELECT detail FROM jobq.explain_job($f)") =~ /behind (\d+) jobs of group "F"/;
+			return defined $in_memory && $in_memory <= 16;
+		}),
+	'most of a group is on disk');
+stop_keeper_at('refill-before-look');
+sql("CALL take('left', $in_memory - 7, 1)");
+ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'the keeper gets more of it');
+sql(q{DELETE FROM taken WHERE queue = 'left'});
+enqueue('left', 1, 'A', 0);
+has_come('left', 12, 'nor one for a group by what another one leaves there');
+sql('SELECT jobq.complete(id, lease) FROM busy');
+sql("CALL take('left', 1000, 1)");
+is(sql(q{SELECT count(*) FROM jobq.jobs WHERE queue = 'left'}), 0, 'all is done');
+sql(q{DELETE FROM taken WHERE queue = 'left'});
+audit_ok($node, 'left on disk by groups');
+
 # ---- more groups than there is room for ----
 
 # The last that come in are the first: those in memory make room.
@@ -247,7 +274,7 @@ enqueue('one', 1, "a$_", 5) foreach (1 .. 70);
 cmp_ok(sql('SELECT count(*) FROM jobq.peek($$one$$, 100)'), '<', 65, 'all there is room for');
 enqueue('one', 1, "b$_", 0) foreach (1 .. 70);
 sql("CALL take('one', 70, 9)");
-is(sql("SELECT count(*) FROM seen WHERE queue = 'one' AND priority = 0"), 70,
+is(sql("SELECT count(*) FROM taken WHERE queue = 'one' AND priority = 0"), 70,
 	'the more urgent ones first');
 sql("CALL take('one', 100, 9)");
 in_order('one', 140, 'queue');
@@ -268,7 +295,7 @@ BEGIN
 				PERFORM jobq.fail(d.id, d.lease);
 			ELSE
 				PERFORM jobq.complete(d.id, d.lease);
-				INSERT INTO seen (queue, key, priority, run_at, id)
+				INSERT INTO taken (queue, key, priority, run_at, id)
 				SELECT d.queue, d.group_key, d.priority, d.enqueued_at, d.id;
 			END IF;
 		END LOOP;

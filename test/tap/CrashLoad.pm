@@ -1,7 +1,7 @@
-# CrashLoad.pm: sessions of random steps for tests that crash the server, and
-# what they were told: leases and ids handed out twice, errors that nobody
-# should see. Needs the queues fast and slow (with the dead-letter queue
-# graves) and the auditor's tables. Crashes nothing itself.
+# CrashLoad.pm: queues, sessions of random steps for tests that crash the server,
+# and what they were told: leases and ids handed out twice, errors that nobody
+# should see; and whether limits, groups and schedules have kept their promises.
+# Needs the auditor.
 package CrashLoad;
 
 use strict;
@@ -14,19 +14,97 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(start_session read_session step_names leave_prepared %count
-  @strange);
+our @EXPORT = qw(make_crash_queues start_sessions end_sessions crash_server step_names
+  leave_prepared promises_ok empty_crash_queues %count @strange);
 
 our (%count, @strange);			# steps and SQLSTATEs; what must not be
 my (%leases, %ids);
 my $STEPS = 700;				# more than a session gets done in a round
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
+# ---- queues ----
+
+my $ACTIVE = 3;
+my @QUEUES = qw(fast slow graves grouped active keyed ticked);
+
+sub make_crash_queues
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', qq{
+SELECT jobq.create_queue('fast', '{"backoff": {"base": "0 s"}, "max_attempts": 5,
+	"lease_for": "2 s"}');
+SELECT jobq.create_queue('slow', '{"backoff": {"base": "1 s", "cap": "1 s"},
+	"max_attempts": 3, "lease_for": "1 s", "dead_letter": "graves"}');
+SELECT jobq.create_queue(q, o || '{"backoff": {"base": "0 s"}, "max_attempts": 5, "lease_for": "1 s"}')
+FROM (VALUES ('grouped', '{"group_limit": 1}'::jsonb), ('active', '{"max_active": $ACTIVE}'),
+	('keyed', '{}'), ('ticked', '{}')) v (q, o)});
+	return;
+}
+
+# What must not be, also while jobs run. The keeper may be moving a job from one
+# view to another one.
+sub promises_ok
+{
+	my ($node, $name) = @_;
+	my $found;
+
+	await(sub { ($found = broken_promises($node)) eq '' }, 5);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is($found, '', "limits, groups, ticks: $name");
+}
+
+sub broken_promises
+{
+	my ($node) = @_;
+
+	return $node->safe_psql('postgres', qq{
+SELECT format('%s jobs of a group at a time', n) FROM audit.most_at_once('grouped', true) n WHERE n > 1;
+SELECT format('%s jobs of group %s run', count(*), group_key) FROM jobq.jobs
+	WHERE queue = 'grouped' AND state = 'running' GROUP BY group_key HAVING count(*) > 1;
+SELECT format('%s jobs active at a time', n) FROM audit.most_at_once('active', false) n WHERE n > $ACTIVE;
+SELECT format('%s jobs are active', count(*)) FROM jobq.jobs
+	WHERE queue = 'active' AND state = 'running' HAVING count(*) > $ACTIVE;
+SELECT format('%s: of %s ticks %s have one of %s jobs', name, max(tick) - min(tick) + 1, count(DISTINCT tick),
+		count(*))
+	FROM (SELECT headers->'schedule'->>'name' AS name,
+			extract(epoch FROM (headers->'schedule'->>'tick')::timestamptz) AS tick
+		FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j
+		WHERE queue = 'ticked' AND retry_of IS NULL) t GROUP BY name
+	HAVING count(*) <> count(DISTINCT tick) OR count(*) <> max(tick) - min(tick) + 1});
+}
+
+# Whatever is left can be delivered and completed.
+sub empty_crash_queues
+{
+	my ($node, $seconds) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$node->safe_psql('postgres', q{
+SELECT jobq.alter_queue('grouped', '{"group_limit": null}'), jobq.alter_queue('active', '{"max_active": null}')});
+	return ok( await(
+			sub {
+				$node->safe_psql('postgres',
+					"SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('$_', 1000)")
+				  for @QUEUES;
+				return $node->safe_psql('postgres', 'SELECT count(*) FROM jobq.jobs') eq '0';
+			},
+			$seconds),
+		'the queues can be emptied')
+	  || diag($node->safe_psql('postgres', 'SELECT id, queue, state, run_at FROM jobq.jobs LIMIT 20'));
+}
+
 # ---- what a session does ----
 
+# Where plain jobs go, and where jobs are taken from.
 sub queue
 {
 	return (qw(fast fast slow))[ int(rand(3)) ];
+}
+
+sub any_queue
+{
+	return rand() < 0.6 ? queue() : (qw(grouped active keyed ticked))[ int(rand(4)) ];
 }
 
 my $INTO_LEDGER = 'INSERT INTO audit.ledger SELECT';
@@ -37,7 +115,7 @@ my $NOTHING_YET = "\\unset id\n\\unset ids\n";
 sub dequeue
 {
 	my ($max, $options) = @_;
-	my $queue = queue();
+	my $queue = any_queue();
 
 	return qq{\\set ids '{}'
 \\set lease 0
@@ -73,6 +151,14 @@ SELECT array_agg(id)::text AS ids FROM many \\gset
 		my $queue = queue();
 		my $delay = rand(3);
 		return "$NOTHING_YET$INTO_LEDGER jobq.enqueue('$queue', delay => '$delay s') RETURNING id \\gset\n"
+		  . "\\echo enqueued {:id}\n";
+	},
+	enqueue_limited => sub {
+		my $arguments = (
+			q{'grouped', group_key => 'g' || floor(random() * 3)::int},
+			q{'active'},
+			q{'keyed', unique_key => 'k' || floor(random() * 5)::int, on_conflict => 'error'})[ int(rand(3)) ];
+		return "$NOTHING_YET$INTO_LEDGER jobq.enqueue($arguments) RETURNING id \\gset\n"
 		  . "\\echo enqueued {:id}\n";
 	},
 	enqueue_rolled_back => sub {
@@ -119,7 +205,7 @@ COMMIT;
 		  . "COMMIT;\n";
 	},
 	work_turns => sub {
-		my $queue = queue();
+		my $queue = any_queue();
 		my $turn = qq{SELECT coalesce(max(lease), 0) AS lease,
 	coalesce(array_agg(id), '{}')::text AS ids
 FROM jobq.complete_and_dequeue('$queue', :'ids', nullif(:lease, 0), 3) \\gset
@@ -209,7 +295,7 @@ SELECT jobq.reschedule(:id) WHERE :id > 0;
 };
 	},);
 my @often = (
-	(qw(enqueue enqueue_many work work_in_one_transaction)) x 4,
+	(qw(enqueue enqueue_many enqueue_limited work work_in_one_transaction)) x 4,
 	(grep { !/^(?:steer|reschedule|retry|redrive|purge)$/ } sort keys %steps) x 2,
 	qw(steer reschedule retry redrive purge));
 
@@ -280,6 +366,16 @@ sub read_session
 	return @done;
 }
 
+# So many, and a schedule that ticks until they are ended.
+sub start_sessions
+{
+	my ($node, $round, $sessions) = @_;
+
+	$node->safe_psql('postgres',
+		"SELECT jobq.schedule('tick $round', '* * * * * *', 'ticked', catch_up => 'all')");
+	return map { start_session($node, "r${round}_$_") } 1 .. $sessions;
+}
+
 sub start_session
 {
 	my ($node, $name) = @_;
@@ -294,6 +390,53 @@ sub start_session
 		],
 		'<', \undef, '>', "$file.out", '2>', "$file.err");
 	return { run => $run, file => $file };
+}
+
+# The auditor wants it quiet. No tick has been missed until now.
+sub end_ticks
+{
+	my ($node) = @_;
+	my $now = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($node->poll_query_until('postgres',
+			"SELECT last_run >= '$now' AND misses = 0 FROM jobq.schedules"),
+		'it ticks, and has missed nothing');
+	$node->safe_psql('postgres', 'SELECT jobq.unschedule(name) FROM jobq.schedules');
+	return;
+}
+
+# They end by themselves when the server goes; what they have completed for sure
+# is noted for the auditor.
+sub end_sessions
+{
+	my ($node, @sessions) = @_;
+
+	$_->{run}->finish for @sessions;
+	my @done = map { read_session($_->{file}) } @sessions;
+	await_keeper($node) or die 'the server does not come back';
+	end_ticks($node);
+	$node->safe_psql('postgres',
+		"INSERT INTO audit.acknowledged SELECT unnest('{" . join(',', @done) . "}'::bigint[])");
+	return;
+}
+
+sub crash_server
+{
+	my ($node, $how) = @_;
+
+	if ($how eq 'backend')
+	{
+		my $pid = $node->safe_psql('postgres',
+			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
+			  OR backend_type = 'pg_jobq keeper' ORDER BY random() LIMIT 1});
+		kill_backend($node, $pid) if $pid ne '';
+		return;
+	}
+	if ($how eq 'immediate') { $node->stop('immediate') }
+	else { kill_server($node) }
+	$node->start;
+	return;
 }
 
 # Some prepared transactions stay open from now on, for the caller to end.

@@ -408,6 +408,7 @@ BEGIN
 				UNION SELECT moved_to FROM outcome
 				UNION SELECT id FROM job WHERE retry_of IS NOT NULL
 				UNION SELECT id FROM shelf WHERE retry_of IS NOT NULL
+				UNION SELECT id FROM job WHERE headers ? 'schedule'
 				UNION SELECT id FROM job WHERE forgetful AND headers ? 'dead_letter'
 				UNION SELECT id FROM shelf WHERE forgetful AND headers ? 'dead_letter')) l;
 	RETURN QUERY SELECT format('dead job %s was run again %s times', r.retry_of,
@@ -464,6 +465,36 @@ BEGIN
 			ON e.class = c.class AND e.closed_at IS NULL
 		GROUP BY c.class HAVING count(e.epoch) <> 1;
 END $$;
+
+-- All deliveries of a queue that have ended.
+CREATE FUNCTION audit.deliveries(name text) RETURNS TABLE (group_key text,
+	claimed_at timestamptz, finished_at timestamptz, how "char", probe boolean)
+LANGUAGE plpgsql AS $$
+DECLARE
+	n int;
+BEGIN
+	FOR n IN SELECT epoch FROM jobq.epoch LOOP
+		RETURN QUERY EXECUTE format('SELECT j.group_key, o.claimed_at,
+			o.finished_at, o.attempt_outcome, EXISTS (SELECT FROM jobq.claim_%1$s c
+				WHERE c.flag = ''p'' AND c.lease = o.lease)
+			FROM jobq.outcome_%1$s o JOIN jobq.job_%1$s j USING (ticket)
+			JOIN jobq.queue q ON q.queue_id = o.queue_id
+			WHERE q.queue = $1 AND o.attempt_outcome IS NOT NULL
+			AND o.claimed_at IS NOT NULL', n) USING name;
+	END LOOP;
+END $$;
+
+-- So many deliveries of a queue, or of a group of it, were there at a time. Those
+-- that were rolled back do not say when they ended.
+CREATE FUNCTION audit.most_at_once(name text, by_group bool) RETURNS bigint
+LANGUAGE sql AS $$
+	WITH d AS MATERIALIZED (SELECT CASE WHEN by_group THEN group_key END AS key,
+			claimed_at, finished_at FROM audit.deliveries(name) WHERE how <> 'b')
+	SELECT coalesce(max(n), 0) FROM (SELECT sum(step) OVER
+			(PARTITION BY key ORDER BY at, step) AS n
+		FROM (SELECT key, claimed_at AS at, 1 AS step FROM d
+			UNION ALL SELECT key, finished_at, -1 FROM d) s) x
+$$;
 
 -- The same for shared memory, to be called when all is quiet.
 CREATE FUNCTION audit.memory_problems() RETURNS SETOF text

@@ -15,6 +15,7 @@ use Test::More;
 
 our @EXPORT = qw(start_limits sql create fill load load_and_crash most_running
   most_waiting too_fast false_probes await_idle take);
+our @EXPORT_OK = qw(start_sessions sessions_ok);
 
 my $SESSIONS = 16;
 my $dir = PostgreSQL::Test::Utils::tempdir;
@@ -155,24 +156,6 @@ BEGIN
 	INSERT INTO audit.ledger SELECT unnest(ids);
 END $$;
 
--- All deliveries of a queue that have ended.
-CREATE FUNCTION deliveries(name text) RETURNS TABLE (group_key text,
-	claimed_at timestamptz, finished_at timestamptz, how "char", probe boolean)
-LANGUAGE plpgsql AS $$
-DECLARE
-	n int;
-BEGIN
-	FOR n IN SELECT epoch FROM jobq.epoch LOOP
-		RETURN QUERY EXECUTE format('SELECT j.group_key, o.claimed_at,
-			o.finished_at, o.attempt_outcome, EXISTS (SELECT FROM jobq.claim_%1$s c
-				WHERE c.flag = ''p'' AND c.lease = o.lease)
-			FROM jobq.outcome_%1$s o JOIN jobq.job_%1$s j USING (ticket)
-			JOIN jobq.queue q ON q.queue_id = o.queue_id
-			WHERE q.queue = $1 AND o.attempt_outcome IS NOT NULL
-			AND o.claimed_at IS NOT NULL', n) USING name;
-	END LOOP;
-END $$;
-
 -- Since when jobs waited that nobody had taken yet, and how long. To be called
 -- when none runs.
 CREATE FUNCTION waited(name text) RETURNS TABLE (id bigint, since timestamptz,
@@ -218,10 +201,10 @@ sub fill
 	return;
 }
 
-# Statements that sixteen sessions choose from for some seconds.
-sub start_load
+# Statements that so many sessions choose from for some seconds.
+sub start_sessions
 {
-	my ($seconds, @statements) = @_;
+	my ($on, $sessions, $seconds, @statements) = @_;
 	my @scripts;
 	my $load = { err => '' };
 
@@ -233,20 +216,28 @@ sub start_load
 		close($out);
 		push @scripts, '-f', $file;
 	}
-	$load->{run} = IPC::Run::start([ 'pgbench', '-n', '-c', $SESSIONS, '-j', '2',
-			'-T', $seconds, '-h', $node->host, '-p', $node->port, @scripts,
+	$load->{run} = IPC::Run::start([ 'pgbench', '-n', '-c', $sessions, '-j', '2',
+			'-T', $seconds, '-h', $on->host, '-p', $on->port, @scripts,
 			'postgres' ], '>', '/dev/null', '2>', \$load->{err});
 	return $load;
+}
+
+# None of them fails.
+sub sessions_ok
+{
+	my ($load, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok($load->{run}->finish, $name) || diag(substr($load->{err}, -1000));
 }
 
 sub load
 {
 	my ($seconds, @statements) = @_;
-	my $load = start_load($seconds, @statements);
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok($load->{run}->finish, "$SESSIONS sessions: @statements")
-	  or diag(substr($load->{err}, -1000));
+	sessions_ok(start_sessions($node, $SESSIONS, $seconds, @statements),
+		"$SESSIONS sessions: @statements");
 	return;
 }
 
@@ -254,7 +245,7 @@ sub load
 sub load_and_crash
 {
 	my ($seconds, @statements) = @_;
-	my $load = start_load($seconds * 10, @statements);
+	my $load = start_sessions($node, $SESSIONS, $seconds * 10, @statements);
 
 	sql("SELECT pg_sleep($seconds)");
 	kill_server($node);
@@ -304,7 +295,7 @@ sub too_fast
 	return sql(qq{SELECT count(*) FILTER (WHERE later - at <= '$period'), count(*) > $limit
 		FROM (SELECT claimed_at AS at, lead(claimed_at, $limit) OVER
 				(PARTITION BY $by ORDER BY claimed_at) AS later
-			FROM deliveries('$queue') WHERE $where) x});
+			FROM audit.deliveries('$queue') WHERE $where) x});
 }
 
 # Probes that were not alone, or came too early after one that had failed; and
@@ -313,7 +304,7 @@ sub false_probes
 {
 	my ($queue, $open) = @_;
 
-	return sql(qq{WITH d AS MATERIALIZED (SELECT * FROM deliveries('$queue'))
+	return sql(qq{WITH d AS MATERIALIZED (SELECT * FROM audit.deliveries('$queue'))
 		SELECT (SELECT count(*) FROM d p JOIN d o
 				ON o.claimed_at > p.claimed_at AND o.claimed_at < p.finished_at
 			WHERE p.probe),

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/cronexpr.h"
+#include "unit.h"
 
 #define MINUTE			60
 #define HOUR			3600
@@ -16,31 +17,6 @@
 #define START			INT64_C(1800000000) /* 2027-01-15 08:00 */
 #define WALK_DAYS		40
 #define ROUNDS			400
-
-static int	tests;
-static int	failures;
-
-static void
-ok(bool pass, const char *name)
-{
-	tests++;
-	if (!pass)
-		failures++;
-	printf("%sok %d - %s\n", pass ? "" : "not ", tests, name);
-}
-
-/* xorshift64*: the same sequence on every machine. */
-static uint64_t random_state = 20271;
-
-static uint32_t
-random_below(uint32_t limit)
-{
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return (uint32_t) ((random_state * UINT64_C(2685821657736338717)) >> 33) %
-		limit;
-}
 
 /* ---- zones ---- */
 
@@ -503,6 +479,5 @@ main(void)
 	test_meaning();
 	test_changes();
 	test_model();
-	printf("1..%d\n", tests);
-	return failures > 0;
+	return done_testing();
 }

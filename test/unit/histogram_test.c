@@ -7,20 +7,10 @@
 #include <string.h>
 
 #include "dispatch/histogram.h"
+#include "unit.h"
 
 #define VALUES	20000
 #define ERROR	0.2				/* a bucket's width, of its start */
-
-static int	number;
-static int	failed;
-
-static void
-ok(int good, const char *what)
-{
-	number++;
-	failed += !good;
-	printf("%s %d - %s\n", good ? "ok" : "not ok", number, what);
-}
 
 static int
 compare(const void *a, const void *b)
@@ -133,6 +123,5 @@ main(void)
 	ok(percentiles_fit(), "histogram: percentiles are those of the values");
 	ok(fading_forgets(), "histogram: old values fade");
 	ok(empty_is_none(), "histogram: nothing has no percentile");
-	printf("1..%d\n", number);
-	return failed > 0;
+	return done_testing();
 }

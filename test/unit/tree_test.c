@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "dispatch/tree.h"
+#include "unit.h"
 
 #define MAX_ELEMENTS	5000
 #define ROUNDS			20000
@@ -19,9 +20,6 @@ typedef struct Element
 	int32_t		id;
 	JobqTreeNode node;
 } Element;
-
-static int	tests;
-static int	failures;
 
 static Element elements[MAX_ELEMENTS];
 static int32_t sorted[MAX_ELEMENTS];	/* the model: members in order */
@@ -45,27 +43,14 @@ static const JobqTreeType type = {
 	.compare = compare_elements
 };
 
-/* xorshift64*: the same sequence on every machine. */
-static uint64_t random_state;
-
-static uint32_t
-random_below(uint32_t limit)
-{
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return (uint32_t) ((random_state * UINT64_C(2685821657736338717)) >> 33) %
-		limit;
-}
-
 static void
-report(bool ok, const char *what, uint64_t seed)
+report(bool passed, const char *what, uint64_t seed)
 {
-	tests++;
-	if (!ok)
-		failures++;
-	printf("%s %d - %s (seed %llu)\n", ok ? "ok" : "not ok", tests, what,
-		   (unsigned long long) seed);
+	char		name[200];
+
+	snprintf(name, sizeof(name), "%s (seed %llu)", what,
+			 (unsigned long long) seed);
+	ok(passed, name);
 }
 
 /* Number of members smaller than an element, or not larger than it. */
@@ -310,6 +295,5 @@ main(void)
 	test_monotone(false);
 	for (uint64_t seed = 1; seed <= 8; seed++)
 		test_random(seed);
-	printf("1..%d\n", tests);
-	return failures == 0 ? 0 : 1;
+	return done_testing();
 }

@@ -9,13 +9,11 @@
 #include <string.h>
 
 #include "dispatch/window.h"
+#include "unit.h"
 
 #define CHUNKS		40
 #define MAX_EVENTS	20000
 #define STEPS		20000
-
-static int	tests;
-static int	failures;
 
 /* ---- the pool ---- */
 
@@ -89,27 +87,6 @@ counted(int64_t now, int64_t period)
 			sum += events[i].n;
 	}
 	return sum;
-}
-
-static uint64_t random_state;
-
-static uint32_t
-random_below(uint32_t limit)
-{
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return (uint32_t) ((random_state * UINT64_C(2685821657736338717)) >> 33) %
-		limit;
-}
-
-static void
-ok(bool passed, const char *name)
-{
-	tests++;
-	if (!passed)
-		failures++;
-	printf("%sok %d - %s\n", passed ? "" : "not ", tests, name);
 }
 
 typedef struct Run
@@ -245,6 +222,5 @@ main(void)
 		try_run(&runs[i]);
 	try_when();
 	try_set_back();
-	printf("1..%d\n", tests);
-	return failures > 0;
+	return done_testing();
 }
