@@ -246,6 +246,7 @@ jobq_sql_reseal(PG_FUNCTION_ARGS)
 {
 	JobqSession session;
 	JobqQueue	queue;
+	int64		n;
 
 	jobq_begin_write("jobq.reseal()", &session);
 	jobq_arg_required(fcinfo, 0, "queue");
@@ -255,7 +256,10 @@ jobq_sql_reseal(PG_FUNCTION_ARGS)
 		jobq_bad_argument("queue",
 						  "The queue has no key to seal with, see its option \"seal\".");
 	jobq_await_settle(&session);
-	PG_RETURN_INT64(jobq_reseal(&session, &queue));
+	n = jobq_reseal(&session, &queue);
+	jobq_audit_act_with(fcinfo, "jobq.reseal()", queue.queue_id, 0,
+						psprintf(INT64_FORMAT " jobs", n));
+	PG_RETURN_INT64(n);
 }
 
 Datum

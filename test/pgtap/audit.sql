@@ -74,7 +74,9 @@ SELECT set_eq($$SELECT DISTINCT split_part(call, '(', 1) FROM jobq.call
 	AND call NOT LIKE 'wait%' AND split_part(call, '(', 1) NOT IN ('job', 'attempts',
 	'explain_job', 'explain_queue', 'preview_schedule', 'metrics', 'health',
 	'check_install', 'run_maintenance', 'verify_audit',
-	'cancel', 'reschedule', 'retry', 'adopt')$$,
+	'cancel', 'reschedule', 'retry', 'adopt', 'verify_signature', 'rate_limit_take',
+	'create_key', 'rotate_key', 'revoke_key', 'reseal',
+	'create_access_key', 'rotate_access_key', 'revoke_access_key')$$,
 	$$SELECT DISTINCT call FROM act WHERE call <> 'schedule'$$,
 	'every call that changes a queue is among them');
 
