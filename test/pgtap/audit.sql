@@ -12,7 +12,6 @@ CREATE ROLE at_taker;
 CREATE ROLE at_stranger;
 CREATE ROLE at_dropped;
 SELECT now() AS start \gset
-SELECT no_plan();
 
 -- ---- acts ----
 
