@@ -61,6 +61,7 @@ SQL_PARTS = \
 	src/api/adopt.sql \
 	src/api/accesskey.sql \
 	src/security/security.sql \
+	src/security/audit.sql \
 	src/security/keys.sql \
 	src/store/copy.sql \
 	src/security/revoke.sql \

@@ -32,6 +32,7 @@ char	   *jobq_databases = NULL;
 int			jobq_epoch_rows = 1000000;
 int			jobq_epoch_age = 3600000;
 int			jobq_max_history_size = -1;
+int			jobq_audit_retention = 90 * 86400;
 static char *redact_patterns = NULL;	/* taken apart when it is assigned */
 static int	horizon_warn_after = 300;	/* read by name, in SQL */
 bool		jobq_start_paused = false;
@@ -79,6 +80,18 @@ assign_redact_patterns(const char *newval, void *extra)
 void
 jobq_define_settings(void)
 {
+	DefineCustomIntVariable("jobq.audit_retention",
+							"How long entries of the audit log are kept.",
+							"0 means for ever.",
+							&jobq_audit_retention,
+							90 * 86400,
+							0,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_S,
+							NULL,
+							NULL,
+							NULL);
 	/* a setting so that it ends with its transaction, or by DISCARD ALL */
 	DefineCustomIntVariable("jobq.access_key",
 							"Set by jobq.use_access_key(), not by hand.",

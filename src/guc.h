@@ -21,6 +21,7 @@ extern char *jobq_databases;		/* names the launcher looks after, or * */
 extern int	jobq_epoch_rows;		/* tickets in an epoch */
 extern int	jobq_epoch_age;			/* ms */
 extern int	jobq_max_history_size;	/* MB, -1 = no limit */
+extern int	jobq_audit_retention;	/* s, 0 = for ever */
 extern bool jobq_start_paused;	/* copies that cannot be told from originals */
 extern int	jobq_access_key;	/* number of the key in use, 0 = none; means
 								 * nothing but to security/accesskey.c */

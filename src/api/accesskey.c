@@ -21,6 +21,7 @@
 #include "engine/engine.h"
 #include "engine/keyuse.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/accesskey.h"
 #include "security/security.h"
 
@@ -220,6 +221,13 @@ refuse_taken(const JobqQueue *queue, const char *name, TimestampTz now)
 				 errhint("Replace it with jobq.rotate_access_key(), or end it with jobq.revoke_access_key().")));
 }
 
+static void
+audit(FunctionCallInfo fcinfo, const char *call, const JobqAccessKey *key)
+{
+	jobq_audit_act_with(fcinfo, call, key->queue_id, 0,
+						psprintf("access key \"%s\"", key->name));
+}
+
 /* create_access_key(name, queue, privileges, expires_in) → text */
 Datum
 jobq_sql_create_access_key(PG_FUNCTION_ARGS)
@@ -228,6 +236,7 @@ jobq_sql_create_access_key(PG_FUNCTION_ARGS)
 	JobqQueue	queue;
 	JobqAccessKey key = {.expires_at = DT_NOEND};
 	char	   *queue_name;
+	Datum		issued;
 
 	jobq_begin_write("jobq.create_access_key()", &session);
 	jobq_xact_steered(&session);
@@ -244,7 +253,9 @@ jobq_sql_create_access_key(PG_FUNCTION_ARGS)
 	jobq_require_queue(queue_name, JOBQ_PRIV_MANAGE, &queue);
 	refuse_taken(&queue, key.name, key.created_at);
 	key.queue_id = queue.queue_id;
-	PG_RETURN_DATUM(issue(&key));
+	issued = issue(&key);
+	audit(fcinfo, "jobq.create_access_key()", &key);
+	PG_RETURN_DATUM(issued);
 }
 
 /* The same time to live as before, from now on. */
@@ -262,6 +273,7 @@ jobq_sql_rotate_access_key(PG_FUNCTION_ARGS)
 	Named		named;
 	JobqAccessKey key;
 	int64		overlap = DEFAULT_OVERLAP;
+	Datum		issued;
 
 	begin_change(fcinfo, "jobq.rotate_access_key()", 2, &named);
 	if (!PG_ARGISNULL(1))
@@ -276,7 +288,9 @@ jobq_sql_rotate_access_key(PG_FUNCTION_ARGS)
 	for (int i = 0; i < named.n; i++)
 		jobq_access_key_replaced(named.keys[i].key_id,
 								 key.created_at + overlap);
-	PG_RETURN_DATUM(issue(&key));
+	issued = issue(&key);
+	audit(fcinfo, "jobq.rotate_access_key()", &key);
+	PG_RETURN_DATUM(issued);
 }
 
 /* revoke_access_key(name, queue) → void */
@@ -291,6 +305,8 @@ jobq_sql_revoke_access_key(PG_FUNCTION_ARGS)
 		if (named.keys[i].revoked_at == DT_NOEND)
 			jobq_access_key_revoke(named.keys[i].key_id, jobq_now());
 	}
+	if (named.n > 0)
+		audit(fcinfo, "jobq.revoke_access_key()", &named.keys[0]);
 	PG_RETURN_VOID();
 }
 
@@ -325,13 +341,16 @@ refuse_locked_out(const JobqAddress *from)
 {
 	int64		left = jobq_lockout_left(from, GetCurrentTimestamp());
 
-	if (left > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_KEY_REFUSED),
-				 errmsg("access keys from here are not looked at now"),
-				 errdetail("Too many wrong ones have come from this address. Retry after " INT64_FORMAT " ms.",
-						   left / 1000 + 1),
-				 errhint("Present the right key, once, after that time.")));
+	if (left <= 0)
+		return;
+	jobq_audit_refusal(NULL, 0, 0, ERRCODE_JOBQ_KEY_REFUSED,
+					   "locked out after too many wrong access keys");
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_KEY_REFUSED),
+			 errmsg("access keys from here are not looked at now"),
+			 errdetail("Too many wrong ones have come from this address. Retry after " INT64_FORMAT " ms.",
+					   left / 1000 + 1),
+			 errhint("Present the right key, once, after that time.")));
 }
 
 /* use_access_key(key text, for_session boolean) → void */
@@ -343,6 +362,7 @@ jobq_sql_use_access_key(PG_FUNCTION_ARGS)
 	JobqAddress from;
 
 	jobq_begin_read(&session);
+	jobq_audit_call = "jobq.use_access_key()";
 	if (PG_ARGISNULL(0))
 	{
 		jobq_key_let_go();
@@ -353,6 +373,8 @@ jobq_sql_use_access_key(PG_FUNCTION_ARGS)
 	if (!jobq_key_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &key))
 	{
 		jobq_lockout_failed(&from, GetCurrentTimestamp());
+		jobq_audit_refusal(NULL, 0, 0, ERRCODE_JOBQ_KEY_REFUSED,
+						   "presented an access key that is not known");
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_KEY_REFUSED),
 				 errmsg("the access key is not known"),

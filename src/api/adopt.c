@@ -5,11 +5,11 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "miscadmin.h"
 #include "tcop/utility.h"
 
+#include "api/report.h"
 #include "engine/engine.h"
-#include "security/security.h"
+#include "security/audit.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_adopt);
 
@@ -19,12 +19,8 @@ jobq_sql_adopt(PG_FUNCTION_ARGS)
 {
 	PreventCommandIfReadOnly("jobq.adopt()");
 	PreventCommandIfParallelMode("jobq.adopt()");
-	if (!jobq_is_admin(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for jobq.adopt()"),
-				 errdetail("Only superusers and members of jobq_admin may call it."),
-				 errhint("GRANT jobq_admin TO the role.")));
-	jobq_adopt();
+	jobq_require_admin("jobq.adopt()");
+	if (jobq_adopt())
+		jobq_audit_act("jobq.adopt()", 0, 0, NULL);
 	PG_RETURN_VOID();
 }

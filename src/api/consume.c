@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_complete);
@@ -52,6 +53,19 @@ hold(FunctionCallInfo fcinfo, const char *what, JobqSession *session,
 		jobq_raise_lost(lost, id, lease);
 }
 
+/* How it was settled, if there is more to say than the call does. */
+static void
+audit_one(const JobqQueue *queue, const JobqHeld *held, const char *call,
+		  const char *how)
+{
+	JobqAuditJobs jobs = {0};
+
+	if (!queue->audit)
+		return;
+	jobq_audit_note(&jobs, queue->queue_id, held->t.id);
+	jobq_audit_settled(call, how, &jobs);
+}
+
 Datum
 jobq_sql_complete(PG_FUNCTION_ARGS)
 {
@@ -64,6 +78,7 @@ jobq_sql_complete(PG_FUNCTION_ARGS)
 		jobq_check_result_size(&queue, PG_GETARG_DATUM(2));
 	jobq_complete(&session, &held, 1, PG_ARGISNULL(2) ? (Datum) 0 :
 				  PG_GETARG_DATUM(2), PG_ARGISNULL(2));
+	audit_one(&queue, &held, "jobq.complete()", NULL);
 	PG_RETURN_VOID();
 }
 
@@ -76,6 +91,7 @@ jobq_sql_fail(PG_FUNCTION_ARGS)
 	int64		retry_in = -1;
 	char	   *error = NULL;
 	JobqGivenBack back;
+	const char *word;
 
 	hold(fcinfo, "jobq.fail()", &session, &held, &queue);
 	if (!PG_ARGISNULL(2))
@@ -85,7 +101,9 @@ jobq_sql_fail(PG_FUNCTION_ARGS)
 									 JOBQ_DELAY_MAX);
 	back = jobq_fail(&session, &held, &queue, ATTEMPT_FAILED, error,
 					 PG_ARGISNULL(3) || PG_GETARG_BOOL(3), retry_in);
-	PG_RETURN_TEXT_P(cstring_to_text(jobq_given_back_word(back, "retryable")));
+	word = jobq_given_back_word(back, "retryable");
+	audit_one(&queue, &held, "jobq.fail()", word);
+	PG_RETURN_TEXT_P(cstring_to_text(word));
 }
 
 Datum
@@ -101,6 +119,7 @@ jobq_sql_release(PG_FUNCTION_ARGS)
 		delay = jobq_arg_interval(PG_GETARG_INTERVAL_P(2), "delay", 0,
 								  JOBQ_DELAY_MAX);
 	(void) jobq_release(&session, &held, &queue, delay);
+	audit_one(&queue, &held, "jobq.release()", NULL);
 	PG_RETURN_VOID();
 }
 
@@ -139,11 +158,11 @@ compare_ids(const void *a, const void *b)
  * Take jobs into our hands in ascending order of id, so that two sessions
  * with the same jobs do not deadlock. Jobs whose lease is lost raise an error
  * or, with skip, are left out. An id given twice counts once. Returns how many
- * are held.
+ * are held; those of queues that audit are noted, unless that is NULL.
  */
 static int
 hold_many(const JobqSession *session, const int64 *given, int n, int64 lease,
-		  bool skip, JobqHeld *held)
+		  bool skip, JobqHeld *held, JobqAuditJobs *audit)
 {
 	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
 	int			nheld = 0;
@@ -161,7 +180,11 @@ hold_many(const JobqSession *session, const int64 *given, int n, int64 lease,
 		CHECK_FOR_INTERRUPTS();
 		lost = jobq_hold_leased(session, ids[i], lease, &held[nheld], &queue);
 		if (lost == JOBQ_HELD)
+		{
+			if (queue.audit && audit != NULL)
+				jobq_audit_note(audit, queue.queue_id, ids[i]);
 			nheld++;
+		}
 		else if (!skip)
 			jobq_raise_lost(lost, ids[i], lease);
 	}
@@ -186,6 +209,7 @@ jobq_sql_complete_many(PG_FUNCTION_ARGS)
 	bool		skip = false;
 	JobqHeld   *held;
 	int			nheld;
+	JobqAuditJobs audit = {0};
 	bool	   *listed;
 	Datum	   *settled;
 	int			nsettled = 0;
@@ -199,8 +223,10 @@ jobq_sql_complete_many(PG_FUNCTION_ARGS)
 	jobq_arg_required(fcinfo, 1, "lease");
 	jobq_await_settle(&session);
 	held = palloc_extended(sizeof(JobqHeld) * n, MCXT_ALLOC_HUGE);
-	nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), skip, held);
+	nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), skip, held,
+					  &audit);
 	jobq_complete(&session, held, nheld, (Datum) 0, true);
+	jobq_audit_settled("jobq.complete_many()", NULL, &audit);
 
 	qsort(held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
 	settled = palloc(sizeof(Datum) * n);
@@ -240,7 +266,8 @@ jobq_sql_extend_many(PG_FUNCTION_ARGS)
 	{
 		jobq_arg_required(fcinfo, 1, "lease");
 		jobq_await_settle(&session);
-		nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), true, held);
+		nheld = hold_many(&session, ids, n, PG_GETARG_INT64(1), true, held,
+						  NULL);
 		jobq_extend(&session, held, nheld, lease_for, (Datum) 0, true);
 		qsort(held, nheld, sizeof(JobqHeld), jobq_compare_held_ids);
 	}
@@ -285,11 +312,14 @@ jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS)
 	{
 		JobqHeld   *held = palloc_extended(sizeof(JobqHeld) * n, MCXT_ALLOC_HUGE);
 		int			nheld;
+		JobqAuditJobs audit = {0};
 
 		jobq_arg_required(fcinfo, 2, "lease");
 		jobq_await_settle(&session);
-		nheld = hold_many(&session, done, n, PG_GETARG_INT64(2), false, held);
+		nheld = hold_many(&session, done, n, PG_GETARG_INT64(2), false, held,
+						  &audit);
 		jobq_complete(&session, held, nheld, (Datum) 0, true);
+		jobq_audit_settled(call.what, "complete", &audit);
 		call.wait = 0;
 	}
 	return jobq_return_deliveries(fcinfo, jobq_dequeue(&call));

@@ -16,6 +16,7 @@
 #include "api/delivery.h"
 #include "api/dequeue.h"
 #include "compat.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define CALL_WAIT		(20 * USECS_PER_SEC)	/* default of a procedure */
@@ -140,6 +141,22 @@ dequeue_from(JobqDequeue *call, const JobqSession *session,
 					 queue->paused ? WAIT_TO_RESUME : WAIT_TO_TAKE, retry_at);
 }
 
+/* Note what has come since there were so many. */
+static void
+audit_claimed(const JobqDequeue *call, const JobqQueue *queue, int before)
+{
+	JobqAuditJobs jobs = {0};
+
+	for (int i = before; i < list_length(call->deliveries); i++)
+	{
+		const JobqDelivery *delivery = list_nth(call->deliveries, i);
+
+		jobq_audit_note(&jobs, queue->queue_id,
+						DatumGetInt64(delivery->row.values[JOB_ID]));
+	}
+	jobq_audit_claimed(call->what, &jobs);
+}
+
 static void
 begin(JobqDequeue *call, JobqSession *session)
 {
@@ -162,7 +179,13 @@ attempt_dequeue(JobqWaiting *wait)
 	for (int i = 0;
 		 i < call->nqueues && list_length(call->deliveries) < call->max_jobs;
 		 i++)
+	{
+		int			before = list_length(call->deliveries);
+
 		dequeue_from(call, &session, &call->queues[i], wait);
+		if (call->queues[i].audit)
+			audit_claimed(call, &call->queues[i], before);
+	}
 	if (call->in_call)
 		call->json = jobq_deliveries_to_jsonb(call->deliveries);
 	return call->deliveries != NIL;

@@ -11,6 +11,7 @@
 
 #include "api/args.h"
 #include "engine/explain.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 /* Columns of both. */
@@ -70,6 +71,7 @@ jobq_sql_explain_queue(PG_FUNCTION_ARGS)
 	jobq_arg_required(fcinfo, 0, "queue");
 	name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue");
 	jobq_begin_read(&session);
+	jobq_audit_call = "jobq.explain_queue()";
 	if (!jobq_is_monitor(GetUserId()) ||
 		!jobq_queue_by_name(name, &queue))
 		jobq_require_queue(name, 0, &queue);

@@ -9,6 +9,7 @@
 
 #include "api/args.h"
 #include "engine/engine.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_alter_group);
@@ -47,5 +48,10 @@ jobq_sql_alter_group(PG_FUNCTION_ARGS)
 	jobq_xact_group_altered(&session, queue.queue_id, key, &rules);
 	if (rules.rate_limit.period != period)
 		jobq_xact_epoch_news(&session);
+	jobq_audit_act_with(fcinfo, "jobq.alter_group()", queue.queue_id, 0,
+						psprintf("group \"%s\", options %s",
+								 text_to_cstring(key),
+								 JsonbToCString(NULL, &options->root,
+												VARSIZE(options))));
 	PG_RETURN_VOID();
 }

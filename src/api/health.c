@@ -16,7 +16,6 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "guc.h"
-#include "security/security.h"
 
 #define SLOTS_WARN_PERCENT		90	/* of slots or queues in use */
 
@@ -285,6 +284,23 @@ report_history(ReturnSetInfo *rsinfo, JobqDb *db)
 					NULL);
 }
 
+static void
+report_audit(ReturnSetInfo *rsinfo, JobqDb *db)
+{
+	int64		lost;
+	int			waiting = jobq_refusal_count(db, &lost);
+
+	if (lost > 0)
+		jobq_report(rsinfo, "audit", JOBQ_WARNING,
+					psprintf(INT64_FORMAT " refused calls could not be recorded since the server was started: there were too many at a time.",
+							 lost),
+					"Find out who is refused so often: SELECT role, client_addr, call, queue, count(*) FROM jobq.audit WHERE outcome = 'refused' GROUP BY 1, 2, 3, 4.");
+	else
+		jobq_report(rsinfo, "audit", JOBQ_OK,
+					psprintf("Every refused call is recorded; %d wait for the keeper.",
+							 waiting), NULL);
+}
+
 Datum
 jobq_sql_health(PG_FUNCTION_ARGS)
 {
@@ -292,12 +308,7 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	JobqSession session;
 	Facts		facts;
 
-	if (!jobq_is_monitor(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for jobq.health()"),
-				 errdetail("Only members of jobq_admin or jobq_monitor may call it."),
-				 errhint("GRANT jobq_monitor TO the role.")));
+	jobq_require_monitor("jobq.health()");
 	jobq_begin_read(&session);
 	InitMaterializedSRF(fcinfo, 0);
 	read_facts(session.db, &facts);
@@ -313,6 +324,7 @@ jobq_sql_health(PG_FUNCTION_ARGS)
 	report_careful(rsinfo, &facts);
 	report_prepared(rsinfo, &facts);
 	report_history(rsinfo, session.db);
+	report_audit(rsinfo, session.db);
 	jobq_report_horizon(rsinfo);
 	report_copy(rsinfo, session.db);
 	return (Datum) 0;

@@ -51,7 +51,7 @@ static const JobqCheck checks[] = {
 	{
 		.item = "tables",
 		.query = "SELECT string_agg(t.name, ', ' ORDER BY t.name)"
-		" FROM unnest('{call,class,clean_start,epoch,epoch_total,"
+		" FROM unnest('{audit_chain,audit_entry,audit_mark,call,class,clean_start,epoch,epoch_total,"
 		"installation,lease_mark,number_block,queue,queue_acl,queue_group,queue_hour,"
 		"queue_minute,restored,schedule,shelf,ukey}'::text[]) t (name)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
@@ -101,7 +101,9 @@ static const JobqCheck checks[] = {
 		"   JOIN pg_catalog.pg_class c ON c.relname = b.name"
 		"    AND c.relnamespace = 'jobq'::regnamespace"
 		"  UNION ALL SELECT 'shelf', 'jobq.shelf'::regclass, 'shelf'"
-		"  UNION ALL SELECT 'ukey', 'jobq.ukey'::regclass, 'ukey'),"
+		"  UNION ALL SELECT 'ukey', 'jobq.ukey'::regclass, 'ukey'"
+		"  UNION ALL SELECT a.name, ('jobq.' || a.name)::regclass, a.name"
+		"   FROM unnest('{audit_entry,audit_chain,audit_mark}'::text[]) a (name)),"
 		" found (name, kind, idx, is_unique, works, is_plain, keys) AS ("
 		"  SELECT w.name, w.kind, x.relname, i.indisunique,"
 		"   i.indisvalid AND i.indisready AND i.indislive,"
@@ -118,7 +120,10 @@ static const JobqCheck checks[] = {
 		"   ('job', 'queue_id,priority,run_at,id', false),"
 		"   ('outcome', 'ticket', true), ('shelf', 'id', true),"
 		"   ('shelf', 'run_at,id', false),"
-		"   ('ukey', 'queue_id,key,scope,gen', true)) n (kind, keys, is_unique)"
+		"   ('ukey', 'queue_id,key,scope,gen', true),"
+		"   ('audit_entry', 'origin,id', true), ('audit_entry', 'at', false),"
+		"   ('audit_chain', 'chain,seq', true), ('audit_chain', 'origin,id', true),"
+		"   ('audit_mark', 'chain,cut,seq', true)) n (kind, keys, is_unique)"
 		"   ON n.kind = w.kind"
 		"  WHERE NOT EXISTS (SELECT FROM found f WHERE f.name = w.name"
 		"   AND f.keys = n.keys AND f.works AND f.is_plain"
@@ -131,6 +136,22 @@ static const JobqCheck checks[] = {
 		.status = JOBQ_ERROR,
 		.wrong = "Indexes are not as they were made: %s.",
 		.hint = "Make missing ones anew with CREATE INDEX, drop others, use REINDEX for invalid ones.",
+	},
+	{
+		.item = "audit",
+		.query = "SELECT string_agg(format('trigger %s of %s', t.name, a.name), ', '"
+		"  ORDER BY a.name, t.name)"
+		" FROM unnest('{audit_entry,audit_chain,audit_mark}'::text[]) a (name),"
+		"  unnest('{guard,guard_row}'::text[]) t (name)"
+		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g"
+		"  JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid"
+		"  WHERE g.tgrelid = ('jobq.' || a.name)::regclass AND g.tgname = t.name"
+		"   AND g.tgenabled = 'A' AND p.pronamespace = 'jobq'::regnamespace"
+		"   AND p.proname = '_guard_audit')",
+		.fine = "The audit log is guarded; jobq.verify_audit() tells whether it is whole.",
+		.status = JOBQ_ERROR,
+		.wrong = "The audit log can be changed: missing or disabled is %s.",
+		.hint = "ALTER TABLE ... ENABLE ALWAYS TRIGGER, find out who did this, and call jobq.verify_audit().",
 	},
 	{
 		.item = "owners",

@@ -12,10 +12,10 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "api/report.h"
 #include "api/seeing.h"
 #include "dispatch/meter.h"
 #include "guc.h"
-#include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_metrics);
 
@@ -265,12 +265,7 @@ jobq_sql_metrics(PG_FUNCTION_ARGS)
 {
 	Metrics		m;
 
-	if (!jobq_is_monitor(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for jobq.metrics()"),
-				 errdetail("Only members of jobq_admin or jobq_monitor may call it."),
-				 errhint("GRANT jobq_monitor TO the role.")));
+	jobq_require_monitor("jobq.metrics()");
 	jobq_begin_read(&m.session);
 	jobq_await_ready(&m.session, JOBQ_DEQUEUE_WAIT_MS);
 	look(&m);

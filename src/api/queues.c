@@ -15,6 +15,7 @@
 #include "api/args.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/keyring.h"
 #include "security/input.h"
 #include "security/security.h"
@@ -286,6 +287,24 @@ alter(const JobqSession *session, const JobqQueue *queue,
 		jobq_xact_aging(session, queue->queue_id, wanted->rules.aging);
 }
 
+/* Options are settings; none holds a secret. */
+static char *
+describe_options(Jsonb *options)
+{
+	return psprintf("options %s",
+					JsonbToCString(NULL, &options->root, VARSIZE(options)));
+}
+
+static void
+audit_created(FunctionCallInfo fcinfo, const char *name, Jsonb *options)
+{
+	JobqQueue	queue;
+
+	if (jobq_queue_by_name(name, &queue))
+		jobq_audit_act_with(fcinfo, "jobq.create_queue()", queue.queue_id, 0,
+							describe_options(options));
+}
+
 static void
 raise_exists(const char *name)
 {
@@ -339,6 +358,7 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		jobq_xact_epoch_news(&session);
 		if (wanted.rules.aging != 0 && jobq_queue_by_name(name, &queue))
 			jobq_xact_aging(&session, queue.queue_id, wanted.rules.aging);
+		audit_created(fcinfo, name, options);
 		PG_RETURN_BOOL(true);
 	}
 	if (if_exists == IF_EXISTS_ERROR)
@@ -349,6 +369,9 @@ jobq_sql_create_queue(PG_FUNCTION_ARGS)
 		wanted = queue;
 		jobq_options_apply(options, &wanted);
 		alter(&session, &queue, &wanted, options);
+		jobq_audit_act_with(fcinfo, "jobq.create_queue()", queue.queue_id, 0,
+							psprintf("altered, %s",
+									 describe_options(options)));
 	}
 	PG_RETURN_BOOL(false);
 }
@@ -382,6 +405,8 @@ jobq_sql_alter_queue(PG_FUNCTION_ARGS)
 	wanted = queue;
 	jobq_options_apply(options, &wanted);
 	alter(&session, &queue, &wanted, options);
+	jobq_audit_act_with(fcinfo, "jobq.alter_queue()", queue.queue_id, 0,
+						describe_options(options));
 	PG_RETURN_VOID();
 }
 
@@ -427,6 +452,7 @@ jobq_sql_pause_queue(PG_FUNCTION_ARGS)
 	begin_change(fcinfo, "jobq.pause_queue()", &session, &queue);
 	if (!queue.paused)
 		change_queue(&session, &queue, PAUSE_QUEUE, GetUserId());
+	jobq_audit_act_with(fcinfo, "jobq.pause_queue()", queue.queue_id, 0, NULL);
 	PG_RETURN_VOID();
 }
 
@@ -440,6 +466,7 @@ jobq_sql_drain_queue(PG_FUNCTION_ARGS)
 	begin_change(fcinfo, "jobq.drain_queue()", &session, &queue);
 	if (!queue.draining)
 		change_queue(&session, &queue, DRAIN_QUEUE, GetUserId());
+	jobq_audit_act_with(fcinfo, "jobq.drain_queue()", queue.queue_id, 0, NULL);
 	PG_RETURN_VOID();
 }
 
@@ -453,6 +480,8 @@ jobq_sql_resume_queue(PG_FUNCTION_ARGS)
 	begin_change(fcinfo, "jobq.resume_queue()", &session, &queue);
 	if (queue.paused || queue.draining)
 		change_queue(&session, &queue, RESUME_QUEUE, InvalidOid);
+	jobq_audit_act_with(fcinfo, "jobq.resume_queue()", queue.queue_id, 0,
+						NULL);
 	PG_RETURN_VOID();
 }
 
@@ -620,6 +649,8 @@ jobq_sql_drop_queue(PG_FUNCTION_ARGS)
 		refuse_used(&session, &queue, pointing);
 	if (jobq_schedule_delete_of_queue(queue.queue_id))
 		jobq_xact_cron_news(&session);
+	jobq_audit_act_with(fcinfo, "jobq.drop_queue()", queue.queue_id, 0,
+						force ? "with all that was in it" : NULL);
 	delete_queue(&queue, pointing);
 	jobq_xact_queue_dropped(&session, queue.queue_id);
 	PG_RETURN_VOID();

@@ -14,6 +14,7 @@
 
 #include "api/report.h"
 #include "dispatch/dispatch.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define REPORT_NATTS	4
@@ -21,12 +22,29 @@
 void
 jobq_require_admin(const char *what)
 {
-	if (!jobq_is_admin(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for %s", what),
-				 errdetail("Only members of jobq_admin may call it."),
-				 errhint("GRANT jobq_admin TO the role.")));
+	if (jobq_is_admin(GetUserId()))
+		return;
+	jobq_audit_refusal(what, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "is no member of jobq_admin");
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for %s", what),
+			 errdetail("Only members of jobq_admin may call it."),
+			 errhint("GRANT jobq_admin TO the role.")));
+}
+
+void
+jobq_require_monitor(const char *what)
+{
+	if (jobq_is_monitor(GetUserId()))
+		return;
+	jobq_audit_refusal(what, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "is no member of jobq_admin or jobq_monitor");
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for %s", what),
+			 errdetail("Only members of jobq_admin or jobq_monitor may call it."),
+			 errhint("GRANT jobq_monitor TO the role.")));
 }
 
 void

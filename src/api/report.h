@@ -15,6 +15,9 @@
 /* 42501 unless the caller is a member of jobq_admin. */
 extern void jobq_require_admin(const char *what);
 
+/* The same of jobq_admin or jobq_monitor. */
+extern void jobq_require_monitor(const char *what);
+
 extern void jobq_report(ReturnSetInfo *rsinfo, const char *item,
 						const char *status, const char *detail,
 						const char *hint);

@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/input.h"
 #include "security/security.h"
 
@@ -173,6 +174,17 @@ require_queue(FunctionCallInfo fcinfo, JobqQueue *queue)
 	jobq_check_role(queue, JOBQ_PRIV_ENQUEUE);
 }
 
+static void
+audit(FunctionCallInfo fcinfo, const char *call,
+	  const JobqSchedule *schedule, int64 job_id)
+{
+	jobq_audit_act_with(fcinfo, call, schedule->queue_id, job_id,
+						psprintf("schedule \"%s\" of %s, %s %s",
+								 schedule->name,
+								 jobq_role_shown(schedule->owner),
+								 schedule->cron, schedule->timezone));
+}
+
 /* schedule(name text, cron text, …) → void */
 Datum
 jobq_sql_schedule(PG_FUNCTION_ARGS)
@@ -195,6 +207,7 @@ jobq_sql_schedule(PG_FUNCTION_ARGS)
 	schedule.catch_up_max = read_catch_up_max(fcinfo);
 	read_job(fcinfo, &queue, &schedule.job);
 	jobq_schedule_make(&session, &schedule, &queue);
+	audit(fcinfo, "jobq.schedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -269,6 +282,9 @@ find(FunctionCallInfo fcinfo, JobqSchedule *found)
 		else if (GetUserNameFromId(one->owner, true) != NULL)
 			raise_several(name, best->owner, one->owner);
 	}
+	if (best == NULL && n > 0)
+		jobq_audit_refusal(NULL, all[0].queue_id, 0, ERRCODE_JOBQ_NO_JOB,
+						   "may not steer another role's schedule");
 	if (best == NULL)
 		raise_none(name);
 	*found = *best;
@@ -301,6 +317,7 @@ jobq_sql_unschedule(PG_FUNCTION_ARGS)
 
 	begin(fcinfo, "jobq.unschedule()", &session, &schedule);
 	changed(&session, &schedule, jobq_schedule_delete(schedule.schedule_id));
+	audit(fcinfo, "jobq.unschedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -314,6 +331,7 @@ jobq_sql_pause_schedule(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.pause_schedule()", &session, &schedule);
 	changed(&session, &schedule,
 			jobq_schedule_pause(schedule.schedule_id, GetUserId()));
+	audit(fcinfo, "jobq.pause_schedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -327,6 +345,7 @@ jobq_sql_resume_schedule(PG_FUNCTION_ARGS)
 	begin(fcinfo, "jobq.resume_schedule()", &session, &schedule);
 	changed(&session, &schedule,
 			jobq_schedule_resume(schedule.schedule_id, jobq_now()));
+	audit(fcinfo, "jobq.resume_schedule()", &schedule, 0);
 	PG_RETURN_VOID();
 }
 
@@ -338,13 +357,16 @@ jobq_sql_run_schedule(PG_FUNCTION_ARGS)
 	JobqSchedule schedule;
 	JobqQueue	queue;
 	TimestampTz now;
+	int64		id;
 
 	begin(fcinfo, "jobq.run_schedule()", &session, &schedule);
 	/* with the validator, which the keeper does not run */
 	if (jobq_queue_by_id(schedule.queue_id, &queue))
 		jobq_input_check(&queue, &schedule.job, 0);
 	now = jobq_now();
-	PG_RETURN_INT64(jobq_schedule_enqueue(&session, &schedule, now, now));
+	id = jobq_schedule_enqueue(&session, &schedule, now, now);
+	audit(fcinfo, "jobq.run_schedule()", &schedule, id);
+	PG_RETURN_INT64(id);
 }
 
 /* ---- looking ---- */

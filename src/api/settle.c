@@ -15,6 +15,7 @@
 #include "api/settle.h"
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 
 #define NUMBER_MAX			(INT64CONST(1) << 53)	/* of ids and leases */
 
@@ -259,7 +260,7 @@ compare_ords(const void *a, const void *b)
 }
 
 static void
-settle(const JobqSession *session, Settlement *s)
+settle(const JobqSession *session, Settlement *s, JobqAuditJobs *audit)
 {
 	JobqHeld	held;
 	JobqQueue	queue;
@@ -293,8 +294,10 @@ settle(const JobqSession *session, Settlement *s)
 		case DO_EXTEND:
 			jobq_extend(session, &held, 1, 0, (Datum) 0, true);
 			s->outcome = "extended";
-			break;
+			return;
 	}
+	if (queue.audit)
+		jobq_audit_note(&audit[s->what], queue.queue_id, s->id);
 }
 
 Datum
@@ -302,6 +305,7 @@ jobq_sql_settle_jobs(PG_FUNCTION_ARGS)
 {
 	JobqSession session;
 	Settlement *settlements;
+	JobqAuditJobs audit[lengthof(do_words)] = {0};
 	ReturnSetInfo *rsinfo;
 	int			n;
 
@@ -314,8 +318,10 @@ jobq_sql_settle_jobs(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		settle(&session, &settlements[i]);
+		settle(&session, &settlements[i], audit);
 	}
+	for (size_t i = 0; i < lengthof(do_words); i++)
+		jobq_audit_settled("jobq.settle_jobs()", do_words[i], &audit[i]);
 	qsort(settlements, n, sizeof(Settlement), compare_ords);
 
 	InitMaterializedSRF(fcinfo, 0);

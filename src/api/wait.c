@@ -16,6 +16,7 @@
 #include "api/dequeue.h"
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define WAIT_FOR_JOBS	(20 * USECS_PER_SEC)
@@ -32,6 +33,7 @@ PG_FUNCTION_INFO_V1(jobq_sql_wait_for_result);
 /* A queue and what the caller must be allowed. */
 typedef struct QueueWait
 {
+	const char *what;			/* the call */
 	const char *name;
 	void		(*require) (const char *name, JobqQueue *queue);
 } QueueWait;
@@ -40,6 +42,7 @@ static void
 begin(const QueueWait *call, JobqSession *session, JobqQueue *queue)
 {
 	jobq_begin_read(session);
+	jobq_audit_call = call->what;
 	call->require(call->name, queue);
 }
 
@@ -101,6 +104,7 @@ wait_for_queue(FunctionCallInfo fcinfo, const char *what, JobqWaiting *wait,
 	int64		us;
 	bool		done;
 
+	call->what = what;
 	jobq_arg_required(fcinfo, 0, "queue");
 	call->name = jobq_arg_queue_name(PG_GETARG_TEXT_PP(0), "queue");
 	us = jobq_arg_wait(fcinfo, 1, default_wait, JOBQ_DELAY_MAX);

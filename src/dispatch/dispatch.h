@@ -150,6 +150,10 @@ typedef struct JobqDb
 								 * without mutex */
 	bool		start_paused;	/* what jobq.start_paused said at recovery */
 	bool		adopted;		/* adopt() since the server was started */
+	/* the audit log: numbers of entries */
+	int64		audit_last;		/* handed out; -1 = look into the table first */
+	int64		audit_news;		/* keeper: look from this one on; JOBQ_NEVER =
+								 * nothing is new */
 } JobqDb;
 
 /* ---- slots ---- */

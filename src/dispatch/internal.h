@@ -38,6 +38,11 @@ extern void jobq_wake_refillers(void);
 extern Size jobq_window_pool_size(void);
 extern void jobq_window_pool_startup(void);
 
+/* ---- audit.c ---- */
+
+extern Size jobq_refusals_size(void);
+extern void jobq_refusals_init(LWLock *lock);
+
 /* ---- part.c ---- */
 
 /* The part of a queue; NULL when there is none, or db has been reset. */

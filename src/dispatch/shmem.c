@@ -10,6 +10,7 @@
 #include "storage/shmem.h"
 
 #include "compat.h"
+#include "dispatch/audit.h"
 #include "dispatch/internal.h"
 #include "dispatch/keyuse.h"
 #include "dispatch/lockout.h"
@@ -19,8 +20,11 @@
 
 #define TRANCHE_NAME			"pg_jobq"
 
-/* Locks of the tranche: control, tallies, rates, hash, one for each part. */
-#define CONTROL_LOCKS			3
+/*
+ * Locks of the tranche: control, tallies, rates, refusals, hash, then one for
+ * each part.
+ */
+#define CONTROL_LOCKS			4
 #define FIRST_PART_LOCK			(CONTROL_LOCKS + JOBQ_HASH_LOCKS)
 
 JobqControl *jobq_control;
@@ -83,6 +87,7 @@ shmem_request(void)
 	size = add_size(size, jobq_group_pool_size());
 	size = add_size(size, MAXALIGN(jobq_meters_size()));
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
+	size = add_size(size, MAXALIGN(jobq_refusals_size()));
 	size = add_size(size, jobq_wait_shmem_size());
 	size = add_size(size, jobq_lockout_size());
 	size = add_size(size, jobq_key_uses_size());
@@ -215,6 +220,7 @@ shmem_startup(void)
 	jobq_group_pool_startup();
 	jobq_meters_init();
 	jobq_tallies_init(&locks[1].lock);
+	jobq_refusals_init(&locks[3].lock);
 	jobq_wait_shmem_init();
 	jobq_lockout_init();
 	jobq_key_uses_init();
@@ -293,6 +299,8 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	db->copy = false;
 	db->start_paused = false;
 	db->adopted = false;
+	db->audit_last = -1;
+	db->audit_news = JOBQ_NEVER;
 	SpinLockRelease(&db->mutex);
 }
 
@@ -429,6 +437,7 @@ jobq_db_sweep(JobqDb *db, bool everything)
 	jobq_wake_for_job(db, 0);
 	if (!everything)
 		return;
+	jobq_refusals_forget(db);
 
 	LWLockAcquire(jobq_control->lock, LW_EXCLUSIVE);
 	if (db->gen == gen)

@@ -157,7 +157,7 @@ number_handed_out(JobqDb *db)
  * Nobody else is at work meanwhile: every entry point passes the gate, and
  * leaves it after our commit has made a new generation.
  */
-void
+bool
 jobq_adopt(void)
 {
 	JobqSession session;
@@ -174,11 +174,12 @@ jobq_adopt(void)
 	{
 		ereport(NOTICE,
 				(errmsg("this database is no copy, so there is nothing to adopt")));
-		return;
+		return false;
 	}
 	jobq_xact_steered(&session);
 	jobq_store_adopt(number_handed_out(session.db));
 	watch_transaction();
 	adopted = session.db;
 	adopted_gen = session.gen;
+	return true;
 }

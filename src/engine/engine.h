@@ -15,6 +15,7 @@
 #include "pgtime.h"
 
 #include "compat.h"
+#include "dispatch/audit.h"
 #include "dispatch/dispatch.h"
 #include "engine/cronexpr.h"
 #include "store/store.h"
@@ -95,6 +96,13 @@ extern void jobq_xact_group_altered(const JobqSession *session, int32 queue_id,
 /* After the commit those who wait for the queue's jobs look again. */
 extern void jobq_xact_queue_changed(const JobqSession *session,
 									int32 queue_id);
+
+/*
+ * An entry of the audit log was written. undone, if not NULL, is what is to be
+ * written even if we abort; it lives as long as the transaction.
+ */
+extern void jobq_xact_audited(const JobqSession *session, int64 entry,
+							  const JobqRefusal *undone);
 
 /* At commit the queue's part in memory goes (its jobs are gone already). */
 extern void jobq_xact_queue_dropped(const JobqSession *session,
@@ -478,9 +486,9 @@ extern int64 jobq_schedule_enqueue(const JobqSession *session,
 
 /*
  * Take over the jobs of a copy, at commit. Keeps everybody else out of the
- * queues until then.
+ * queues until then. False: this is no copy.
  */
-extern void jobq_adopt(void);
+extern bool jobq_adopt(void);
 
 /* ---- keeper's work; each opens and commits its own transactions ---- */
 

@@ -16,6 +16,7 @@
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define SPILLED_WAIT_MS		2000
@@ -69,8 +70,11 @@ retake(const JobqSlot *slot, const JobqSlotRef *ref, JobqHeld *held)
 }
 
 static void
-refuse_settle(const JobqQueue *queue)
+refuse_settle(const JobqQueue *queue, int64 id)
 {
+	jobq_audit_refusal(NULL, queue->queue_id, id,
+					   ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "lacks the privilege dequeue");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for queue \"%s\"", queue->name),
@@ -91,7 +95,7 @@ settles(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
 			jobq_may_settle(session, queue, id, lease);
 	if (jobq_job_owner(session, id, &queue_id, &enqueued_by) &&
 		jobq_may_see_job(session, queue, id, enqueued_by))
-		refuse_settle(queue);
+		refuse_settle(queue, id);
 	return false;
 }
 
@@ -106,6 +110,8 @@ may_settle(const JobqSession *session, int32 queue_id, int64 id, int64 lease,
 {
 	if (settles(session, queue_id, id, lease, queue))
 		return true;
+	jobq_audit_refusal(NULL, queue_id, id, ERRCODE_JOBQ_NO_JOB,
+					   "may not see the job");
 	queue->queue_id = 0;
 	return false;
 }

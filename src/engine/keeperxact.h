@@ -89,6 +89,10 @@ extern TimestampTz jobq_tend_cron(const JobqSession *session, TimestampTz now);
 extern TimestampTz jobq_tend_notify(const JobqSession *session,
 									TimestampTz now);
 
+/* ---- audit.c: refusals and entries of the audit log; also in a copy ---- */
+extern TimestampTz jobq_tend_audit(const JobqSession *session,
+								   TimestampTz now);
+
 /* ---- recover.c ---- */
 
 /* Write a higher mark, commit the keeper's transaction, open up to it. */

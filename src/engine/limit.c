@@ -11,6 +11,7 @@
 #include "engine/limit.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "security/audit.h"
 
 #define USECS_PER_MS		INT64CONST(1000)
 
@@ -116,6 +117,9 @@ refuse_too_fast(const JobqQueue *queue, const JobqAdmission *admission)
 	int64		wait = Max(admission->retry_at - admission->now, 0);
 	int64		limit = queue->enqueue_limit.rate.limit;
 
+	jobq_audit_refusal(NULL, queue->queue_id, 0, ERRCODE_JOBQ_TOO_FAST,
+					   psprintf("%d asked for, the limit is %s", admission->n,
+								describe(&queue->enqueue_limit)));
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_TOO_FAST),
 			 errmsg("jobs are enqueued too fast into queue \"%s\"",

@@ -14,6 +14,7 @@
 
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 
 #define JOBQ_WAIT_STEP_MS	2
 
@@ -33,6 +34,7 @@ begin(JobqSession *session, Oid install)
 void
 jobq_begin_write(const char *what, JobqSession *session)
 {
+	jobq_audit_call = what;
 	PreventCommandIfReadOnly(what);
 	PreventCommandIfParallelMode(what);
 	begin(session, jobq_enter());
@@ -41,6 +43,7 @@ jobq_begin_write(const char *what, JobqSession *session)
 void
 jobq_begin_read(JobqSession *session)
 {
+	jobq_audit_call = NULL;
 	begin(session, jobq_enter_by_view());
 }
 

@@ -534,6 +534,12 @@ tend_meters(Round *round)
 }
 
 static void
+tend_audit(Round *round)
+{
+	come_again(round, jobq_tend_audit(&round->session, jobq_now()));
+}
+
+static void
 tend_rates(Round *round)
 {
 	come_again(round, jobq_tend_rates(&round->session, round->now,
@@ -548,6 +554,7 @@ typedef struct Task
 } Task;
 
 static Task reservations = {.tend = tend_reservations};
+static Task audit = {.tend = tend_audit};
 
 static Task tasks[] = {
 	{.tend = tend_queues},
@@ -619,6 +626,7 @@ jobq_tend(JobqDb *db, uint32 gen, bool asked_for, TimestampTz *next)
 	.next = JOBQ_NEVER};
 	bool		done = run_task(&reservations, &round, asked_for);
 
+	done &= run_task(&audit, &round, asked_for);
 	if (!is_paused(&round))
 	{
 		for (size_t i = 0; i < lengthof(tasks); i++)

@@ -14,6 +14,7 @@
 #include "engine/unique.h"
 #include "errors.h"
 #include "pause.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 static void
@@ -75,6 +76,9 @@ check_may_change(const JobqQueue *queue, const JobqKeyHolder *holder)
 	if ((queue->my_privileges & JOBQ_PRIV_MANAGE) ||
 		has_privs_of_role(GetUserId(), holder->enqueued_by))
 		return;
+	jobq_audit_refusal(NULL, queue->queue_id, holder->id,
+					   ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "another role has enqueued the job that holds the key");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for job " INT64_FORMAT, holder->id),

@@ -89,6 +89,10 @@ undo(JobqOp *op)
 		case OP_ADMITTED:
 			undo_admission(op);
 			break;
+		case OP_AUDITED:
+			if (op->refusal != NULL)
+				jobq_refusal_put(op->db, op->refusal);
+			break;
 		case OP_VERDICT:
 		case OP_SPILL:
 		case OP_COUNT:
@@ -323,6 +327,9 @@ apply(JobqOp *op, int shelved)
 			break;
 		case OP_EPOCH_NEWS:
 			jobq_epoch_news(op->db);
+			break;
+		case OP_AUDITED:
+			jobq_audit_news(op->db, op->ref.gen, op->ref.id);
 			break;
 		case OP_PUBLISH:
 		case OP_CLAIM:

@@ -16,6 +16,7 @@
 #include "dispatch/keyuse.h"
 #include "dispatch/meter.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/accesskey.h"
 #include "security/security.h"
 
@@ -100,6 +101,10 @@ jobq_key_is_good(const JobqAccessKey *key, TimestampTz now)
 void
 jobq_key_check(const JobqAccessKey *key, TimestampTz now)
 {
+	if (!jobq_key_is_good(key, now))
+		jobq_audit_refusal(NULL, key->queue_id, 0, ERRCODE_JOBQ_KEY_REFUSED,
+						   psprintf("access key \"%s\" is good no more",
+									key->name));
 	if (is_revoked(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_KEY_REFUSED),

@@ -13,6 +13,7 @@
 
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 #define JOBQ_ROLE_ADMIN		"jobq_admin"
@@ -117,6 +118,10 @@ jobq_check_queue(const JobqQueue *queue, int privileges)
 
 	if (missing == 0)
 		return;
+	jobq_audit_refusal(NULL, queue->queue_id, 0,
+					   ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   psprintf("lacks the privilege %s",
+								jobq_privilege_list(missing)));
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for queue \"%s\"", queue->name),
@@ -165,8 +170,14 @@ jobq_is_enqueuer(const JobqQueue *queue, Oid enqueued_by)
 void
 jobq_require_queue(const char *name, int privileges, JobqQueue *queue)
 {
-	if (!jobq_queue_by_name(name, queue) || queue->my_privileges == 0)
+	if (!jobq_queue_by_name(name, queue))
 		raise_no_queue(name);
+	if (queue->my_privileges == 0)
+	{
+		jobq_audit_refusal(NULL, queue->queue_id, 0, ERRCODE_JOBQ_NO_QUEUE,
+						   "has no privilege on the queue");
+		raise_no_queue(name);
+	}
 	jobq_check_queue(queue, privileges);
 }
 

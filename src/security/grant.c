@@ -16,6 +16,7 @@
 #include "api/args.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/security.h"
 
 PG_FUNCTION_INFO_V1(jobq_sql_grant_queue);
@@ -292,6 +293,17 @@ execute_for(const char *command, const Grant *grant, int expected)
 	jobq_execute(command, lengthof(types), types, values, expected);
 }
 
+static void
+audit(FunctionCallInfo fcinfo, const char *call, const char *preposition,
+	  const Grant *grant)
+{
+	jobq_audit_act_with(fcinfo, call, grant->queue.queue_id, 0,
+						psprintf("%s %s %s",
+								 jobq_privilege_list(grant->privileges),
+								 preposition,
+								 GetUserNameFromId(grant->role, false)));
+}
+
 /* grant_queue(queue text, role text, privileges text[]) → void */
 Datum
 jobq_sql_grant_queue(PG_FUNCTION_ARGS)
@@ -307,6 +319,7 @@ jobq_sql_grant_queue(PG_FUNCTION_ARGS)
 	execute_for(ADD_PRIVILEGES, &grant, SPI_OK_INSERT);
 	jobq_give_calls(grant.role, grant.privileges);
 	jobq_disconnect(&context);
+	audit(fcinfo, "jobq.grant_queue()", "to", &grant);
 	PG_RETURN_VOID();
 }
 
@@ -326,5 +339,6 @@ jobq_sql_revoke_queue(PG_FUNCTION_ARGS)
 	execute_for(REMOVE_PRIVILEGES, &grant, SPI_OK_UPDATE);
 	jobq_take_calls_back(grant.role);
 	jobq_disconnect(&context);
+	audit(fcinfo, "jobq.revoke_queue()", "from", &grant);
 	PG_RETURN_VOID();
 }

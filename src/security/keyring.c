@@ -16,6 +16,7 @@
 
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/keyring.h"
 #include "security/secret.h"
 #include "security/security.h"
@@ -240,6 +241,8 @@ jobq_keyring_find(JobqKeyPurpose purpose, const char *name, int32 version)
 JOBQ_NORETURN static void
 raise_refused(const char *name, const char *detail, const char *hint)
 {
+	jobq_audit_refusal(NULL, 0, 0, ERRCODE_JOBQ_KEY_REFUSED,
+					   psprintf("key \"%s\" is refused", name));
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_KEY_REFUSED),
 			 errmsg("key \"%s\" is refused", name),

@@ -13,6 +13,7 @@
 #include "api/args.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/keyring.h"
 #include "security/secret.h"
 #include "security/security.h"
@@ -59,6 +60,8 @@ require_manager(void)
 		if (queues[i].my_privileges & JOBQ_PRIV_MANAGE)
 			return;
 	}
+	jobq_audit_refusal(NULL, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "manages no queue");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied to make keys"),
@@ -127,6 +130,14 @@ add_version(JobqCryptoRow *row)
 	return result;
 }
 
+static void
+audit(FunctionCallInfo fcinfo, const char *call, const JobqCryptoRow *row)
+{
+	jobq_audit_act_with(fcinfo, call, 0, 0,
+						psprintf("key \"%s\", version %d", row->name,
+								 row->version));
+}
+
 /* create_key(name text, purpose text) → text */
 Datum
 jobq_sql_create_key(PG_FUNCTION_ARGS)
@@ -135,6 +146,7 @@ jobq_sql_create_key(PG_FUNCTION_ARGS)
 	JobqCryptoRow row = {.version = 1};
 	JobqCryptoRow *existing;
 	char	   *name;
+	text	   *made;
 
 	jobq_begin_write("jobq.create_key()", &session);
 	jobq_xact_steered(&session);
@@ -150,7 +162,9 @@ jobq_sql_create_key(PG_FUNCTION_ARGS)
 				 errmsg("key \"%s\" already exists", name),
 				 errdetail("A name stands for one key in a database, whoever owns it, also once it was revoked."),
 				 errhint("Choose another name, or make a new version with jobq.rotate_key().")));
-	PG_RETURN_TEXT_P(add_version(&row));
+	made = add_version(&row);
+	audit(fcinfo, "jobq.create_key()", &row);
+	PG_RETURN_TEXT_P(made);
 }
 
 /* How long former versions are good: only signatures become invalid. */
@@ -174,6 +188,7 @@ jobq_sql_rotate_key(PG_FUNCTION_ARGS)
 	JobqCryptoRow *rows;
 	JobqCryptoRow row;
 	int64		overlap;
+	text	   *made;
 	int			n;
 
 	jobq_begin_write("jobq.rotate_key()", &session);
@@ -188,7 +203,9 @@ jobq_sql_rotate_key(PG_FUNCTION_ARGS)
 	if (row.purpose == JOBQ_KEY_SIGN)
 		jobq_crypto_retire(row.name, row.version,
 						   GetCurrentTimestamp() + overlap);
-	PG_RETURN_TEXT_P(add_version(&row));
+	made = add_version(&row);
+	audit(fcinfo, "jobq.rotate_key()", &row);
+	PG_RETURN_TEXT_P(made);
 }
 
 /* revoke_key(name text) → void */
@@ -205,5 +222,6 @@ jobq_sql_revoke_key(PG_FUNCTION_ARGS)
 	name = read_name(fcinfo);
 	n = read_mine(name, &rows);
 	jobq_crypto_revoke(name, n);
+	audit(fcinfo, "jobq.revoke_key()", &rows[n - 1]);
 	PG_RETURN_VOID();
 }

@@ -17,6 +17,7 @@
 
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/keyring.h"
 #include "security/seal.h"
 
@@ -48,6 +49,8 @@ typedef struct Sealed
 JOBQ_NORETURN static void
 raise_damaged(int64 id)
 {
+	jobq_audit_refusal(NULL, 0, id, ERRCODE_JOBQ_KEY_REFUSED,
+					   "the sealed payload was altered or damaged");
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_KEY_REFUSED),
 			 errmsg("the payload of job " INT64_FORMAT " cannot be opened", id),

@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "engine/engine.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/keyring.h"
 #include "security/sign.h"
 
@@ -242,6 +243,9 @@ jobq_sql_verify_signature(PG_FUNCTION_ARGS)
 	fault = find_fault(key_name, PG_GETARG_INT64(1),
 					   text_to_cstring(PG_GETARG_TEXT_PP(2)), headers,
 					   max_age);
+	if (fault != NULL)
+		jobq_audit_refusal("jobq.verify_signature()", 0, PG_GETARG_INT64(1),
+						   ERRCODE_JOBQ_SIGNATURE, "the signature is wrong");
 	if (fault != NULL && raise)
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_SIGNATURE),

@@ -16,6 +16,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "security/audit.h"
 #include "store/rows.h"
 
 PG_FUNCTION_INFO_V1(jobq_refuse_write);
@@ -41,6 +42,10 @@ jobq_refuse_write(PG_FUNCTION_ARGS)
 				 errmsg("jobq._refuse_write() is a trigger function"),
 				 errhint("It is called by triggers of pg_jobq only.")));
 
+	jobq_audit_refusal(psprintf("write %s",
+								RelationGetRelationName(trigger->tg_relation)),
+					   0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "is not for SQL to write");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("table \"jobq.%s\" is written by pg_jobq only",

@@ -36,6 +36,9 @@ static const char *const table_names[JOBQ_TABLE_COUNT] = {
 	[JOBQ_TABLE_RESTORED] = "restored",
 	[JOBQ_TABLE_UKEY] = "ukey",
 	[JOBQ_TABLE_QUEUE_GROUP] = "queue_group",
+	[JOBQ_TABLE_AUDIT_ENTRY] = "audit_entry",
+	[JOBQ_TABLE_AUDIT_CHAIN] = "audit_chain",
+	[JOBQ_TABLE_AUDIT_MARK] = "audit_mark",
 	[JOBQ_TABLE_CRYPTO_KEY] = "crypto_key",
 	[JOBQ_TABLE_ACCESS_KEY] = "access_key",
 };

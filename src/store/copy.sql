@@ -5,7 +5,7 @@ CREATE TABLE jobq.restored (
 );
 ALTER TABLE jobq.restored REPLICA IDENTITY FULL;
 COMMENT ON TABLE jobq.restored IS
-	'Has a row when a dump was restored here: the queues are paused then. Written by triggers on jobq.class, jobq.epoch, jobq.queue, jobq.schedule and jobq.shelf; rows leave with jobq.adopt().';
+	'Has a row when a dump was restored here: the queues are paused then. Written by triggers on jobq.audit_entry, jobq.audit_chain, jobq.class, jobq.epoch, jobq.queue, jobq.schedule and jobq.shelf; rows leave with jobq.adopt().';
 
 CREATE FUNCTION jobq._note_restore() RETURNS trigger
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -41,6 +41,10 @@ CREATE TRIGGER note_restore BEFORE INSERT ON jobq.queue
 	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
 CREATE TRIGGER note_restore BEFORE INSERT ON jobq.class
 	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
+CREATE TRIGGER note_restore BEFORE INSERT ON jobq.audit_entry
+	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
+CREATE TRIGGER note_restore BEFORE INSERT ON jobq.audit_chain
+	FOR EACH STATEMENT EXECUTE FUNCTION jobq._note_restore();
 CREATE TRIGGER restore_queue BEFORE INSERT ON jobq.queue
 	FOR EACH ROW EXECUTE FUNCTION jobq._restore_queue();
 CREATE TRIGGER restore_grant BEFORE INSERT ON jobq.queue_acl
@@ -53,6 +57,8 @@ ALTER TABLE jobq.epoch ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.schedule ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.queue ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.class ENABLE ALWAYS TRIGGER note_restore;
+ALTER TABLE jobq.audit_entry ENABLE ALWAYS TRIGGER note_restore;
+ALTER TABLE jobq.audit_chain ENABLE ALWAYS TRIGGER note_restore;
 ALTER TABLE jobq.queue ENABLE ALWAYS TRIGGER restore_queue;
 ALTER TABLE jobq.queue_acl ENABLE ALWAYS TRIGGER restore_grant;
 ALTER TABLE jobq.class ENABLE ALWAYS TRIGGER restore_class;

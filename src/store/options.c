@@ -196,6 +196,7 @@ static const Option queue_options[] = {
 	.initial = JOBQ_ISOLATION_NONE,.words = isolation_words},
 	{"sign", OPTION_KEY, offsetof(JobqQueue, sign),.min = 0},
 	{"seal", OPTION_KEY, offsetof(JobqQueue, seal),.min = 0},
+	{"audit", OPTION_BOOL, offsetof(JobqQueue, audit),.initial = false},
 };
 static const OptionSet queue_set = {
 	queue_options, lengthof(queue_options), "queue option", "", NULL

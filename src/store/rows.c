@@ -114,14 +114,22 @@ insert_index_entry(Relation rel, Relation index, IndexInfo *info,
 }
 
 /*
- * Belt rows do not take part in logical replication; shelf and unique keys are
- * ordinary tables.
+ * Belt rows do not take part in logical replication; the shelf, unique keys and
+ * the audit log are ordinary tables.
  */
 static bool
 is_belt(Relation rel)
 {
-	return RelationGetRelid(rel) != jobq_table_oid(JOBQ_TABLE_SHELF) &&
-		RelationGetRelid(rel) != jobq_table_oid(JOBQ_TABLE_UKEY);
+	static const JobqTable ordinary[] = {JOBQ_TABLE_SHELF, JOBQ_TABLE_UKEY,
+		JOBQ_TABLE_AUDIT_ENTRY, JOBQ_TABLE_AUDIT_CHAIN,
+	JOBQ_TABLE_AUDIT_MARK};
+
+	for (size_t i = 0; i < lengthof(ordinary); i++)
+	{
+		if (RelationGetRelid(rel) == jobq_table_oid(ordinary[i]))
+			return false;
+	}
+	return true;
 }
 
 static void

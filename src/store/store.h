@@ -32,6 +32,9 @@ typedef enum JobqTable
 	JOBQ_TABLE_RESTORED,
 	JOBQ_TABLE_UKEY,
 	JOBQ_TABLE_QUEUE_GROUP,
+	JOBQ_TABLE_AUDIT_ENTRY,
+	JOBQ_TABLE_AUDIT_CHAIN,
+	JOBQ_TABLE_AUDIT_MARK,
 	JOBQ_TABLE_CRYPTO_KEY,
 	JOBQ_TABLE_ACCESS_KEY,
 	JOBQ_TABLE_COUNT
@@ -152,6 +155,7 @@ typedef struct JobqQueue
 	bool		has_validator;
 	JobqEnqueueLimit enqueue_limit;
 	bool		notify;
+	bool		audit;			/* claims and settles, too */
 	char		sign[JOBQ_NAME_MAX + 1];	/* key of deliveries; empty = none */
 	char		seal[JOBQ_NAME_MAX + 1];	/* key of payloads; empty = none */
 	int8		isolation;		/* JobqIsolation */

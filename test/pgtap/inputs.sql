@@ -485,7 +485,11 @@ INSERT INTO wrong (call, state) VALUES
 	('schedule(''new'', ''@daily'', priority => -101)', 'JQ007'),
 	('schedule(''new'', ''@daily'', max_attempts => 0)', 'JQ007'),
 	('preview_schedule(''@daily'', n => 0)', 'JQ007'),
-	('preview_schedule(''@daily'', n => 1000001)', 'JQ007');
+	('preview_schedule(''@daily'', n => 1000001)', 'JQ007'),
+	('verify_audit(1)', 'JQ007'),
+	('verify_audit(known_hash => sha256(''''))', 'JQ007'),
+	('verify_audit(0, sha256(''''))', 'JQ007'),
+	('verify_audit(1, ''short'')', 'JQ007');
 
 -- ---- settle_jobs ----
 
@@ -711,6 +715,7 @@ SELECT is(pg_temp.try(call), state, call) FROM (VALUES
 	('redrive(''inputs'', 1::smallint)', 'ok'),
 	('peek(''inputs'', 1::smallint)', 'ok'),
 	('preview_schedule(''@daily'', ''utc'', 1::smallint)', 'ok'),
+	('verify_audit(1::smallint, sha256(''''))', 'ok'),
 	('preview_schedule(''@daily''::varchar, ''utc''::name, 1::int)', 'ok'),
 	('schedule(''new''::name, ''@daily''::varchar, catch_up_max => 1::smallint, priority => 1::smallint)', 'ok'),
 	('job(0::smallint)', 'ok'),
@@ -753,7 +758,7 @@ SELECT is(pg_temp.try(call, true), 'ok', call || ', read only')
 	FROM unnest(ARRAY['peek(''inputs'')', 'job($w)', 'attempts($w)', 'wait_for($d)',
 		'explain_job($w)', 'explain_job($d)', 'explain_queue(''inputs'')',
 		'use_access_key(NULL)',
-		'metrics()', 'health()', 'check_install()', 'run_maintenance()',
+		'metrics()', 'health()', 'check_install()', 'run_maintenance()', 'verify_audit()',
 		'preview_schedule(''@daily'')',
 		'verify_signature(''k'', 1, ''1'', ''{}'', NULL, ''false'')']) call;
 

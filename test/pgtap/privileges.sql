@@ -108,6 +108,7 @@ INSERT INTO sample VALUES
 	('reseal(text)', $$SELECT jobq.reseal('pt')$$),
 	('verify_signature(text, bigint, text, jsonb, interval, text)', $$SELECT jobq.verify_signature('pt key', 1, '1', '{}', on_wrong => 'false')$$),
 	('check_install()', $$SELECT jobq.check_install()$$),
+	('verify_audit(bigint, bytea)', $$SELECT jobq.verify_audit()$$),
 	('run_maintenance()', $$SELECT jobq.run_maintenance()$$);
 INSERT INTO sample
 	SELECT call, 'SELECT * FROM jobq.' || call
@@ -486,7 +487,8 @@ SELECT set_eq($$
 	$$, ARRAY['job_N', 'claim_N', 'outcome_N', 'queue', 'queue_queue_id_seq',
 		'queue_acl', 'queue_group', 'crypto_key', 'class', 'epoch', 'epoch_total', 'shelf', 'ukey', 'lease_mark',
 		'schedule', 'schedule_schedule_id_seq', 'number_block', 'access_key',
-		'access_key_key_id_seq', 'access_key_use'],
+		'access_key_key_id_seq', 'access_key_use',
+		'audit_entry', 'audit_chain', 'audit_mark'],
 	'the database''s owner may read what a dump holds, and nothing else');
 SELECT is_empty($$
 	SELECT a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a

@@ -298,6 +298,18 @@ sub works
 				JOIN pg_class c ON c.oid = p.polrelid, jobq.installation i
 				WHERE relnamespace = 'jobq'::regnamespace GROUP BY c.oid) x (p)}),
 		'dump, dump_ID', "$name: with one policy where the database's owner reads");
+	my $chains = $name eq 'a template' ? 'own whole' : 'other whole, own whole';
+	ok( await(
+			sub {
+				return $to->safe_psql($database, q{SELECT string_agg(
+					CASE WHEN is_own THEN 'own' ELSE 'other' END
+					|| CASE WHEN whole THEN ' whole' ELSE '' END, ', ' ORDER BY is_own)
+					FROM jobq.verify_audit() WHERE last_seq > 0}) eq $chains;
+			},
+			30),
+		"$name: the audit log is whole, and goes on");
+	is($to->safe_psql($database, "SELECT count(seq) FROM jobq.audit WHERE call = 'grant_queue'"),
+		'6', "$name: it has what was done in the original");
 	add_auditor($to, $database);
 	$to->safe_psql($database, q{INSERT INTO audit.ledger
 		SELECT id FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j});

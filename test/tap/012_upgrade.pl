@@ -104,6 +104,14 @@ cmp_ok(my $next = new("SELECT jobq.enqueue('q', priority => 3)"), '>', $last,
 	'adopted: new ids are larger');
 is(new("SELECT id FROM jobq.dequeue('q', 10)"),
 	join("\n", $id{1}, $id{2}, $next), 'adopted: jobs run in order');
+new(q{SELECT jobq.pause_queue('q')});
+ok( await(
+		sub {
+			return new(q{SELECT string_agg(call, ' ' ORDER BY seq) FROM jobq.audit}) eq
+			  'create_queue grant_queue adopt pause_queue';
+		}),
+	'adopted: the audit log goes on');
+is(new('SELECT whole, is_own FROM jobq.verify_audit()'), 't|t', 'adopted: its chain is whole');
 add_auditor($new);
 new('INSERT INTO audit.ledger SELECT id FROM (TABLE jobq.jobs UNION ALL TABLE jobq.history) j');
 audit_ok($new, 'adopted');
