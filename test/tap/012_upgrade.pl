@@ -103,8 +103,8 @@ new(q{SELECT jobq.pause_queue('q')});
 ok( await(
 		sub {
 			return new(q{SELECT string_agg(call, ' ' ORDER BY seq) FROM jobq.audit
-				WHERE call IN ('create_queue', 'adopt', 'pause_queue')}) eq
-			  'create_queue adopt pause_queue';
+				WHERE call IN ('grant_queue', 'adopt', 'pause_queue')}) eq
+			  'grant_queue adopt pause_queue';
 		}),
 	'adopted: the audit log goes on');
 is(new('SELECT whole, is_own FROM jobq.verify_audit()'), 't|t', 'adopted: its chain is whole');
