@@ -169,7 +169,7 @@ SET ROLE jc_guest;
 SELECT is_empty($$SELECT * FROM pg_temp.try_all('TABLE jobq.%I') WHERE result <> '0'$$,
 	'whoever has been given all privileges on tables sees nothing');
 SELECT is_empty($$SELECT * FROM pg_temp.try_all('DELETE FROM jobq.%I')
-	WHERE result <> CASE WHEN relname ~ '^(job|claim|outcome)_[0-9]+$' THEN 'refused' ELSE '0' END$$,
+	WHERE result <> CASE WHEN relname ~ '^((job|claim|outcome)_[0-9]+|audit_[a-z]+)$' THEN 'refused' ELSE '0' END$$,
 	'and deletes nothing');
 SELECT throws_ok($$INSERT INTO jobq.queue_acl VALUES (1, 'jc_guest', 15)$$, '42501', NULL,
 	'nor writes');
