@@ -14,7 +14,10 @@
 
 JobqRedactPatterns jobq_redact_patterns;
 
-/* Of a text that was too long to be looked at, no word is left half. */
+/*
+ * Of a text that was too long to be looked at, no word that may be shown is
+ * left half.
+ */
 static size_t
 drop_last_word(const char *text, size_t length)
 {
@@ -58,7 +61,7 @@ jobq_redact(const char *text)
 	safe = palloc(jobq_redact_room(length) + sizeof(CUT_MARK));
 	used = jobq_redact_scan(text, length, &jobq_redact_patterns, safe);
 	safe[used] = '\0';
-	if (clipped)
+	if (clipped && used <= SHOWN_CHARS * MAX_MULTIBYTE_CHAR_LEN)
 		used = drop_last_word(safe, used);
 	if (!ends_with_mark(safe, (int) used))
 		cut(safe, (int) used, clipped);

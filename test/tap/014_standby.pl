@@ -198,10 +198,18 @@ my %writing = (
 	'pause_schedule' => q{pause_schedule('t')},
 	'resume_schedule' => q{resume_schedule('t')},
 	'run_schedule' => q{run_schedule('t')},
-	'adopt' => 'adopt()',);
-my @reading = qw(peek preview_schedule job attempts explain_job explain_queue metrics health
-  check_install run_maintenance wait_for wait_for_result wait_for_jobs
-  wait_until_idle);
+	'adopt' => 'adopt()',
+	'create_key' => q{create_key('k', 'sign')},
+	'rotate_key' => q{rotate_key('k')},
+	'revoke_key' => q{revoke_key('k')},
+	'reseal' => q{reseal('s')},
+	'create_access_key' => q{create_access_key('k', 's', '{enqueue}')},
+	'rotate_access_key' => q{rotate_access_key('k')},
+	'revoke_access_key' => q{revoke_access_key('k')},
+	'rate_limit_take' => q{rate_limit_take('r', 1, '1 s')},);
+my @reading = qw(peek preview_schedule job attempts explain_job explain_queue
+  metrics health check_install run_maintenance wait_for wait_for_result
+  wait_for_jobs wait_until_idle verify_audit verify_signature use_access_key);
 # Calls of a newer version must come in here, too, or this test fails.
 my @calls = split(
 	/\n/,
