@@ -164,6 +164,9 @@ begin(JobqDequeue *call, JobqSession *session)
 	for (int i = 0; i < call->nqueues; i++)
 		jobq_require_queue(call->names[i], JOBQ_PRIV_DEQUEUE,
 						   &call->queues[i]);
+	/* of none of them when one lacks its key */
+	for (int i = 0; i < call->nqueues; i++)
+		jobq_require_signing_key(&call->queues[i]);
 }
 
 /* Large values can be fetched only as long as there is a snapshot. */

@@ -51,7 +51,8 @@ static const JobqCheck checks[] = {
 	{
 		.item = "tables",
 		.query = "SELECT string_agg(t.name, ', ' ORDER BY t.name)"
-		" FROM unnest('{audit_chain,audit_entry,audit_mark,call,class,clean_start,epoch,epoch_total,"
+		" FROM unnest('{access_key,access_key_use,audit_chain,audit_entry,audit_mark,call,class,"
+		"clean_start,crypto_key,epoch,epoch_total,rate_window,"
 		"installation,lease_mark,number_block,queue,queue_acl,queue_group,queue_hour,"
 		"queue_minute,restored,schedule,shelf,ukey}'::text[]) t (name)"
 		" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
@@ -103,7 +104,8 @@ static const JobqCheck checks[] = {
 		"  UNION ALL SELECT 'shelf', 'jobq.shelf'::regclass, 'shelf'"
 		"  UNION ALL SELECT 'ukey', 'jobq.ukey'::regclass, 'ukey'"
 		"  UNION ALL SELECT a.name, ('jobq.' || a.name)::regclass, a.name"
-		"   FROM unnest('{audit_entry,audit_chain,audit_mark}'::text[]) a (name)),"
+		"   FROM unnest('{access_key,crypto_key,rate_window,audit_entry,audit_chain,"
+		"     audit_mark}'::text[]) a (name)),"
 		" found (name, kind, idx, is_unique, works, is_plain, keys) AS ("
 		"  SELECT w.name, w.kind, x.relname, i.indisunique,"
 		"   i.indisvalid AND i.indisready AND i.indislive,"
@@ -121,6 +123,8 @@ static const JobqCheck checks[] = {
 		"   ('outcome', 'ticket', true), ('shelf', 'id', true),"
 		"   ('shelf', 'run_at,id', false),"
 		"   ('ukey', 'queue_id,key,scope,gen', true),"
+		"   ('access_key', 'digest', true), ('crypto_key', 'name,version', true),"
+		"   ('rate_window', 'owner,name', true),"
 		"   ('audit_entry', 'origin,id', true), ('audit_entry', 'at', false),"
 		"   ('audit_chain', 'chain,seq', true), ('audit_chain', 'origin,id', true),"
 		"   ('audit_mark', 'chain,cut,seq', true)) n (kind, keys, is_unique)"

@@ -391,12 +391,12 @@ require_sealing_keys(const ClaimCall *call)
 }
 
 /*
- * A key that is missing is nobody's attempt: the jobs are as they were before
- * the error is raised. What was damaged, however, must not stop a queue for
+ * A key that is missing is nobody's attempt: the jobs of this call, also those
+ * of other queues, are as they were before the error is raised. What was damaged, however, must not stop a queue for
  * ever; it counts.
  */
 static void
-open_payloads(ClaimCall *call, const Taken *taken, int n)
+open_payloads(ClaimCall *call)
 {
 	ListCell   *cell;
 
@@ -406,11 +406,7 @@ open_payloads(ClaimCall *call, const Taken *taken, int n)
 	}
 	PG_CATCH();
 	{
-		for (int i = 0; i < n; i++)
-		{
-			if (taken[i].own < 0)
-				jobq_unclaim(call->session->db, &taken[i].ref);
-		}
+		jobq_xact_unclaim(call->lease.lease);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -524,9 +520,8 @@ await_refill(const ClaimCall *call, uint64 entries, TimestampTz *deadline)
 	return true;
 }
 
-/* A delivery that cannot be signed is none: nothing is claimed then. */
-static void
-require_signing_key(const JobqQueue *queue)
+void
+jobq_require_signing_key(const JobqQueue *queue)
 {
 	if (queue->sign[0] != '\0')
 		(void) jobq_keyring_get(JOBQ_KEY_SIGN, queue->sign, JOBQ_KEY_NEWEST);
@@ -551,7 +546,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	call.part = jobq_require_part(session, queue);
 	if (!may_have_jobs(call.part, queue))
 		return deliveries;
-	require_signing_key(queue);
+	jobq_require_signing_key(queue);
 	fill_lease(&call, lease_for, worker);
 	if (*lease == 0)
 		*lease = jobq_take_lease(session, call.lease.claimed_at);
@@ -593,7 +588,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	if (ntaken > 0)
 	{
 		if (call.sealed)
-			open_payloads(&call, taken, ntaken);
+			open_payloads(&call);
 		if (call.careful)
 		{
 			note_claims(taken, ntaken, NULL);

@@ -230,6 +230,9 @@ typedef struct JobqDelivery
 	TimestampTz expires_at;
 } JobqDelivery;
 
+/* A delivery that cannot be signed is none: JQ013, before anything is claimed. */
+extern void jobq_require_signing_key(const JobqQueue *queue);
+
 /*
  * Lease up to max available jobs of a queue under one lease number (0: take
  * a new one, which comes back). lease_for 0 = the queue's. Appends

@@ -85,6 +85,16 @@ jobq_xact_claimed(const JobqSession *session, const JobqSlotRef *ref)
 }
 
 void
+jobq_xact_unclaim(int64 lease)
+{
+	for (int i = 0; i < jobq_nops; i++)
+	{
+		if (jobq_ops[i].kind == OP_CLAIM && jobq_ops[i].ref.lease == lease)
+			jobq_unclaim(jobq_ops[i].db, &jobq_ops[i].ref);
+	}
+}
+
+void
 jobq_xact_marked(const JobqSession *session, const JobqSlotRef *ref,
 				 TransactionId xid, const JobqSlot *slot)
 {

@@ -37,6 +37,9 @@ extern void jobq_xact_marked(const JobqSession *session,
  */
 extern int64 jobq_xact_ending(int32 queue_id);
 
+/* What was claimed under this lease is available again, as if not taken. */
+extern void jobq_xact_unclaim(int64 lease);
+
 /*
  * Jobs are to be let in, counted under this key; period 0 = no rate is. Then,
  * with nothing in between: n were; what was taken for them, at this time, is

@@ -302,11 +302,15 @@ jobq_keyring_require_mine(JobqKeyPurpose purpose, const char *name)
 
 	if (n > 0 && !has_privs_of_role(GetUserId(), rows[0].owner) &&
 		!jobq_is_admin(GetUserId()))
+	{
+		jobq_audit_refusal(NULL, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+						   "may not use another role's key");
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for key \"%s\"", name),
 				 errdetail("It belongs to another role."),
 				 errhint("Make a key of your own with jobq.create_key(), or ask that role or a member of jobq_admin to set the option.")));
+	}
 	pfree(rows);
 	(void) jobq_keyring_get(purpose, name, JOBQ_KEY_NEWEST);
 }

@@ -83,12 +83,17 @@ read_mine(const char *name, JobqCryptoRow **rows)
 	n = jobq_crypto_read(name, rows);
 	if (n == 0 || (!has_privs_of_role(GetUserId(), (*rows)[0].owner) &&
 				   !jobq_is_admin(GetUserId())))
+	{
+		if (n > 0)
+			jobq_audit_refusal(NULL, 0, 0, ERRCODE_JOBQ_KEY_REFUSED,
+							   "may not change another role's key");
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_KEY_REFUSED),
 				 errmsg("key \"%s\" does not exist", name),
 				 errdetail("There is no key of this name that role \"%s\" may change.",
 						   GetUserNameFromId(GetUserId(), false)),
 				 errhint("Make it with jobq.create_key(), or SET ROLE to its owner.")));
+	}
 	return n;
 }
 

@@ -1,6 +1,6 @@
 /*
  * owned.c: what DROP OWNED and REASSIGN OWNED mean for queues: privileges go,
- * queues and schedules get their new owner. The server has checked whether the
+ * queues, schedules and keys get their new owner. The server has checked whether the
  * caller may; jobs stay those of the role that enqueued them.
  */
 #include "postgres.h"
@@ -27,6 +27,9 @@
 
 #define REASSIGN_SCHEDULES \
 	"UPDATE jobq.schedule SET owner = $2 WHERE owner::oid = ANY ($1)"
+
+#define REASSIGN_KEYS \
+	"UPDATE jobq.crypto_key SET owner = $2 WHERE owner::oid = ANY ($1)"
 
 static Datum
 role_array(const List *roles)
@@ -82,6 +85,7 @@ jobq_reassign_owned(const List *roles, Oid owner)
 	jobq_queue_changed();
 	refuse_same_schedules(types, values);
 	(void) jobq_execute(REASSIGN_SCHEDULES, 2, types, values, SPI_OK_UPDATE);
+	(void) jobq_execute(REASSIGN_KEYS, 2, types, values, SPI_OK_UPDATE);
 	if (jobq_execute(REASSIGN_QUEUES, 2, types, values, SPI_OK_UPDATE) > 0)
 	{
 		if (!jobq_is_admin(owner))

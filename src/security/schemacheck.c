@@ -260,6 +260,8 @@ check_elements(Checker *checker, const Rule *node, JsonbContainer *array,
 			items = node->prefix_items.nodes[step.index];
 			keyword = "prefixItems";
 		}
+		else if (items == NULL && node->contains == NULL)
+			break;
 		if (items != NULL && !check(checker, items, &value, &step, keyword))
 			return false;
 		if (node->contains != NULL &&

@@ -229,6 +229,7 @@ jobq_sql_verify_signature(PG_FUNCTION_ARGS)
 	const char *fault;
 
 	jobq_begin_read(&session);
+	jobq_audit_call = "jobq.verify_signature()";
 	jobq_arg_required(fcinfo, 0, "key");
 	jobq_arg_required(fcinfo, 1, "id");
 	jobq_arg_required(fcinfo, 2, "payload");

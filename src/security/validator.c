@@ -21,6 +21,7 @@
 #include "api/args.h"
 #include "compat.h"
 #include "errors.h"
+#include "security/audit.h"
 #include "security/input.h"
 #include "security/security.h"
 
@@ -88,6 +89,8 @@ check_execute(Oid function, const char *name, Oid role)
 {
 	if (jobq_may_execute(function, role))
 		return;
+	jobq_audit_refusal(NULL, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "a validator may not be executed");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for function %s", name),
@@ -105,6 +108,8 @@ check_trust(Form_pg_proc function, const char *name, Oid owner)
 {
 	if (!superuser_arg(owner) || superuser_arg(function->proowner))
 		return;
+	jobq_audit_refusal(NULL, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					   "a validator would run with a superuser's rights");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for function %s", name),
@@ -150,12 +155,16 @@ jobq_validator_check(const char *name, Oid owner)
 	Identity	mine;
 
 	if (!has_privs_of_role(GetUserId(), owner))
+	{
+		jobq_audit_refusal(NULL, 0, 0, ERRCODE_INSUFFICIENT_PRIVILEGE,
+						   "a validator would run with another role's rights");
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to set a validator"),
 				 errdetail("It runs with the rights of the queue's owner, role \"%s\".",
 						   jobq_role_shown(owner)),
 				 errhint("Have the queue's owner set it.")));
+	}
 	(void) find(name, owner);
 	become(owner, &mine);
 	(void) find(name, owner);

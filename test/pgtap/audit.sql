@@ -206,6 +206,34 @@ SELECT is_empty(format($$SELECT call FROM jobq.audit WHERE at >= %L AND outcome 
 SELECT is(count(*), 0::bigint, 'no payload, result, error or reason is in it')
 	FROM jobq.audit a WHERE a::text LIKE '%SECRET%';
 
+-- ---- keys ----
+
+SELECT clock_timestamp() AS keys \gset
+SELECT jobq.create_key('at sign', 'sign') \g /dev/null
+SELECT jobq.create_key('at seal', 'seal') \g /dev/null
+SELECT jobq.rotate_key('at sign') \g /dev/null
+SELECT jobq.create_queue('at sealed', '{"seal": "at seal"}') \g /dev/null
+SELECT jobq.reseal('at sealed') \g /dev/null
+SELECT jobq.create_access_key('at key', 'at', '{enqueue}') AS raw \gset
+SELECT jobq.rotate_access_key('at key') \g /dev/null
+SELECT jobq.revoke_access_key('at key') \g /dev/null
+SELECT pg_temp.try(format('use_access_key(%L)', c)) FROM unnest(ARRAY[:'raw', 'jq_' || repeat('0', 64)]) c \g /dev/null
+SELECT pg_temp.try($$verify_signature('at sign', 1, '{}', '{"signature": "sha256=00", "signature_key": "at sign:2", "signature_time": 1}')$$) \g /dev/null
+SELECT jobq.revoke_key('at sign') \g /dev/null
+SELECT pg_temp.try($$alter_queue('at', '{"sign": "at sign"}')$$) \g /dev/null
+SELECT results_eq(format('SELECT call, queue FROM jobq.audit WHERE at >= %L AND outcome = %L ORDER BY at', :'keys', 'done'),
+	$$VALUES ('create_key', NULL), ('create_key', NULL), ('rotate_key', NULL), ('create_queue', 'at sealed'),
+		('reseal', 'at sealed'), ('create_access_key', 'at'), ('rotate_access_key', 'at'),
+		('revoke_access_key', 'at'), ('revoke_key', NULL)$$,
+	'every act with keys has its entry');
+CALL pg_temp.await(format($$(SELECT count(*) FROM jobq.audit WHERE at >= %L AND outcome = 'refused') = 4$$, :'keys'));
+SELECT bag_eq(format($$SELECT call, sqlstate FROM jobq.audit WHERE at >= %L AND outcome = 'refused'$$, :'keys'),
+	$$VALUES ('use_access_key', 'JQ013'), ('use_access_key', 'JQ013'), ('verify_signature', 'JQ019'),
+		('alter_queue', 'JQ013')$$,
+	'and every key and signature that is refused');
+SELECT is(count(*), 0::bigint, 'without the key')
+	FROM jobq.audit a WHERE a::text LIKE '%' || :'raw' || '%';
+
 -- ---- who may read it ----
 
 CREATE FUNCTION pg_temp.as_role(who text, todo text) RETURNS text LANGUAGE plpgsql AS $$
@@ -279,7 +307,7 @@ SELECT is(problem, 'the chain ends before the link that was written down',
 
 -- ---- clean up ----
 
-SELECT jobq.drop_queue(q, true) FROM unnest('{at,at jobs,at quiet,at fast}'::text[]) q \g /dev/null
+SELECT jobq.drop_queue(q, true) FROM unnest('{at,at jobs,at quiet,at fast,at sealed}'::text[]) q \g /dev/null
 REVOKE ALL ON ALL ROUTINES IN SCHEMA jobq FROM at_stranger;
 REVOKE ALL ON jobq.audit FROM at_stranger;
 REVOKE ALL ON SCHEMA jobq FROM at_stranger;
