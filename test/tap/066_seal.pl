@@ -167,6 +167,9 @@ sql('CREATE VIEW jobq_state AS SELECT id, queue, state, attempt FROM jobq.jobs')
 my $lease = sql("SELECT lease FROM jobq.dequeue('short', lease_for => '2 s')");
 unlink($secret);
 is(sqlstate($node, q{SELECT jobq.dequeue('sealed', 10)}), 'JQ013', 'without the secret nothing is delivered') foreach 1 .. 3;
+my $plain = sql(q{SELECT jobq.create_queue('plain'); SELECT jobq.enqueue('plain')}) =~ s/.*\n//sr;
+is(sqlstate($node, q{SELECT jobq.dequeue_any('{plain,sealed}', 10)}), 'JQ013', 'nor together with others');
+is(sql("SELECT state, attempt FROM jobq_state WHERE id = $plain"), 'available|0', 'which lose no attempt either');
 is(sqlstate($node, q{CALL jobq.receive('sealed')}), 'JQ013', 'or received');
 is(sqlstate($node, q{SELECT * FROM jobq.peek('sealed')}), 'JQ013', 'or shown');
 is(sqlstate($node, qq{SELECT jobq.enqueue('sealed', '1')}), 'JQ013', 'or taken');
