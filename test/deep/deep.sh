@@ -13,8 +13,8 @@ unset SUITES TESTS
 
 all_parts=(sanitize valgrind static sqlsmith fuzz)
 read -r -a parts <<<"${PARTS:-${all_parts[*]}}"
-packages=(make gcc libc6-dev libssl-dev openssl perl postgresql-15 postgresql-server-dev-15
-	libipc-run-perl libio-pty-perl)
+packages=(make gcc libc6-dev libssl-dev openssl perl postgresql-15
+	postgresql-server-dev-15 libipc-run-perl libio-pty-perl)
 for part in "${parts[@]}"; do
 	case $part in
 	sanitize) packages+=(postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl) ;;
