@@ -33,10 +33,10 @@ jobq_scan_copy(JobqScan *s, size_t to)
 		if (ends_word(c))
 		{
 			s->word_out = s->used;
-			s->colon = false;
+			s->colon = 0;
 		}
-		else if (c == ':')
-			s->colon = true;
+		else if (c == ':' && s->colon == 0)
+			s->colon = s->used;
 	}
 }
 
@@ -63,8 +63,8 @@ jobq_scan_hide_again(JobqScan *s, size_t out, size_t to)
 	put_mark(s, to);
 	if (s->word_out > s->used)
 		s->word_out = s->used;
-	s->colon = memchr(s->out + s->word_out, ':',
-					  s->used - s->word_out) != NULL;
+	if (s->colon > out)
+		s->colon = 0;
 }
 
 /* ---- jobq.redact_patterns ---- */

@@ -364,7 +364,9 @@ quoted_end(const JobqScan *s, size_t from, char quote, size_t slashes)
 		}
 		if (c == quote && (slashes > 0 ? n == slashes : n % 2 == 0))
 		{
-			if (quote != '\'' || i == from || jobq_peek(s, i + 1) != quote)
+			/* SQL doubles one in it; one behind a backslash is not doubled */
+			if (quote != '\'' || slashes > 0 || i == from ||
+				jobq_peek(s, i + 1) != quote)
 				return i - slashes;
 			i++;
 		}

@@ -27,9 +27,12 @@ typedef struct JobqScan
 	char	   *out;
 	size_t		used;
 	size_t		word_out;		/* where the present word begins, in out */
-	bool		colon;			/* there is one in it */
+	size_t		colon;			/* behind the first one in it, 0 = there is none */
 	size_t		url_end;		/* the end of a word that was looked through */
 	size_t		url_sign;		/* its last @, or its end */
+	size_t		value_from;		/* a value whose end was looked for last, */
+	size_t		value_to;		/* that end, */
+	size_t		value_stop;		/* and the end of the signs that follow it */
 	const JobqRedactPatterns *patterns;
 	bool		begins[256];	/* does a token begin with this byte, */
 	bool		ends[256];		/* or a name end with it? */
@@ -198,8 +201,8 @@ extern JobqNameKind jobq_scan_name(const JobqScan *s, size_t to,
 
 /* ---- redactword.c ---- */
 
-/* Where a value without quotes ends that begins at `from`. */
-extern size_t jobq_scan_word_end(const JobqScan *s, size_t from);
+/* Where a value without quotes ends that begins at `from`; remembers it. */
+extern size_t jobq_scan_word_end(JobqScan *s, size_t from);
 
 /* The same for one of several words; `end` ends it, too, unless it is 0. */
 extern size_t jobq_scan_line_end(const JobqScan *s, size_t from, char end);

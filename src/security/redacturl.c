@@ -112,7 +112,7 @@ jobq_scan_source(JobqScan *s)
 	}
 	for (size_t i = 0; i < sizeof(after) / sizeof(after[0]); i++)
 	{
-		if (s->colon && jobq_stands(s, s->at, after[i]))
+		if (s->colon > 0 && jobq_stands(s, s->at, after[i]))
 		{
 			jobq_scan_hide_again(s, s->word_out, s->at);
 			return true;

@@ -233,14 +233,24 @@ trim(const JobqScan *s, size_t from, size_t to)
 	return to;
 }
 
+/*
+ * A word may have many names in it, as pass:pass:pass:…, and all values in it
+ * end where the first one does: it is read once.
+ */
 size_t
-jobq_scan_word_end(const JobqScan *s, size_t from)
+jobq_scan_word_end(JobqScan *s, size_t from)
 {
-	size_t		to = from;
+	if (from < s->value_from || from >= s->value_stop)
+	{
+		size_t		to = from;
 
-	while (to < s->length && !ends_at(s, to))
-		to++;
-	return trim(s, from, to);
+		while (to < s->length && !ends_at(s, to))
+			to++;
+		s->value_from = from;
+		s->value_to = trim(s, from, to);
+		s->value_stop = to;
+	}
+	return from > s->value_to ? from : s->value_to;
 }
 
 size_t

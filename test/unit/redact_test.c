@@ -321,7 +321,10 @@ static const char *const hostile[] = {
 	"password: $1", "password=${", "a.b.c.", "t.token=", "api key ", "api_key_",
 	"550e8400-", "550e8400-e29b-41d4-a716-44665544000", "jdbc:oracle:thin:@",
 	"<password>", "<a>", "%3D", "password%3d", "password\t=\t", "--password ",
-	"1/", "\xc3\xa9", "hooks.slack.com/", "$2a$", "name\":\"password\",\"value\":"
+	"1/", "\xc3\xa9", "hooks.slack.com/", "$2a$", "name\":\"password\",\"value\":",
+	"pass:", "sig:", "auth:", "pass:*", "pass:.", "pass:x,", "bearer%20a=\"",
+	"Bearer%20a='", "pass:\\'' ", "sig: \\'','passwordbasic `=[\"[", "pass:\\\"",
+	"pass:[\"", "pass:[\"a\",", "abcdEFGH1234-----END A-----", "aB1c-----END -----"
 };
 
 /* Of as many tries as it is told the fastest. */
