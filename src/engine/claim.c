@@ -392,8 +392,8 @@ require_sealing_keys(const ClaimCall *call)
 
 /*
  * A key that is missing is nobody's attempt: the jobs of this call, also those
- * of other queues, are as they were before the error is raised. What was damaged, however, must not stop a queue for
- * ever; it counts.
+ * of other queues, are as they were before the error is raised. What was
+ * damaged, however, must not stop a queue for ever; it counts.
  */
 static void
 open_payloads(ClaimCall *call)
