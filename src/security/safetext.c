@@ -9,7 +9,7 @@
 #include "security/redact.h"
 
 #define SHOWN_CHARS		5000
-#define SCANNED_BYTES	(1024 * 1024)
+#define SCANNED_BYTES	(256 * 1024)
 #define CUT_MARK		"... (truncated)"
 
 JobqRedactPatterns jobq_redact_patterns;
