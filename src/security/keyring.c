@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "common/hmac.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -89,24 +88,6 @@ freshen(void)
 	cache_changes = jobq_catalog_changes();
 }
 
-void
-jobq_keyring_hmac(const uint8 *key, const void *data, size_t len, uint8 *out)
-{
-	pg_hmac_ctx *hmac = pg_hmac_create(PG_SHA256);
-	bool		done;
-
-	if (hmac == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	done = pg_hmac_init(hmac, key, JOBQ_KEY_LEN) >= 0 &&
-		pg_hmac_update(hmac, data, len) >= 0 &&
-		pg_hmac_final(hmac, out, JOBQ_KEY_LEN) >= 0;
-	pg_hmac_free(hmac);
-	if (!done)
-		elog(ERROR, "could not compute an HMAC");
-}
-
 /* The name comes last, so no two labels are the same. */
 void
 jobq_keyring_derive(const JobqCryptoRow *row, uint8 *bytes)
@@ -129,7 +110,7 @@ jobq_keyring_check_value(const uint8 *bytes, uint8 *check)
 {
 	uint8		hmac[JOBQ_KEY_LEN];
 
-	jobq_keyring_hmac(bytes, CHECK_LABEL, strlen(CHECK_LABEL), hmac);
+	jobq_hmac(bytes, JOBQ_KEY_LEN, CHECK_LABEL, strlen(CHECK_LABEL), hmac);
 	memcpy(check, hmac, JOBQ_CHECK_LEN);
 }
 

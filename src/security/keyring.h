@@ -37,10 +37,6 @@ extern const JobqSecretKey *jobq_keyring_find(JobqKeyPurpose purpose,
 extern void jobq_keyring_derive(const JobqCryptoRow *row, uint8 *bytes);
 extern void jobq_keyring_check_value(const uint8 *bytes, uint8 *check);
 
-/* HMAC-SHA256; out has JOBQ_KEY_LEN bytes. */
-extern void jobq_keyring_hmac(const uint8 *key, const void *data, size_t len,
-							  uint8 *out);
-
 /*
  * For an option of a queue: as jobq_keyring_get, and the current role must have
  * the privileges of the key's owner.

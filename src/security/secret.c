@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -235,20 +236,32 @@ jobq_secret_versions(int *versions)
 bool
 jobq_secret_same(const void *a, const void *b, size_t len)
 {
-	const volatile uint8 *x = a;
-	const volatile uint8 *y = b;
-	uint8		difference = 0;
+	return CRYPTO_memcmp(a, b, len) == 0;
+}
 
-	for (size_t i = 0; i < len; i++)
-		difference |= x[i] ^ y[i];
-	return difference == 0;
+void
+jobq_hmac(const void *key, size_t key_len, const void *data, size_t len,
+		  uint8 *out)
+{
+	pg_hmac_ctx *hmac = pg_hmac_create(PG_SHA256);
+	bool		done;
+
+	if (hmac == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	done = pg_hmac_init(hmac, key, key_len) >= 0 &&
+		pg_hmac_update(hmac, data, len) >= 0 &&
+		pg_hmac_final(hmac, out, JOBQ_HMAC_LEN) >= 0;
+	pg_hmac_free(hmac);
+	if (!done)
+		elog(ERROR, "could not compute an HMAC");
 }
 
 void
 jobq_secret_hmac(int version, const void *data, size_t len, uint8 *out)
 {
 	const Secret *secret;
-	pg_hmac_ctx *hmac;
 
 	load();
 	secret = find(version);
@@ -259,17 +272,5 @@ jobq_secret_hmac(int version, const void *data, size_t len, uint8 *out)
 				 errdetail("Version %d, which is needed here, is not in the secret file.",
 						   version),
 				 errhint("Put the line of that version back into the file; older versions stay for what they have made.")));
-	hmac = pg_hmac_create(PG_SHA256);
-	if (hmac == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	if (pg_hmac_init(hmac, (const uint8 *) secret->text, secret->length) < 0 ||
-		pg_hmac_update(hmac, data, len) < 0 ||
-		pg_hmac_final(hmac, out, JOBQ_HMAC_LEN) < 0)
-	{
-		pg_hmac_free(hmac);
-		elog(ERROR, "could not compute an HMAC");
-	}
-	pg_hmac_free(hmac);
+	jobq_hmac(secret->text, secret->length, data, len, out);
 }

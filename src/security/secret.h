@@ -20,6 +20,10 @@ extern int	jobq_secret_versions(int *versions);
 /* In a time that does not depend on what differs. */
 extern bool jobq_secret_same(const void *a, const void *b, size_t len);
 
+/* HMAC-SHA256 into out, which has JOBQ_HMAC_LEN bytes. */
+extern void jobq_hmac(const void *key, size_t key_len, const void *data,
+					  size_t len, uint8 *out);
+
 /*
  * HMAC-SHA256 of data with the secret of that version into out, which has
  * JOBQ_HMAC_LEN bytes. JQ013 when the file does not have it. Callers begin

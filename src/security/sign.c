@@ -21,6 +21,7 @@
 #include "errors.h"
 #include "security/audit.h"
 #include "security/keyring.h"
+#include "security/secret.h"
 #include "security/sign.h"
 
 #define SIGNATURE		"signature"
@@ -54,7 +55,7 @@ sign(const JobqSecretKey *key, int64 id, int64 time, const char *payload,
 	appendStringInfoString(&message,
 						   pg_server_to_any(payload, (int) strlen(payload),
 											PG_UTF8));
-	jobq_keyring_hmac(key->bytes, message.data, message.len, hmac);
+	jobq_hmac(key->bytes, JOBQ_KEY_LEN, message.data, message.len, hmac);
 	pfree(message.data);
 	strlcpy(signature, PREFIX, SIGNATURE_LEN + 1);
 	for (int i = 0; i < JOBQ_KEY_LEN; i++)

@@ -2,19 +2,6 @@
 -- and strings; at their bounds, by every way to enqueue.
 \ir setup.psql
 
-CREATE FUNCTION pg_temp.message(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	message text;
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE 'SELECT jobq.' || call;
-	RETURN 'ok';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN concat_ws('|', SQLSTATE, message, detail, hint);
-END
-$$;
 -- the same payload, kind and headers by every way
 CREATE FUNCTION pg_temp.by_all(queue text, payload text, kind text DEFAULT NULL, headers text DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(DISTINCT pg_temp.try(call), ' ') FROM unnest(ARRAY[
@@ -30,9 +17,9 @@ $$;
 SELECT jobq.create_queue('kinds', '{"allowed_kinds": ["mail", "sms", "m"]}') AS x \gset
 SELECT is(pg_temp.by_all('kinds', '{}', kind), 'ok', 'taken: ' || kind) FROM unnest(ARRAY['mail', 'sms', 'm']) kind;
 SELECT is(pg_temp.by_all('kinds', '{}', kind), 'JQ017', 'refused: ' || coalesce(kind, 'none')) FROM unnest(ARRAY['Mail', 'mai', 'mails', '', ' sms', NULL]) kind;
-SELECT is(pg_temp.message('enqueue(''kinds'', kind => ''secret'')'),
+SELECT is(pg_temp.told('enqueue(''kinds'', kind => ''secret'')'),
 	'JQ017|queue "kinds" does not take jobs of this kind|Its allowed_kinds are: m, sms, mail.|Pass one of them as kind, or change allowed_kinds with jobq.alter_queue().', 'the message');
-SELECT alike(pg_temp.message('enqueue_jobs(''[{"queue": "kinds", "kind": "sms"}, {"queue": "kinds", "kind": "x"}]'')'), '%|Job 2 of the call: Its%', 'which one');
+SELECT alike(pg_temp.told('enqueue_jobs(''[{"queue": "kinds", "kind": "sms"}, {"queue": "kinds", "kind": "x"}]'')'), '%|Job 2 of the call: Its%', 'which one');
 -- a schedule is held against what the queue takes when it runs
 SELECT jobq.alter_queue('kinds', '{"allowed_kinds": ["fax"]}') AS x \gset
 SELECT is(pg_temp.try('run_schedule(''s'')'), 'JQ017', 'a schedule whose kind is not taken any more');
@@ -44,7 +31,7 @@ SELECT is(pg_temp.try(format('alter_queue(''kinds'', ''{"allowed_kinds": %s}'')'
 	(SELECT json_agg(i::text)::text FROM generate_series(1, 1001) i)]) value;
 SELECT is(pg_temp.try(format('alter_queue(''kinds'', ''{"allowed_kinds": %s}'')', value)), 'ok', 'kinds: ' || left(value, 40))
 	FROM unnest(ARRAY['["' || repeat('x', 255) || '"]', '["a", "a"]', (SELECT json_agg(i::text)::text FROM generate_series(1, 1000) i)]) value;
-SELECT alike(pg_temp.message('enqueue(''kinds'', kind => ''a'')'), 'JQ017|%, ....|%', 'a long list is cut');
+SELECT alike(pg_temp.told('enqueue(''kinds'', kind => ''a'')'), 'JQ017|%, ....|%', 'a long list is cut');
 
 -- ---- bytes: exactly as many as allowed, headers included ----
 
@@ -75,7 +62,7 @@ SELECT is(pg_temp.by_all('input', pg_temp.deep(open, middle, shut, n)), verdict,
 SELECT is(pg_temp.by_all('input', pg_temp.deep('[', middle, ']', 501)), 'JQ004', '501 levels') FROM unnest(ARRAY['', '1', '"x"']) middle;
 SELECT is(pg_temp.by_all('input', '{}', headers => pg_temp.deep('{"a":', '1', '}', n)), verdict, n || ' levels of headers')
 	FROM (VALUES (500, 'ok'), (501, 'JQ004')) b(n, verdict);
-SELECT alike(pg_temp.message(format('enqueue(''input'', %L)', pg_temp.deep('[', '"secret"', ']', 501))),
+SELECT alike(pg_temp.told(format('enqueue(''input'', %L)', pg_temp.deep('[', '"secret"', ']', 501))),
 	'JQ004|the payload is nested too deep for queue "input"|The queue''s max_json_depth is 500.|%', 'the message');
 SELECT ok(pg_temp.try(format('enqueue(''input'', %L)', pg_temp.deep('[', '', ']', n))) IN ('JQ004', '54001'), n || ' levels') FROM unnest(ARRAY[5000, 10000, 200000]) n;
 SELECT jobq.alter_queue('input', '{"max_json_depth": 2}') AS x \gset
@@ -92,7 +79,7 @@ SELECT is(pg_temp.by_all('input', payload), verdict, 'three keys: ' || payload) 
 	('{"": {"": {"": {"": 1}}}}', 'JQ004')) t(payload, verdict);
 SELECT is(pg_temp.by_all('input', '{"a": 1}', headers => '{"a": 1, "b": 2}'), 'ok', 'headers count');
 SELECT is(pg_temp.by_all('input', '{"a": 1, "b": 2}', headers => '{"a": 1, "b": 2}'), 'JQ004', 'too');
-SELECT is(pg_temp.message('enqueue(''input'', ''{"a": 1, "b": 2, "c": 3, "secret": 4}'')'),
+SELECT is(pg_temp.told('enqueue(''input'', ''{"a": 1, "b": 2, "c": 3, "secret": 4}'')'),
 	'JQ004|the payload has too many keys for queue "input"|The queue''s max_json_keys is 3.|Enqueue a simpler payload, or raise max_json_keys with jobq.alter_queue().', 'the message');
 SELECT jobq.alter_queue('input', '{"max_json_keys": null}') AS x \gset
 SELECT is(pg_temp.by_all('input', (SELECT json_object_agg(i, 1) FROM generate_series(1, 20000) i)::text), 'ok', '20,000 keys without a limit');
@@ -105,9 +92,9 @@ SELECT is(pg_temp.by_all('input', payload), verdict, 'five characters: ' || payl
 	('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,"abcdef"]', 'JQ004'),
 	('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,"abcde",[[]]]', 'ok')) t(payload, verdict);
 SELECT is(pg_temp.by_all('input', '{}', headers => '{"a": "abcdef"}'), 'JQ004', 'in headers');
-SELECT is(pg_temp.message('enqueue(''input'', ''"secret"'')'),
+SELECT is(pg_temp.told('enqueue(''input'', ''"secret"'')'),
 	'JQ004|a string in the payload is too long for queue "input"|The queue''s max_json_string is 5.|Enqueue a simpler payload, or raise max_json_string with jobq.alter_queue().', 'the message');
-SELECT alike(pg_temp.message('enqueue_many(''input'', ''{1, "\"secret\""}'')'), '%|Job 2 of the call: The queue%', 'which one');
+SELECT alike(pg_temp.told('enqueue_many(''input'', ''{1, "\"secret\""}'')'), '%|Job 2 of the call: The queue%', 'which one');
 SELECT jobq.alter_queue('input', '{"max_json_string": null}') AS x \gset
 
 SELECT is(pg_temp.try(format('alter_queue(''input'', ''{"%s": %s}'')', option, value)), 'JQ007', option || ' ' || value)

@@ -277,31 +277,18 @@ SELECT cmp_ok(count(*), '>=', 200::bigint, 'examples') FROM example;
 
 -- ---- a message tells nothing of the payload ----
 
-CREATE FUNCTION pg_temp.message(call text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	message text;
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE 'SELECT jobq.' || call;
-	RETURN 'ok';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN concat_ws('|', SQLSTATE, message, detail, hint);
-END
-$$;
 SELECT jobq.alter_queue('schema', '{"schema": {"properties": {"card": {"type": "integer", "maximum": 9}, "kind": {"enum": ["a"]}},
 	"patternProperties": {"^x": {"type": "null"}}, "additionalProperties": {"type": "null"}, "propertyNames": {"maxLength": 20}}}') AS x \gset
-SELECT unalike(pg_temp.message(format('enqueue(''schema'', %L)', payload)), '%4711%', payload)
+SELECT unalike(pg_temp.told(format('enqueue(''schema'', %L)', payload)), '%4711%', payload)
 	FROM unnest(ARRAY['{"card": 4711}', '{"card": "4711"}', '{"kind": "4711"}', '{"4711": 1}', '{"x4711": 1}',
 		'{"471147114711471147114711": null}', '[{"4711": 4711}]']) payload;
-SELECT is(pg_temp.message('enqueue(''schema'', ''{"card": 4711}'')'),
+SELECT is(pg_temp.told('enqueue(''schema'', ''{"card": 4711}'')'),
 	'JQ016|the payload breaks the schema of queue "schema"|At "/card" it breaks the keyword "maximum".|' ||
 	'SELECT options -> ''schema'' FROM jobq.queues shows the schema; change the payload, or the schema with jobq.alter_queue().',
 	'the message');
 SELECT jobq.alter_queue('schema', jsonb_build_object('schema', jsonb_build_object('properties',
 	jsonb_build_object(repeat('long', 50), '{"type": "null"}'::jsonb)))) AS x \gset
-SELECT alike(pg_temp.message(format('enqueue(''schema'', %L)', jsonb_build_object(repeat('long', 50), 1))),
+SELECT alike(pg_temp.told(format('enqueue(''schema'', %L)', jsonb_build_object(repeat('long', 50), 1))),
 	'%At "/longlonglonglonglonglonglonglonglonglong..." it breaks%', 'long names are cut');
 
 -- ---- all ways to enqueue ----
@@ -312,8 +299,8 @@ SELECT is(pg_temp.try(call), 'JQ016', call) FROM unnest(ARRAY['enqueue(''schema'
 	'enqueue_many(''schema'', ''{"{\"a\": 1}", "{}"}'')', 'enqueue_unique(''schema'', ''{}'', unique_key => ''k'')',
 	'enqueue_jobs(''[{"queue": "schema", "payload": {"a": 1}}, {"queue": "schema"}]'')',
 	'schedule(''s'', ''0 0 1 1 *'', ''schema'')']) call;
-SELECT alike(pg_temp.message('enqueue_many(''schema'', ''{"{\"a\": 1}", "{}"}'')'), '%|Job 2 of the call: At "/a" it%', 'which one');
-SELECT alike(pg_temp.message('enqueue_jobs(''[{"queue": "schema", "payload": {"a": 1}}, {"queue": "schema"}]'')'),
+SELECT alike(pg_temp.told('enqueue_many(''schema'', ''{"{\"a\": 1}", "{}"}'')'), '%|Job 2 of the call: At "/a" it%', 'which one');
+SELECT alike(pg_temp.told('enqueue_jobs(''[{"queue": "schema", "payload": {"a": 1}}, {"queue": "schema"}]'')'),
 	'%|Job 2 of the call: At "/a" it%', 'which one');
 SELECT is(count(*), :before::bigint, 'nothing of a refused call stays') FROM jobq.jobs WHERE queue = 'schema';
 SELECT jobq.schedule('s', '0 0 1 1 *', 'schema', '{"a": 1}') AS x \gset
@@ -380,10 +367,10 @@ INSERT INTO wrong (schema, place) VALUES
 	('{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"not": {"$ref": "#/$defs/a"}}}}', 'schema#/$defs/%/$ref'),
 	('{"items": {"if": {"anyOf": [{"$ref": "#/items"}]}}}', 'schema#/items/if/anyOf/0/$ref'),
 	('{"dependentSchemas": {"a": {"$ref": "#"}}}', 'schema#/dependentSchemas/a/$ref');
-SELECT alike(pg_temp.message(format('alter_queue(''schema'', %L)', jsonb_build_object('schema', schema))),
+SELECT alike(pg_temp.told(format('alter_queue(''schema'', %L)', jsonb_build_object('schema', schema))),
 	'JQ007|invalid value for "' || place || '"|%', format('refused: %s', left(schema::text, 100))) FROM wrong ORDER BY n;
 SELECT is(pg_temp.try('enqueue(''schema'')'), 'ok', 'none of them was set');
-SELECT alike(pg_temp.message('create_queue(''never'', ''{"schema": {"typ": 1}}'')'), 'JQ007|%schema#/typ%', 'nor is a queue created with one');
+SELECT alike(pg_temp.told('create_queue(''never'', ''{"schema": {"typ": 1}}'')'), 'JQ007|%schema#/typ%', 'nor is a queue created with one');
 
 -- bounds: size, nesting, height, patterns
 CREATE FUNCTION pg_temp.nested(open text, middle text, shut text, n int) RETURNS text LANGUAGE sql AS $$
@@ -435,7 +422,7 @@ UPDATE hostile SET (verdict, ms) = (SELECT v.verdict, v.ms FROM pg_temp.ms(schem
 SELECT is(verdict, 'JQ016', name) FROM hostile;
 SELECT cmp_ok(ms, '<', 5000::float8, name || ' is soon over') FROM hostile;
 SELECT is(pg_temp.set_schema(schema), 'ok', name) FROM hostile WHERE name = 'doubling';
-SELECT alike(pg_temp.message('enqueue(''schema'', ''"x"'')'), 'JQ016|checking the payload against the schema of queue "schema" takes too long|%', 'what it says');
+SELECT alike(pg_temp.told('enqueue(''schema'', ''"x"'')'), 'JQ016|checking the payload against the schema of queue "schema" takes too long|%', 'what it says');
 -- the number of steps follows the payload: what is large and simple passes
 SELECT is(v.verdict, 'ok', name) FROM (VALUES
 	('a megabyte of text', '{"type": "string", "maxLength": 1000000}', to_json(repeat('ä', 1000000))::text),
