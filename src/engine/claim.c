@@ -17,6 +17,7 @@
 #include "engine/belts.h"
 #include "engine/claimrow.h"
 #include "engine/own.h"
+#include "engine/unseal.h"
 #include "engine/xact.h"
 #include "errors.h"
 #include "pause.h"
@@ -374,51 +375,6 @@ await_start_records(ClaimCall *call, Taken *taken, int n)
 	leave_out_lost(call, taken, n);
 }
 
-/* ---- sealed payloads ---- */
-
-static void
-require_sealing_keys(const ClaimCall *call)
-{
-	ListCell   *cell;
-
-	foreach(cell, call->deliveries)
-	{
-		const JobqDelivery *delivery = lfirst(cell);
-
-		if (jobq_is_sealed(&delivery->row))
-			jobq_seal_require_key(&delivery->row);
-	}
-}
-
-/*
- * A key that is missing is nobody's attempt: the jobs of this call, also those
- * of other queues, are as they were before the error is raised. What was
- * damaged, however, must not stop a queue for ever; it counts.
- */
-static void
-open_payloads(ClaimCall *call)
-{
-	ListCell   *cell;
-
-	PG_TRY();
-	{
-		require_sealing_keys(call);
-	}
-	PG_CATCH();
-	{
-		jobq_xact_unclaim(call->lease.lease);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	foreach(cell, call->deliveries)
-	{
-		JobqDelivery *delivery = lfirst(cell);
-
-		if (jobq_is_sealed(&delivery->row))
-			jobq_unseal(&delivery->row);
-	}
-}
-
 static void
 write_own_claims(ClaimCall *call, Taken *taken, int n)
 {
@@ -588,7 +544,7 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	if (ntaken > 0)
 	{
 		if (call.sealed)
-			open_payloads(&call);
+			jobq_open_payloads(call.deliveries, call.lease.lease);
 		if (call.careful)
 		{
 			note_claims(taken, ntaken, NULL);
