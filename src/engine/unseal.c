@@ -21,7 +21,7 @@
  * key that the queue names nothing is lost, until its owner names another one.
  */
 static void
-require_keys(const List *deliveries)
+check_keys(const List *deliveries)
 {
 	ListCell   *cell;
 
@@ -39,14 +39,12 @@ require_keys(const List *deliveries)
  * What can be put right is nobody's attempt: the jobs of this call, also those
  * of other queues, are as they were before the error is raised.
  */
-List *
-jobq_open_payloads(List *deliveries, int64 lease, List **lost)
+static void
+require_keys(const List *deliveries, int64 lease)
 {
-	ListCell   *cell;
-
 	PG_TRY();
 	{
-		require_keys(deliveries);
+		check_keys(deliveries);
 	}
 	PG_CATCH();
 	{
@@ -54,6 +52,14 @@ jobq_open_payloads(List *deliveries, int64 lease, List **lost)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+}
+
+List *
+jobq_open_payloads(List *deliveries, int64 lease, List **lost)
+{
+	ListCell   *cell;
+
+	require_keys(deliveries, lease);
 	foreach(cell, deliveries)
 	{
 		JobqDelivery *delivery = lfirst(cell);

@@ -275,5 +275,18 @@ SELECT results_eq($$SELECT a.outcome, a.error FROM gone, jobq.attempts(copy) a$$
 SELECT jobq.fail(id, lease, 'no', false) FROM jobq.dequeue('mixed') \g /dev/null
 SELECT is(jobq.redrive('mixed'), 1::bigint, 'nor do they stop the dead ones that can be run again');
 
+-- one call does not go on for ever, one that waits begins again
+SELECT jobq.create_key('many box', 'seal') \g /dev/null
+SELECT jobq.create_queue('many', '{"seal": "many box", "max_batch": 2001}') \g /dev/null
+SELECT jobq.enqueue_many('many', array_fill('{}'::jsonb, '{2001}')) \g /dev/null
+SELECT jobq.alter_queue('many', '{"seal": null}') \g /dev/null
+SELECT jobq.revoke_key('many box') \g /dev/null
+SELECT jobq.enqueue('many', '"sound"') AS behind \gset
+SELECT is_empty($$SELECT id FROM jobq.dequeue('many', 10)$$, 'very many are ended a part at a time');
+SELECT is(count(*), 1000::bigint, 'so far') FROM jobq.dead_jobs WHERE queue = 'many';
+SELECT clock_timestamp() AS begun \gset
+SELECT is(id, :behind::bigint, 'then comes what is behind them') FROM jobq.dequeue('many', 10, wait => '20 s');
+SELECT cmp_ok(clock_timestamp() - :'begun', '<', '15 s', 'at once');
+
 SELECT * FROM finish();
 ROLLBACK;
