@@ -277,8 +277,8 @@ SELECT is(jobq.redrive('mixed'), 1::bigint, 'nor do they stop the dead ones that
 
 -- one call does not go on for ever, one that waits begins again
 SELECT jobq.create_key('many box', 'seal') \g /dev/null
-SELECT jobq.create_queue('many', '{"seal": "many box", "max_batch": 2001}') \g /dev/null
-SELECT jobq.enqueue_many('many', array_fill('{}'::jsonb, '{2001}')) \g /dev/null
+SELECT jobq.create_queue('many', '{"seal": "many box", "max_batch": 3001}') \g /dev/null
+SELECT jobq.enqueue_many('many', array_fill('{}'::jsonb, '{3001}')) \g /dev/null
 SELECT jobq.alter_queue('many', '{"seal": null}') \g /dev/null
 SELECT jobq.revoke_key('many box') \g /dev/null
 SELECT jobq.enqueue('many', '"sound"') AS behind \gset
