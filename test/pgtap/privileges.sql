@@ -88,6 +88,7 @@ INSERT INTO sample VALUES
 	('redrive(text, bigint, text, text, timestamptz)', $$SELECT jobq.redrive('pt')$$),
 	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
 	('job(bigint)', $$SELECT jobq.job($w)$$),
+	('_job(bigint)', $$SELECT jobq._job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
 	('explain_job(bigint)', $$SELECT jobq.explain_job($w)$$),
 	('explain_queue(text)', $$SELECT jobq.explain_queue('pt')$$),
@@ -169,7 +170,7 @@ SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
 	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
-	AND call !~ '^(job|attempts|explain_job|wait_for|wait_for_result)\(';
+	AND call !~ '^(_?job|attempts|explain_job|wait_for|wait_for_result)\(';
 
 -- "denied" is for those who know that it exists: all who have a privilege on the
 -- queue know the queue; enqueue (which has made the jobs), read and manage know
