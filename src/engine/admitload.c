@@ -158,8 +158,10 @@ take_prepared(const JobqRow *row, void *state)
 
 /* Jobs of others' making were not let in, so they do not count. */
 #define ENQUEUED_IN \
-	"SELECT j.queue_id, j.id, j.enqueued_at, j.enqueued_by, j.group_key" \
-	" FROM jobq.%s j WHERE j.queue_id = ANY ($1) AND j.enqueued_at >= $2" \
+	"SELECT j.queue_id, j.id, coalesce(j.enqueued_at, j.run_at)," \
+	" j.enqueued_by, j.group_key FROM jobq.%s j" \
+	" WHERE j.queue_id = ANY ($1)" \
+	" AND coalesce(j.enqueued_at, j.run_at) >= $2" \
 	" AND j.retry_of IS NULL AND (j.headers ? 'dead_letter') IS NOT TRUE" \
 	" AND %s"
 

@@ -66,7 +66,7 @@ carry_running(const JobqSession *session, const JobqHeld *held,
 	jobq_belts_close(&belts);
 	JOBQ_PAUSE("inside-carry");
 	epoch = jobq_belts_current(session, &belts, queue->class_id);
-	jobq_insert(belts.rel[BELT_JOB], row.values, row.nulls, &tid);
+	jobq_belt_insert_jobs(belts.rel[BELT_JOB], &row, 1, &tid);
 	jobq_count_tickets(session->db, queue->class_id, 1);
 	jobq_ticket_of_row(&row, epoch, &tid, &to);
 	write_claim(&belts, epoch, &held->l, ending.next, now, &claim_tid);

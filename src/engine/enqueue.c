@@ -61,6 +61,7 @@ jobq_ticket_of_slot(TupleTableSlot *slot, int32 epoch, JobqTicket *t)
 	slot_getsomeattrs(slot, JOB_ATTEMPTS + 1);
 	memcpy(row.values, slot->tts_values, sizeof(Datum) * (JOB_ATTEMPTS + 1));
 	memcpy(row.nulls, slot->tts_isnull, sizeof(bool) * (JOB_ATTEMPTS + 1));
+	jobq_belt_fill_in(&row);
 	jobq_ticket_of_row(&row, epoch, &slot->tts_tid, t);
 }
 
@@ -81,10 +82,7 @@ place_on_belt(const JobqSession *session, const JobqQueue *queue,
 	int32		epoch = jobq_belts_current(session, &belts, queue->class_id);
 	ItemPointerData *tids = palloc(sizeof(ItemPointerData) * nrows);
 
-	if (nrows == 1)
-		jobq_insert(belts.rel[BELT_JOB], rows->values, rows->nulls, tids);
-	else
-		jobq_insert_many(belts.rel[BELT_JOB], rows, nrows, tids);
+	jobq_belt_insert_jobs(belts.rel[BELT_JOB], rows, nrows, tids);
 	for (int i = 0; i < nrows; i++)
 	{
 		JobqTicket	t;

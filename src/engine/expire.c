@@ -75,7 +75,7 @@ jobq_expire_shelved(const JobqSession *session, JobqRow *row,
 	epoch = jobq_belts_current(session, &belts, queue->class_id);
 	jobq_left_shelf(session, row);
 	jobq_give_ticket(session, row);
-	jobq_insert(belts.rel[BELT_JOB], row->values, row->nulls, &tid);
+	jobq_belt_insert_jobs(belts.rel[BELT_JOB], row, 1, &tid);
 	jobq_count_tickets(session->db, queue->class_id, 1);
 	jobq_belts_close(&belts);
 	jobq_ticket_of_row(row, epoch, &tid, &held.t);

@@ -432,7 +432,7 @@ read_epoch(Load *load, TimestampTz since)
 		  limits_delivery, since, take_outcome);
 	read_probes(load);
 	query(load, psprintf("SELECT o.queue_id, j.id, j.ticket, j.run_at,"
-						 " j.priority, j.attempt, j.max_attempts, o.lease,"
+						 " j.priority, coalesce(j.attempt, 0), j.max_attempts, o.lease,"
 						 " o.claimed_at, o.held_until, j.group_key"
 						 " FROM jobq.outcome_%1$d o"
 						 " JOIN jobq.job_%1$d j ON j.ticket = o.ticket"

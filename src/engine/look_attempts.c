@@ -37,7 +37,7 @@ typedef enum NewestAttr
 /* The LIMIT also tells the planner, which has no statistics, of one row. */
 #define SQL_BELT_NEWEST \
 	"SELECT j.queue_id, j.enqueued_by, j.attempts," \
-	" j.headers ->> 'traceparent', j.ticket, j.attempt," \
+	" j.headers ->> 'traceparent', j.ticket, coalesce(j.attempt, 0)," \
 	" o.ended, o.lease, o.claimed_at, o.finished_at, o.attempt_outcome," \
 	" coalesce(o.worker, c.worker), coalesce(o.error, o.reason)," \
 	" c.claimed_by" \

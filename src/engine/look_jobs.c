@@ -78,8 +78,9 @@ typedef enum InfoAttr
 
 #define SQL_BELT_LIVE \
 	"SELECT j.id, j.queue_id, j.kind, 'a'::\"char\", false, j.priority::int4," \
-	" j.group_key, j.unique_key, j.run_at, j.attempt, j.max_attempts," \
-	" j.enqueued_at, j.enqueued_by, j.expires_at, NULL::text," \
+	" j.group_key, j.unique_key, j.run_at," \
+	" coalesce(j.attempt, 0), j.max_attempts," \
+	" coalesce(j.enqueued_at, j.run_at), j.enqueued_by, j.expires_at, NULL::text," \
 	" NULL::timestamptz, NULL::timestamptz, j.last_error, j.progress," \
 	" j.retry_of, NULL::int8, NULL::jsonb, " COLUMNS_BEHIND \
 	", NULL::jobq.role" \
@@ -88,11 +89,11 @@ typedef enum InfoAttr
 
 #define SQL_BELT_FINAL \
 	"SELECT j.id, j.queue_id, j.kind, o.ended, true, j.priority::int4," \
-	" j.group_key, j.unique_key, j.run_at, j.attempt +" \
+	" j.group_key, j.unique_key, j.run_at, coalesce(j.attempt, 0) +" \
 	" CASE WHEN o.attempt_outcome = ANY ('{c,f,l,b}'::\"char\"[])" \
 	" OR o.attempt_outcome = 'x'::\"char\" AND o.lease IS NOT NULL" \
 	" THEN 1 ELSE 0 END, j.max_attempts," \
-	" j.enqueued_at, j.enqueued_by, j.expires_at," \
+	" coalesce(j.enqueued_at, j.run_at), j.enqueued_by, j.expires_at," \
 	" coalesce(o.worker, c.worker), NULL::timestamptz, o.finished_at," \
 	" CASE WHEN o.ended = 'x' THEN coalesce(o.reason, o.error, j.last_error)" \
 	" ELSE coalesce(o.error, o.reason, j.last_error) END," \

@@ -136,7 +136,7 @@ cancel_shelved(const JobqSession *session, JobqRow *row, const char *reason)
 		return;
 	epoch = jobq_belts_current(session, &belts, queue.class_id);
 	jobq_give_ticket(session, row);
-	jobq_insert(belts.rel[BELT_JOB], row->values, row->nulls, &tid);
+	jobq_belt_insert_jobs(belts.rel[BELT_JOB], row, 1, &tid);
 	jobq_count_tickets(session->db, queue.class_id, 1);
 	jobq_ticket_of_row(row, epoch, &tid, &held.t);
 	jobq_write_outcomes(session, &belts, &held, 1, &ending, jobq_now());

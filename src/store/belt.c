@@ -95,6 +95,43 @@ jobq_reader_close(JobqReader *reader)
 	reader->blocks = 0;
 }
 
+/* ---- job rows ---- */
+
+/*
+ * What most jobs have in common is left out of job_N: NULL stands for it.
+ * While rows are inserted they are marked so.
+ */
+static void
+leave_out(JobqRow *row, bool inserting)
+{
+	row->nulls[JOB_ENQUEUED_AT] = inserting &&
+		row->values[JOB_ENQUEUED_AT] == row->values[JOB_RUN_AT];
+	row->nulls[JOB_ATTEMPT] = inserting &&
+		DatumGetInt32(row->values[JOB_ATTEMPT]) == 0;
+}
+
+void
+jobq_belt_insert_jobs(Relation job, JobqRow *rows, int nrows,
+					  ItemPointerData *tids)
+{
+	for (int i = 0; i < nrows; i++)
+		leave_out(&rows[i], true);
+	jobq_insert_many(job, rows, nrows, tids);
+	for (int i = 0; i < nrows; i++)
+		leave_out(&rows[i], false);
+}
+
+void
+jobq_belt_fill_in(JobqRow *row)
+{
+	if (row->nulls[JOB_ENQUEUED_AT])
+		row->values[JOB_ENQUEUED_AT] = row->values[JOB_RUN_AT];
+	if (row->nulls[JOB_ATTEMPT])
+		row->values[JOB_ATTEMPT] = Int32GetDatum(0);
+	row->nulls[JOB_ENQUEUED_AT] = false;
+	row->nulls[JOB_ATTEMPT] = false;
+}
+
 static bool
 slot_has_int8(TupleTableSlot *slot, int column, int64 value)
 {
@@ -108,6 +145,7 @@ static void
 copy_job(TupleTableSlot *slot, JobqRow *row)
 {
 	jobq_copy_values(slot, row->values, row->nulls);
+	jobq_belt_fill_in(row);
 	for (int i = JOB_NATTS; i < SHELF_NATTS; i++)
 	{
 		row->values[i] = (Datum) 0;

@@ -33,6 +33,7 @@ typedef struct IndexSet
 	int			n;
 	Relation   *rels;
 	IndexInfo **infos;
+	int			natts;			/* columns up to the last one in an index */
 } IndexSet;
 
 /*
@@ -65,6 +66,7 @@ open_indexes(Relation rel, IndexSet *set)
 	ListCell   *cell;
 
 	set->n = 0;
+	set->natts = 0;
 	set->rels = palloc(Max(list_length(oids), 1) * sizeof(Relation));
 	set->infos = palloc(Max(list_length(oids), 1) * sizeof(IndexInfo *));
 
@@ -80,6 +82,8 @@ open_indexes(Relation rel, IndexSet *set)
 		}
 		info = BuildIndexInfo(index);
 		check_index(rel, index, info);
+		for (int i = 0; i < info->ii_NumIndexAttrs; i++)
+			set->natts = Max(set->natts, info->ii_IndexAttrNumbers[i]);
 		set->rels[set->n] = index;
 		set->infos[set->n] = info;
 		set->n++;
@@ -132,6 +136,30 @@ is_belt(Relation rel)
 	return true;
 }
 
+/* Columns up to the last one that is not NULL, and at least so many. */
+static int
+count_filled(const bool *nulls, int natts, int least)
+{
+	while (natts > least && nulls[natts - 1])
+		natts--;
+	return natts;
+}
+
+/*
+ * The first columns of a table. A tuple may end early: what it lacks at its end
+ * reads as NULL, and where nothing else is NULL it needs no bitmap. Not a
+ * counted one: each slot would remember it.
+ */
+static TupleDesc
+first_columns(Relation rel, int natts)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(natts);
+
+	for (int i = 1; i <= natts; i++)
+		TupleDescCopyEntry(desc, i, RelationGetDescr(rel), i);
+	return desc;
+}
+
 static void
 fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls)
 {
@@ -147,11 +175,14 @@ void
 jobq_insert(Relation rel, const Datum *values, const bool *nulls,
 			ItemPointer tid)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
-													&TTSOpsVirtual);
+	TupleTableSlot *slot;
 	IndexSet	indexes;
+	int			natts;
 
 	open_indexes(rel, &indexes);
+	natts = count_filled(nulls, RelationGetNumberOfAttributes(rel),
+						 indexes.natts);
+	slot = MakeSingleTupleTableSlot(first_columns(rel, natts), &TTSOpsVirtual);
 	fill_slot(slot, values, nulls);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true),
 					   is_belt(rel) ? TABLE_INSERT_NO_LOGICAL : 0, NULL);
@@ -198,6 +229,7 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 				 ItemPointerData *tids)
 {
 	TupleDesc	desc;
+	int			natts;
 	int			nslots = Min(nrows, CHUNK_ROWS);
 	CommandId	cid;
 	TupleTableSlot **slots;
@@ -219,8 +251,11 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 	context = AllocSetContextCreate(CurrentMemoryContext, "jobq insert",
 									ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(context);
-	/* a copy that is not counted: each slot would remember the relation's */
-	desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	natts = indexes.natts;
+	for (int i = 0; i < nrows; i++)
+		natts = count_filled(rows[i].nulls,
+							 RelationGetNumberOfAttributes(rel), natts);
+	desc = first_columns(rel, natts);
 	slots = palloc(nslots * sizeof(TupleTableSlot *));
 	for (int i = 0; i < nslots; i++)
 		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);

@@ -235,22 +235,22 @@ typedef enum JobqJobAttr
 	JOB_TICKET,
 	JOB_ID,
 	JOB_RUN_AT,
-	JOB_ENQUEUED_AT,
 	JOB_QUEUE_ID,
-	JOB_ATTEMPT,				/* counted attempts so far */
 	JOB_MAX_ATTEMPTS,
 	JOB_ENQUEUED_BY,
 	JOB_PRIORITY,
+	JOB_PAYLOAD,				/* the last one that a plain job has */
 	JOB_KIND,
+	JOB_HEADERS,
 	JOB_GROUP_KEY,
 	JOB_UNIQUE_KEY,
-	JOB_RETRY_OF,
 	JOB_EXPIRES_AT,
+	JOB_ENQUEUED_AT,			/* in job_N, NULL = run_at */
+	JOB_ATTEMPT,				/* counted attempts so far; in job_N, NULL = 0 */
+	JOB_RETRY_OF,
 	JOB_LAST_ERROR,
 	JOB_PROGRESS,
 	JOB_ATTEMPTS,				/* earlier attempts, see attempts.c */
-	JOB_HEADERS,
-	JOB_PAYLOAD,
 	JOB_SEALED,					/* the payload, encrypted; see seal.h */
 	JOB_NATTS,
 	SHELF_STATE = JOB_NATTS,
@@ -277,19 +277,19 @@ typedef enum JobqOutcomeAttr
 	OUT_LEASE,					/* NULL: ended without a lease */
 	OUT_CLAIMED_AT,
 	OUT_FINISHED_AT,
+	OUT_QUEUE_ID,
+	OUT_CLAIM_TID,				/* hint: where the claim row is */
+	OUT_ENDED,
+	OUT_ATTEMPT_OUTCOME,		/* NULL: no attempt ended here */
+	OUT_RESULT,
+	OUT_FINISHED_BY,			/* NULL: who holds the lease */
 	OUT_NEXT,					/* ticket a moved one went on with; NULL: the
 								 * shelf */
 	OUT_MOVED_TO,				/* id of the copy in the dead-letter queue */
 	OUT_HELD_UNTIL,				/* grace of a cancelled running job */
-	OUT_QUEUE_ID,
-	OUT_FINISHED_BY,
-	OUT_CLAIM_TID,				/* hint: where the claim row is */
-	OUT_ENDED,
-	OUT_ATTEMPT_OUTCOME,		/* NULL: no attempt ended here */
 	OUT_WORKER,
 	OUT_REASON,
 	OUT_ERROR,
-	OUT_RESULT,
 	OUT_NATTS
 } JobqOutcomeAttr;
 
@@ -359,7 +359,20 @@ extern void jobq_insert(Relation rel, const Datum *values, const bool *nulls,
 extern void jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 							 ItemPointerData *tids);
 
-/* ---- belt.c again: reading ---- */
+/* ---- belt.c again ---- */
+
+/*
+ * Append rows to job_N; afterwards they are as they were. tids: where they
+ * are, may be NULL.
+ */
+extern void jobq_belt_insert_jobs(Relation job, JobqRow *rows, int nrows,
+								  ItemPointerData *tids);
+
+/*
+ * Put in what job_N leaves out of the columns up to JOB_ATTEMPT. The other
+ * readers here have done so.
+ */
+extern void jobq_belt_fill_in(JobqRow *row);
 
 /*
  * What reading many rows of one table keeps between them; all zero at first.

@@ -32,6 +32,7 @@ jobq_belt_read_uncommitted(Relation rel, JobqUncommittedVisitor visit,
 		slot_getallattrs(slot);
 		memcpy(row.values, slot->tts_values, sizeof(Datum) * natts);
 		memcpy(row.nulls, slot->tts_isnull, sizeof(bool) * natts);
+		jobq_belt_fill_in(&row);
 		visit(&row, dirty.xmin, state);
 	}
 	table_endscan(scan);

@@ -271,7 +271,7 @@ BEGIN
 	FOR n IN SELECT epoch FROM jobq.epoch LOOP
 	BEGIN
 		EXECUTE format('INSERT INTO job SELECT %1$s, ticket, id, queue_id,
-			attempt, max_attempts, headers, retry_of FROM jobq.job_%1$s', n);
+			coalesce(attempt, 0), max_attempts, headers, retry_of FROM jobq.job_%1$s', n);
 		EXECUTE format('INSERT INTO claim SELECT %1$s, lease, flag,
 			unnest(audit.unpack(tickets)) FROM jobq.claim_%1$s', n);
 		EXECUTE format('INSERT INTO outcome SELECT %1$s, ticket, lease, ended,

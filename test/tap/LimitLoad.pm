@@ -165,7 +165,8 @@ DECLARE
 BEGIN
 	CREATE TEMP TABLE place (id bigint, since timestamptz, until timestamptz);
 	FOR n IN SELECT epoch FROM jobq.epoch LOOP
-		EXECUTE format('INSERT INTO place SELECT j.id, j.enqueued_at,
+		EXECUTE format('INSERT INTO place SELECT j.id,
+			coalesce(j.enqueued_at, j.run_at),
 			coalesce(o.claimed_at, CASE WHEN o.ended <> ''m'' THEN o.finished_at END)
 			FROM jobq.job_%1$s j LEFT JOIN jobq.outcome_%1$s o USING (ticket)
 			WHERE j.queue_id = (SELECT queue_id FROM jobq.queue WHERE queue = $1)',
