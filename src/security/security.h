@@ -71,12 +71,16 @@ extern char *jobq_privilege_list(int privileges);
 typedef struct JobqOwnerContext
 {
 	Oid			role;
+	Oid			caller;
 	int			sec_context;
 	int			guc_level;
 } JobqOwnerContext;
 
 extern void jobq_become_owner(JobqOwnerContext *context);
 extern void jobq_leave_owner(JobqOwnerContext *context);
+
+/* The role that has called us: the current one, or the one before we became the owner. */
+extern Oid	jobq_caller(void);
 
 /* The same together with SPI. */
 extern void jobq_connect_as_owner(JobqOwnerContext *context);
