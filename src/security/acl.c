@@ -203,10 +203,12 @@ jobq_counts_queue(const JobqQueue *queue)
 }
 
 /*
- * Who was there before the first switch to the owner. An error leaves it as it
- * is, but takes the mark of a switch off the security context.
+ * Who was there before the first switch to the owner, and whom that was to. An
+ * error leaves them as they are, but takes the mark of a switch off the
+ * security context.
  */
 static Oid	before_switch;
+static Oid	switched_to;
 
 static bool
 is_switched(int sec_context)
@@ -228,6 +230,7 @@ jobq_become_owner(JobqOwnerContext *context)
 	context->caller = before_switch;
 	if (!is_switched(context->sec_context))
 		before_switch = context->role;
+	switched_to = owner;
 	SetUserIdAndSecContext(owner,
 						   context->sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE |
@@ -254,7 +257,8 @@ jobq_caller(void)
 	int			sec_context;
 
 	GetUserIdAndSecContext(&role, &sec_context);
-	return is_switched(sec_context) ? before_switch : role;
+	return is_switched(sec_context) && role == switched_to ? before_switch :
+		role;
 }
 
 void
