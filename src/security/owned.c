@@ -141,9 +141,7 @@ jobq_reassign_owned(const List *roles, Oid owner)
 	jobq_connect_as_owner(&context);
 	jobq_queue_changed();
 	refuse_same_schedules(types, values);
-	(void) reassign(REASSIGN_SCHEDULES, types, values,
-					SPI_OK_UPDATE_RETURNING);
-	(void) reassign(REASSIGN_KEYS, types, values, SPI_OK_SELECT);
+	/* queues first: what is written down of all looks them up */
 	if (reassign(REASSIGN_QUEUES, types, values, SPI_OK_UPDATE_RETURNING) > 0)
 	{
 		if (!jobq_is_admin(owner))
@@ -151,5 +149,8 @@ jobq_reassign_owned(const List *roles, Oid owner)
 		foreach(cell, roles)
 			jobq_take_calls_back(lfirst_oid(cell));
 	}
+	(void) reassign(REASSIGN_SCHEDULES, types, values,
+					SPI_OK_UPDATE_RETURNING);
+	(void) reassign(REASSIGN_KEYS, types, values, SPI_OK_SELECT);
 	jobq_disconnect(&context);
 }
