@@ -263,7 +263,10 @@ apply_new_places(void)
 	return shelved;
 }
 
-/* It was taken off the shelf; has it been put back there since? */
+/*
+ * It was taken off the shelf; has it been put back there since? If it went to
+ * the belt its slot did, too, and may be others' by now.
+ */
 static void
 apply_off_shelf(const JobqOp *op, int shelved)
 {
@@ -274,7 +277,8 @@ apply_off_shelf(const JobqOp *op, int shelved)
 		if (later->kind == OP_KEEPS_PLACE && later->ref.id == op->ref.id)
 			return;
 	}
-	jobq_unshelve(op->db, op->ref.gen, op->ref.id);
+	if (!jobq_own_is_published(op->own, op->ref.id))
+		jobq_unshelve(op->db, op->ref.gen, op->ref.id);
 }
 
 static void
@@ -346,17 +350,39 @@ apply(JobqOp *op, int shelved)
 	}
 }
 
+/* Of a chunk of entries from `from` on. */
+static void
+expect_ends(int from)
+{
+	int64		ids[JOBQ_CHUNK];
+	int			n = 0;
+
+	for (int i = from; i < jobq_nops && i < from + JOBQ_CHUNK; i++)
+	{
+		if (jobq_ops[i].kind == OP_MARK)
+			ids[n++] = jobq_ops[i].ref.id;
+	}
+	jobq_expect_jobs(jobq_ops[from].db, ids, n, true);
+}
+
 static void
 apply_all(void)
 {
 	bool		moves = takes_away();
+	int			expected = 0;
 	int			shelved;
 
 	if (moves)
 		for_arrivals(jobq_arrivals_begin);
 	shelved = apply_new_places();
+	JOBQ_PAUSE("new-places-known");
 	for (int i = 0; i < jobq_nops;)
 	{
+		if (i >= expected)
+		{
+			expect_ends(i);
+			expected = i + JOBQ_CHUNK;
+		}
 		if (jobq_ops[i].kind == OP_COUNT)
 			i = apply_counts(i);
 		else if (jobq_ops[i].kind == OP_CLAIM)

@@ -88,6 +88,7 @@ INSERT INTO sample VALUES
 	('redrive(text, bigint, text, text, timestamptz)', $$SELECT jobq.redrive('pt')$$),
 	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
 	('job(bigint)', $$SELECT jobq.job($w)$$),
+	('_job(bigint)', $$SELECT jobq._job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
 	('explain_job(bigint)', $$SELECT jobq.explain_job($w)$$),
 	('explain_queue(text)', $$SELECT jobq.explain_queue('pt')$$),
@@ -169,7 +170,7 @@ SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
 	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
-	AND call !~ '^(job|attempts|explain_job|wait_for|wait_for_result)\(';
+	AND call !~ '^(_?job|attempts|explain_job|wait_for|wait_for_result)\(';
 
 -- "denied" is for those who know that it exists: all who have a privilege on the
 -- queue know the queue; enqueue (which has made the jobs), read and manage know
@@ -520,6 +521,30 @@ SELECT is_empty($$
 		AND NOT coalesce(reloptions @> '{security_barrier=true}'
 			OR reloptions @> '{security_barrier}', false)
 	$$, 'every view is a security barrier');
+
+-- ---- names that one may not know ----
+
+CREATE FUNCTION pg_temp.detail(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN detail;
+END
+$$;
+SELECT jobq.create_queue('way end'),
+	jobq.create_queue('way hidden', '{"dead_letter": "way end"}'),
+	jobq.create_queue('way start', '{"dead_letter": "way hidden"}'),
+	jobq.grant_queue('way end', 'jt_manage', '{manage}'),
+	jobq.grant_queue('way start', 'jt_manage', '{enqueue}');
+SET ROLE jt_manage;
+SELECT is(pg_temp.detail($$SELECT jobq.alter_queue('way end', '{"dead_letter": "way start"}')$$),
+	'Dead jobs would go in a circle: "way end" to "way start" to another queue to "way end".',
+	'a circle of dead jobs does not tell the names of queues of others');
+RESET ROLE;
 
 SELECT * FROM finish();
 ROLLBACK;
