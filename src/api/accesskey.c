@@ -100,6 +100,8 @@ typedef struct Named
 	int32		queue_id;
 	JobqAccessKey *keys;
 	int			n;
+	int32		others;			/* a queue with a key of the name that the caller
+								 * does not manage, 0 = none */
 } Named;
 
 static void
@@ -121,6 +123,7 @@ find_named(Named *named)
 
 	named->keys = all;
 	named->n = 0;
+	named->others = 0;
 	for (int i = 0; i < nall; i++)
 	{
 		JobqQueue	queue;
@@ -128,9 +131,13 @@ find_named(Named *named)
 		CHECK_FOR_INTERRUPTS();
 		if (strcmp(all[i].name, named->name) != 0 ||
 			(named->queue_id != 0 && all[i].queue_id != named->queue_id) ||
-			!jobq_queue_by_id(all[i].queue_id, &queue) ||
-			(queue.my_privileges & JOBQ_PRIV_MANAGE) == 0)
+			!jobq_queue_by_id(all[i].queue_id, &queue))
 			continue;
+		if ((queue.my_privileges & JOBQ_PRIV_MANAGE) == 0)
+		{
+			named->others = all[i].queue_id;
+			continue;
+		}
 		if (named->n > 0 && named->keys[0].queue_id != all[i].queue_id)
 			raise_several(named->name);
 		named->keys[named->n++] = all[i];
@@ -163,6 +170,22 @@ raise_none(const char *name)
 }
 
 /*
+ * Of no queue that the caller manages: a refusal, and noted as one whether
+ * another queue has one or not, so that the time it takes does not tell. In a
+ * queue that the caller manages, or to an admin, it is a wrong name.
+ */
+static void
+refuse_unknown(const Named *named)
+{
+	if (named->queue_id == 0 && !jobq_is_admin(GetUserId()))
+		jobq_audit_refusal(NULL, named->others, 0, ERRCODE_JOBQ_NO_JOB,
+						   named->others != 0 ?
+						   "does not manage the access key's queue" :
+						   "there is no access key of that name");
+	raise_none(named->name);
+}
+
+/*
  * Find what rotate and revoke are to change, under the lock that all who
  * change keys take. queue_arg may be NULL.
  */
@@ -184,7 +207,7 @@ begin_change(FunctionCallInfo fcinfo, const char *what, int queue_arg,
 	/* a stranger cannot make us take the lock */
 	find_named(named);
 	if (named->n == 0)
-		raise_none(named->name);
+		refuse_unknown(named);
 	jobq_queue_lock();
 	find_named(named);
 }

@@ -237,6 +237,22 @@ raise_none(const char *name)
 			 errhint("SELECT name, owner FROM jobq.schedules lists them.")));
 }
 
+/*
+ * Another role's schedule (its queue) is refused as one that is not there (0),
+ * and noted likewise, so that the time it takes does not tell. An admin, who
+ * may steer all there are, has used a wrong name and nothing else.
+ */
+JOBQ_NORETURN static void
+refuse_unknown(const char *name, int32 queue_id)
+{
+	if (!jobq_is_admin(GetUserId()))
+		jobq_audit_refusal(NULL, queue_id, 0, ERRCODE_JOBQ_NO_JOB,
+						   queue_id != 0 ?
+						   "may not steer another role's schedule" :
+						   "there is no schedule of that name");
+	raise_none(name);
+}
+
 static void
 raise_several(const char *name, Oid one, Oid other)
 {
@@ -282,11 +298,8 @@ find(FunctionCallInfo fcinfo, JobqSchedule *found)
 		else if (GetUserNameFromId(one->owner, true) != NULL)
 			raise_several(name, best->owner, one->owner);
 	}
-	if (best == NULL && n > 0)
-		jobq_audit_refusal(NULL, all[0].queue_id, 0, ERRCODE_JOBQ_NO_JOB,
-						   "may not steer another role's schedule");
 	if (best == NULL)
-		raise_none(name);
+		refuse_unknown(name, n > 0 ? all[0].queue_id : 0);
 	*found = *best;
 }
 

@@ -395,6 +395,9 @@ extern void jobq_shmem_install_hooks(void);
  * dropped and gen goes up.
  */
 extern JobqDb *jobq_db_attach(Oid dbid, Oid install);
+
+/* The same, NULL instead of an error. */
+extern JobqDb *jobq_db_try_attach(Oid dbid, Oid install);
 extern JobqDb *jobq_db_find(Oid dbid);	/* NULL when there is none */
 
 /* Free all slots and parts of an entry that are not of its current gen, or

@@ -382,19 +382,14 @@ is_entry_of(JobqDb *db, Oid dbid, Oid install)
 }
 
 JobqDb *
-jobq_db_attach(Oid dbid, Oid install)
+jobq_db_try_attach(Oid dbid, Oid install)
 {
 	static JobqDb *attached = NULL; /* what this process got last */
 	JobqDb	   *db;
 	bool		current;
 
 	if (jobq_control == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("pg_jobq must be loaded through shared_preload_libraries"),
-				 errdetail("It has no shared memory in this server."),
-				 errhint("Put pg_jobq first in shared_preload_libraries and restart the server.")));
-
+		return NULL;
 	if (attached != NULL && is_entry_of(attached, dbid, install))
 		return attached;
 
@@ -405,6 +400,20 @@ jobq_db_attach(Oid dbid, Oid install)
 	if (!current)
 		db = make_entry(dbid, install);
 	attached = db;
+	return db;
+}
+
+JobqDb *
+jobq_db_attach(Oid dbid, Oid install)
+{
+	JobqDb	   *db = jobq_db_try_attach(dbid, install);
+
+	if (jobq_control == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_jobq must be loaded through shared_preload_libraries"),
+				 errdetail("It has no shared memory in this server."),
+				 errhint("Put pg_jobq first in shared_preload_libraries and restart the server.")));
 	if (db == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

@@ -44,7 +44,7 @@ static bool
 can_be_joined(JobqOpKind kind)
 {
 	return kind == OP_SPILL || kind == OP_COUNT || kind == OP_ADMITTED ||
-		kind == OP_SHELVED || kind == OP_DIED;
+		kind == OP_SHELVED || kind == OP_DIED || kind == OP_AUDITED;
 }
 
 static void
@@ -154,6 +154,9 @@ add(JobqOp *op, const JobqOp *last)
 		case OP_COUNT:
 		case OP_ADMITTED:
 			op->delta += last->delta;
+			break;
+		case OP_AUDITED:		/* the keeper begins with the first one */
+			op->ref.id = Min(op->ref.id, last->ref.id);
 			break;
 		default:				/* the earliest of times is enough */
 			op->when = Min(op->when, last->when);

@@ -10,8 +10,6 @@
 #include "dispatch/meter.h"
 #include "engine/xactlog.h"
 
-#define AUDIT_LOOK_BACK	16		/* entries of the log */
-
 JobqOp	   *jobq_ops;
 int			jobq_nops;
 int			jobq_ops_of_kind[JOBQ_OP_KINDS];
@@ -461,31 +459,18 @@ jobq_xact_aging(const JobqSession *session, int32 queue_id, int64 aging)
 	op->aging = aging;
 }
 
-/* The first of them says where the keeper is to begin. */
-static bool
-has_audited(void)
-{
-	for (int i = jobq_nops - 1; i >= Max(0, jobq_nops - AUDIT_LOOK_BACK); i--)
-	{
-		if (jobq_ops[i].kind == OP_AUDITED && jobq_ops[i].refusal == NULL &&
-			jobq_ops[i].subid == GetCurrentSubTransactionId())
-			return true;
-	}
-	return false;
-}
-
 void
 jobq_xact_audited(const JobqSession *session, int64 entry,
 				  const JobqRefusal *undone)
 {
-	JobqOp	   *op;
+	JobqOp	   *op = jobq_xact_push(undone != NULL ? OP_CLAIM_AUDITED :
+									OP_AUDITED, session->db);
 
-	if (undone == NULL && has_audited())
-		return;
-	op = jobq_xact_push(OP_AUDITED, session->db);
 	op->ref.gen = session->gen;
 	op->ref.id = entry;
 	op->refusal = undone;
+	if (undone == NULL)
+		jobq_xact_join();
 }
 
 void

@@ -89,9 +89,8 @@ undo(JobqOp *op)
 		case OP_ADMITTED:
 			undo_admission(op);
 			break;
-		case OP_AUDITED:
-			if (op->refusal != NULL)
-				jobq_refusal_put(op->db, op->refusal);
+		case OP_CLAIM_AUDITED:
+			jobq_refusal_put(op->db, op->refusal);
 			break;
 		case OP_VERDICT:
 		case OP_SPILL:
@@ -106,6 +105,7 @@ undo(JobqOp *op)
 		case OP_STEERED:
 		case OP_AGING:
 		case OP_ENDED:
+		case OP_AUDITED:
 		case OP_QUEUE_CHANGED:
 		case OP_QUEUE_DROPPED:
 			break;
@@ -333,6 +333,7 @@ apply(JobqOp *op, int shelved)
 			jobq_epoch_news(op->db);
 			break;
 		case OP_AUDITED:
+		case OP_CLAIM_AUDITED:
 			jobq_audit_news(op->db, op->ref.gen, op->ref.id);
 			break;
 		case OP_PUBLISH:

@@ -37,8 +37,9 @@ typedef enum JobqOpKind
 	OP_VERDICT,					/* a circuit breaker's probe has passed, or
 								 * not */
 	OP_ENDED,					/* job ref.id, or several, without a slot */
-	OP_AUDITED,					/* entry ref.id of the audit log; undo: what
-								 * `refusal`, if any, says is to be told */
+	OP_AUDITED,					/* entries of the audit log from ref.id on */
+	OP_CLAIM_AUDITED,			/* entry ref.id of it; undo: what `refusal`
+								 * says is to be told */
 	OP_QUEUE_CHANGED,
 	OP_QUEUE_DROPPED
 } JobqOpKind;
@@ -67,7 +68,7 @@ typedef struct JobqOp
 	JobqCounter counter;
 	int64		delta;			/* OP_MARK: 1 = it runs, and commits or aborts
 								 * with us only */
-	const JobqRefusal *refusal; /* OP_AUDITED */
+	const JobqRefusal *refusal; /* OP_CLAIM_AUDITED */
 	uint64		admit_key[2];	/* OP_ADMITTED: `delta` jobs, at `when` */
 	int64		period;			/* of its rate, 0 = it has none */
 	int			before;			/* the last entry before that is alike, see

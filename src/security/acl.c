@@ -132,15 +132,21 @@ jobq_check_queue(const JobqQueue *queue, int privileges)
 }
 
 /*
- * With all queues in the cache, looking for one that is somebody else's takes
- * the same way, and the same time, as looking for one that is not there.
+ * There is none of this name for the caller. With all queues in the cache, and
+ * noted as a refusal in either case, somebody else's queue (its id) takes the
+ * same way, and the same time, as one that is not there (0). To an admin, who
+ * may use all there are, it is a wrong name and nothing else.
  */
 JOBQ_NORETURN static void
-raise_no_queue(const char *name)
+raise_no_queue(const char *name, int32 queue_id)
 {
 	JobqQueue  *all;
 
 	(void) jobq_queue_list(&all);
+	if (!jobq_is_admin(GetUserId()))
+		jobq_audit_refusal(NULL, queue_id, 0, ERRCODE_JOBQ_NO_QUEUE,
+						   queue_id != 0 ? "has no privilege on the queue" :
+						   "there is no queue of that name");
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_NO_QUEUE),
 			 errmsg("queue \"%s\" does not exist", name),
@@ -171,13 +177,9 @@ void
 jobq_require_queue(const char *name, int privileges, JobqQueue *queue)
 {
 	if (!jobq_queue_by_name(name, queue))
-		raise_no_queue(name);
+		raise_no_queue(name, 0);
 	if (queue->my_privileges == 0)
-	{
-		jobq_audit_refusal(NULL, queue->queue_id, 0, ERRCODE_JOBQ_NO_QUEUE,
-						   "has no privilege on the queue");
-		raise_no_queue(name);
-	}
+		raise_no_queue(name, queue->queue_id);
 	jobq_check_queue(queue, privileges);
 }
 
@@ -201,6 +203,20 @@ jobq_counts_queue(const JobqQueue *queue)
 }
 
 /*
+ * Who was there before the first switch to the owner, and whom that was to. An
+ * error leaves them as they are, but takes the mark of a switch off the
+ * security context.
+ */
+static Oid	before_switch;
+static Oid	switched_to;
+
+static bool
+is_switched(int sec_context)
+{
+	return (sec_context & SECURITY_NOFORCE_RLS) != 0;
+}
+
+/*
  * Restricted, so that nothing that runs inside can leave the owner's identity
  * or leave something behind that runs with it later. Row level security, which
  * is forced on all tables, is not meant for us: the owner may be no superuser.
@@ -211,6 +227,10 @@ jobq_become_owner(JobqOwnerContext *context)
 	Oid			owner = jobq_extension_owner();
 
 	GetUserIdAndSecContext(&context->role, &context->sec_context);
+	context->caller = before_switch;
+	if (!is_switched(context->sec_context))
+		before_switch = context->role;
+	switched_to = owner;
 	SetUserIdAndSecContext(owner,
 						   context->sec_context |
 						   SECURITY_LOCAL_USERID_CHANGE |
@@ -227,6 +247,18 @@ jobq_leave_owner(JobqOwnerContext *context)
 {
 	AtEOXact_GUC(false, context->guc_level);
 	SetUserIdAndSecContext(context->role, context->sec_context);
+	before_switch = context->caller;
+}
+
+Oid
+jobq_caller(void)
+{
+	Oid			role;
+	int			sec_context;
+
+	GetUserIdAndSecContext(&role, &sec_context);
+	return is_switched(sec_context) && role == switched_to ? before_switch :
+		role;
 }
 
 void

@@ -108,7 +108,7 @@ describe(const char *call, int32 queue_id, int64 job_id, int sqlstate,
 	refusal->at = GetCurrentTimestamp();
 	refusal->latency =
 		Max(refusal->at - GetCurrentStatementStartTimestamp(), 0);
-	refusal->role = GetUserId();
+	refusal->role = jobq_caller();
 	refusal->session_role = GetSessionUserId();
 	refusal->queue_id = queue_id;
 	refusal->job_id = job_id;
@@ -206,6 +206,23 @@ jobq_audit_write(const JobqSession *session, const JobqRefusal *what,
 
 /* ---- refusals ---- */
 
+/*
+ * This database's entry; after a restart we may be the first to need it. NULL
+ * when there can be none.
+ */
+static JobqDb *
+get_db(void)
+{
+	JobqDb	   *db = jobq_db_find(MyDatabaseId);
+	Oid			install;
+
+	if (db != NULL)
+		return db;
+	install = jobq_try_enter();
+	return OidIsValid(install) ? jobq_db_try_attach(MyDatabaseId, install) :
+		NULL;
+}
+
 void
 jobq_audit_refusal(const char *call, int32 queue_id, int64 job_id,
 				   int sqlstate, const char *detail)
@@ -215,7 +232,7 @@ jobq_audit_refusal(const char *call, int32 queue_id, int64 job_id,
 
 	if (RecoveryInProgress())
 		return;
-	db = jobq_db_find(MyDatabaseId);
+	db = get_db();
 	if (db == NULL)
 		return;
 	describe(call, queue_id, job_id, sqlstate, detail, &refusal);

@@ -66,17 +66,21 @@ extern char *jobq_privilege_list(int privileges);
 
 /*
  * Run as the extension's owner with a pinned search_path, for SPI. Leave
- * restores both; an error restores them by itself.
+ * restores both; an error restores them by itself. caller is for acl.c.
  */
 typedef struct JobqOwnerContext
 {
 	Oid			role;
+	Oid			caller;
 	int			sec_context;
 	int			guc_level;
 } JobqOwnerContext;
 
 extern void jobq_become_owner(JobqOwnerContext *context);
 extern void jobq_leave_owner(JobqOwnerContext *context);
+
+/* The role that has called: the current one, or that before we became the owner. */
+extern Oid	jobq_caller(void);
 
 /* The same together with SPI. */
 extern void jobq_connect_as_owner(JobqOwnerContext *context);

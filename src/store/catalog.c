@@ -257,6 +257,20 @@ jobq_enter_by_view(void)
 	}
 }
 
+Oid
+jobq_try_enter(void)
+{
+	Oid			relid = jobq_table_oid_missing_ok(JOBQ_TABLE_QUEUE);
+
+	if (!OidIsValid(relid) ||
+		!ConditionalLockRelationOid(relid, AccessShareLock))
+		return InvalidOid;
+	if (is_still_ours(relid))
+		return relid;
+	UnlockRelationOid(relid, AccessShareLock);
+	return InvalidOid;
+}
+
 uint64
 jobq_catalog_changes(void)
 {

@@ -65,6 +65,12 @@ extern Oid	jobq_enter(void);
 extern Oid	jobq_enter_by_view(void);
 
 /*
+ * The same for what must neither wait nor fail: InvalidOid when the extension
+ * is not installed, or is locked.
+ */
+extern Oid	jobq_try_enter(void);
+
+/*
  * Grows whenever the catalog of queues may have changed. What was read from
  * it is good as long as this number, taken before reading, stays.
  */

@@ -170,6 +170,9 @@ SELECT pg_temp.try(format(c, :other)) FROM unnest(ARRAY[
 	$$dequeue('at fast')$$,
 	$$enqueue('at', '"SECRET"')$$,
 	$$enqueue('nowhere', '"SECRET"')$$,
+	$$pause_schedule('nothing')$$,
+	$$revoke_access_key('nothing')$$,
+	$$revoke_key('nothing')$$,
 	$$peek('at')$$,
 	$$explain_queue('at')$$,
 	$$pause_queue('at fast')$$,
@@ -182,12 +185,21 @@ SELECT pg_temp.try(format(c, :other)) FROM unnest(ARRAY[
 	$$_audit_gate()$$,
 	$$adopt()$$]) c \g /dev/null
 RESET ROLE;
-CALL pg_temp.await(format($$(SELECT count(*) FROM jobq.audit WHERE at >= %L AND outcome = 'refused') = 14$$, :'refusing'));
+SELECT pg_temp.try(c) FROM unnest(ARRAY[
+	$$enqueue('nowhere')$$,
+	$$pause_schedule('nothing')$$,
+	$$revoke_access_key('nothing')$$,
+	$$revoke_key('nothing')$$]) c \g /dev/null
+CALL pg_temp.await(format($$(SELECT count(*) FROM jobq.audit WHERE at >= %L AND outcome = 'refused') >= 18$$, :'refusing'));
 SELECT results_eq(format($$SELECT call, queue, job_id, sqlstate, detail FROM jobq.audit
 		WHERE at >= %L AND outcome = 'refused' ORDER BY at$$, :'refusing'),
 	format($$VALUES ('enqueue', 'at fast', NULL, 'JQ005', '1 asked for, the limit is 1 jobs in 3600 s'),
 		('dequeue', 'at fast', NULL, '42501', 'lacks the privilege dequeue'),
 		('enqueue', 'at', NULL, 'JQ002', 'has no privilege on the queue'),
+		('enqueue', NULL, NULL, 'JQ002', 'there is no queue of that name'),
+		('pause_schedule', NULL, NULL, 'JQ020', 'there is no schedule of that name'),
+		('revoke_access_key', NULL, NULL, 'JQ020', 'there is no access key of that name'),
+		('revoke_key', NULL, NULL, 'JQ013', 'there is no key of that name'),
 		('peek', 'at', NULL, 'JQ002', 'has no privilege on the queue'),
 		('explain_queue', 'at', NULL, 'JQ002', 'has no privilege on the queue'),
 		('pause_queue', 'at fast', NULL, '42501', 'lacks the privilege manage'),
@@ -199,7 +211,7 @@ SELECT results_eq(format($$SELECT call, queue, job_id, sqlstate, detail FROM job
 		('verify_audit', NULL, NULL, '42501', 'is no member of jobq_admin'),
 		('view jobq.audit', NULL, NULL, '42501', 'is no member of jobq_admin'),
 		('adopt', NULL, NULL, '42501', 'is no member of jobq_admin')$$, :other),
-	'every refusal has its entry, a queue that is not there has none');
+	'every refusal has its entry, also what is not there, but not where an admin is wrong');
 SELECT is_empty(format($$SELECT call FROM jobq.audit WHERE at >= %L AND outcome = 'refused'
 	AND (role <> 'at_stranger' OR session_role <> 'postgres' OR application_name <> 'audit test')$$, :'refusing'),
 	'the effective role and who logged in');
@@ -215,24 +227,67 @@ SELECT jobq.rotate_key('at sign') \g /dev/null
 SELECT jobq.create_queue('at sealed', '{"seal": "at seal"}') \g /dev/null
 SELECT jobq.reseal('at sealed') \g /dev/null
 SELECT jobq.create_access_key('at key', 'at', '{enqueue}') AS raw \gset
+SET ROLE at_stranger;
+SELECT pg_temp.try(c) FROM unnest(ARRAY[
+	$$rotate_access_key('at key')$$,
+	$$revoke_access_key('at key')$$,
+	$$revoke_access_key('at key', 'at')$$,
+	$$rotate_key('at sign')$$]) c \g /dev/null
+RESET ROLE;
 SELECT jobq.rotate_access_key('at key') \g /dev/null
 SELECT jobq.revoke_access_key('at key') \g /dev/null
 SELECT pg_temp.try(format('use_access_key(%L)', c)) FROM unnest(ARRAY[:'raw', 'jq_' || repeat('0', 64)]) c \g /dev/null
 SELECT pg_temp.try($$verify_signature('at sign', 1, '{}', '{"signature": "sha256=00", "signature_key": "at sign:2", "signature_time": 1}')$$) \g /dev/null
-SELECT jobq.revoke_key('at sign') \g /dev/null
+SELECT jobq.enqueue('at sealed') AS sealed \gset
+SELECT jobq.revoke_key('at sign'), jobq.revoke_key('at seal') \g /dev/null
 SELECT pg_temp.try($$alter_queue('at', '{"sign": "at sign"}')$$) \g /dev/null
+SELECT is(pg_temp.try(format($$verify_signature('at sign', 1, '{}', '{"signature": "sha256=%s", "signature_key": "at sign:2", "signature_time": 1}', on_wrong => '%s')$$,
+	repeat('0', 64), w)), 'JQ013', 'a revoked key verifies nothing, on_wrong ' || w) FROM unnest('{error,false}'::text[]) w;
+SELECT jobq.grant_queue('at sealed', 'at_taker', '{enqueue,dequeue,read}') \g /dev/null
+SET ROLE at_taker;
+SELECT pg_temp.try(format('job(%s)', :sealed)), pg_temp.try('dequeue(''at sealed'')') \g /dev/null
+RESET ROLE;
 SELECT results_eq(format('SELECT call, queue FROM jobq.audit WHERE at >= %L AND outcome = %L ORDER BY at', :'keys', 'done'),
 	$$VALUES ('create_key', NULL), ('create_key', NULL), ('rotate_key', NULL), ('create_queue', 'at sealed'),
 		('reseal', 'at sealed'), ('create_access_key', 'at'), ('rotate_access_key', 'at'),
-		('revoke_access_key', 'at'), ('revoke_key', NULL)$$,
+		('revoke_access_key', 'at'), ('revoke_key', NULL), ('revoke_key', NULL),
+		('grant_queue', 'at sealed')$$,
 	'every act with keys has its entry');
-CALL pg_temp.await(format($$(SELECT count(*) FROM jobq.audit WHERE at >= %L AND outcome = 'refused') = 4$$, :'keys'));
-SELECT bag_eq(format($$SELECT call, sqlstate FROM jobq.audit WHERE at >= %L AND outcome = 'refused'$$, :'keys'),
-	$$VALUES ('use_access_key', 'JQ013'), ('use_access_key', 'JQ013'), ('verify_signature', 'JQ019'),
-		('alter_queue', 'JQ013')$$,
-	'and every key and signature that is refused');
+CALL pg_temp.await(format($$(SELECT count(*) FROM jobq.audit WHERE at >= %L AND outcome = 'refused') >= 12$$, :'keys'));
+SELECT bag_eq(format($$SELECT call, queue, sqlstate, role FROM jobq.audit WHERE at >= %L AND outcome = 'refused'$$, :'keys'),
+	$$VALUES ('use_access_key', 'at', 'JQ013', 'postgres'), ('use_access_key', NULL, 'JQ013', 'postgres'),
+		('verify_signature', NULL, 'JQ019', 'postgres'), ('alter_queue', NULL, 'JQ013', 'postgres'),
+		('rotate_access_key', 'at', 'JQ020', 'at_stranger'), ('revoke_access_key', 'at', 'JQ020', 'at_stranger'),
+		('revoke_access_key', 'at', 'JQ002', 'at_stranger'), ('rotate_key', NULL, 'JQ013', 'at_stranger'),
+		('verify_signature', NULL, 'JQ013', 'postgres'), ('verify_signature', NULL, 'JQ013', 'postgres'),
+		('look', NULL, 'JQ013', 'at_taker'), ('dequeue', NULL, 'JQ013', 'at_taker')$$,
+	'and every key and signature that is refused, to whoever called, also while the owner reads for them');
 SELECT is(count(*), 0::bigint, 'without the key')
 	FROM jobq.audit a WHERE a::text LIKE '%' || :'raw' || '%';
+
+-- ---- what roles own ----
+
+SET ROLE at_admin;
+SELECT jobq.create_queue('at owned'), jobq.schedule('at owned s', '@yearly', 'at owned'),
+	jobq.create_key('at owned k', 'sign'), jobq.rotate_key('at owned k'),
+	jobq.grant_queue('at owned', 'at_dropped', '{enqueue,read}') \g /dev/null
+RESET ROLE;
+SELECT clock_timestamp() AS owned \gset
+BEGIN;
+REASSIGN OWNED BY at_admin TO at_taker;
+DROP OWNED BY at_dropped;
+ROLLBACK;
+REASSIGN OWNED BY at_admin, at_stranger TO at_maker;
+REASSIGN OWNED BY at_admin TO at_maker;
+DROP OWNED BY at_dropped;
+DROP OWNED BY at_dropped;
+SELECT bag_eq(format('SELECT call, queue, detail, outcome, role FROM jobq.audit WHERE at >= %L', :'owned'),
+	$$VALUES ('REASSIGN OWNED', 'at owned', 'the queue of at_admin to at_maker', 'done', 'postgres'),
+		('REASSIGN OWNED', 'at owned', 'schedule "at owned s" of at_admin to at_maker', 'done', 'postgres'),
+		('REASSIGN OWNED', NULL, 'key "at owned k" of at_admin to at_maker', 'done', 'postgres'),
+		('DROP OWNED', 'at', 'enqueue from at_dropped', 'done', 'postgres'),
+		('DROP OWNED', 'at owned', 'enqueue, read from at_dropped', 'done', 'postgres')$$,
+	'REASSIGN OWNED and DROP OWNED are acts, of what there is');
 
 -- ---- who may read it ----
 
@@ -307,7 +362,7 @@ SELECT is(problem, 'the chain ends before the link that was written down',
 
 -- ---- clean up ----
 
-SELECT jobq.drop_queue(q, true) FROM unnest('{at,at jobs,at quiet,at fast,at sealed}'::text[]) q \g /dev/null
+SELECT jobq.drop_queue(q, true) FROM unnest('{at,at jobs,at quiet,at fast,at sealed,at owned}'::text[]) q \g /dev/null
 REVOKE ALL ON ALL ROUTINES IN SCHEMA jobq FROM at_stranger;
 REVOKE ALL ON jobq.audit FROM at_stranger;
 REVOKE ALL ON SCHEMA jobq FROM at_stranger;

@@ -148,6 +148,17 @@ becomes_ok($node, q{SELECT count(*), count(seq) FROM jobq.audit WHERE queue = 'o
 	'2|2', 'when it comes back they have');
 whole('after that');
 
+# ---- before anybody has looked at the database ----
+
+$node->append_conf('postgresql.conf', "jobq.databases = 'elsewhere'");
+$node->restart;
+is(sqlstate($node, 'SET ROLE nobody; SELECT jobq.health()'), '42501', 'the first call after a restart is refused');
+$node->append_conf('postgresql.conf', "jobq.databases = '*'");
+$node->reload;
+becomes_ok($node, q{SELECT count(*) FROM jobq.audit WHERE role = 'nobody' AND call = 'health' AND outcome = 'refused'},
+	'1', 'and written down');
+whole('after a restart');
+
 # ---- too many ----
 
 my $lost = q{SELECT coalesce(sum(substring(detail FROM '^\d+')::int), 0) FROM jobq.audit WHERE outcome = 'lost'};

@@ -136,6 +136,17 @@ foreach my $seconds (2, 4, 8, 16, 32, 64, 128)
 is_shut_out($tcp, 'app', [$key], 128, 'all roles are shut out');
 is_told($connstr, 'app2', [$key], 'good', 'but not on this machine');
 
+# ---- the audit log ----
+
+my $unknown = 'presented an access key that is not known';
+my $locked_out = 'locked out after too many wrong access keys';
+becomes_ok(
+	$node,
+	q{SELECT DISTINCT role COLLATE "C", client_addr, detail COLLATE "C" FROM jobq.audit
+		WHERE call = 'use_access_key' AND outcome = 'refused' AND sqlstate = 'JQ013' ORDER BY 1, 2, 3},
+	join("\n", map { ("$_|$locked_out", "$_|$unknown") } 'app|127.0.0.1', 'app|', 'app2|127.0.0.1'),
+	'wrong keys, and clients that are shut out, are written down, and where they came from');
+
 # ---- more clients than there is room for ----
 
 my $crowd = join('', map { qq{
