@@ -95,6 +95,12 @@ CREATE FUNCTION jobq.job(id bigint) RETURNS SETOF jobq.job_info
 COMMENT ON FUNCTION jobq.job(bigint) IS
 	'The job as views jobs and history show it; no row if there is none that the caller may see.';
 
+CREATE FUNCTION jobq._job(id bigint) RETURNS SETOF jobq.job_row
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1
+	AS 'MODULE_PATHNAME', 'jobq_sql_job';
+COMMENT ON FUNCTION jobq._job(bigint) IS
+	'The same without opening its payload; use jobq.job().';
+
 CREATE FUNCTION jobq.attempts(
 	id bigint,
 	OUT attempt int,

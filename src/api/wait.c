@@ -143,11 +143,14 @@ jobq_sql_wait_until_idle(PG_FUNCTION_ARGS)
 
 /* ---- one job ---- */
 
-/* An earlier attempt's error is none of a job that has been completed. */
+/*
+ * An earlier attempt's error is none of a job that has been completed. The
+ * payload is not asked for: whether it can be opened is all the same.
+ */
 #define SQL_JOB \
 	"SELECT j.is_final, j.state, j.result," \
 	" CASE WHEN j.state OPERATOR(pg_catalog.<>) 'completed'" \
-	" THEN j.last_error END FROM jobq.job($1) j"
+	" THEN j.last_error END FROM jobq._job($1) j"
 
 typedef enum JobAttr
 {

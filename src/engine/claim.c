@@ -17,6 +17,7 @@
 #include "engine/belts.h"
 #include "engine/claimrow.h"
 #include "engine/own.h"
+#include "engine/unseal.h"
 #include "engine/xact.h"
 #include "errors.h"
 #include "pause.h"
@@ -25,6 +26,7 @@
 #include "security/security.h"
 
 #define PART_WAIT_MS	2000	/* for keepers to free parts */
+#define LOST_MAX		1000	/* jobs that one call ends */
 
 /* One call of jobq_claim. */
 typedef struct ClaimCall
@@ -41,7 +43,6 @@ typedef struct ClaimCall
 								 * loaded something */
 	JobqBelts	belts;
 	List	   *deliveries;
-	int			delivered;
 	TimestampTz retry_at;
 } ClaimCall;
 
@@ -67,7 +68,6 @@ deliver(ClaimCall *call, const JobqRow *row)
 	delivery->claimed_at = call->lease.claimed_at;
 	delivery->expires_at = call->lease.expires_at;
 	call->deliveries = lappend(call->deliveries, delivery);
-	call->delivered++;
 }
 
 /*
@@ -374,51 +374,6 @@ await_start_records(ClaimCall *call, Taken *taken, int n)
 	leave_out_lost(call, taken, n);
 }
 
-/* ---- sealed payloads ---- */
-
-static void
-require_sealing_keys(const ClaimCall *call)
-{
-	ListCell   *cell;
-
-	foreach(cell, call->deliveries)
-	{
-		const JobqDelivery *delivery = lfirst(cell);
-
-		if (jobq_is_sealed(&delivery->row))
-			jobq_seal_require_key(&delivery->row);
-	}
-}
-
-/*
- * A key that is missing is nobody's attempt: the jobs of this call, also those
- * of other queues, are as they were before the error is raised. What was
- * damaged, however, must not stop a queue for ever; it counts.
- */
-static void
-open_payloads(ClaimCall *call)
-{
-	ListCell   *cell;
-
-	PG_TRY();
-	{
-		require_sealing_keys(call);
-	}
-	PG_CATCH();
-	{
-		jobq_xact_unclaim(call->lease.lease);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	foreach(cell, call->deliveries)
-	{
-		JobqDelivery *delivery = lfirst(cell);
-
-		if (jobq_is_sealed(&delivery->row))
-			jobq_unseal(&delivery->row);
-	}
-}
-
 static void
 write_own_claims(ClaimCall *call, Taken *taken, int n)
 {
@@ -527,10 +482,11 @@ jobq_require_signing_key(const JobqQueue *queue)
 		(void) jobq_keyring_get(JOBQ_KEY_SIGN, queue->sign, JOBQ_KEY_NEWEST);
 }
 
+/* *nlost of those taken could not be opened, and are dead. */
 static List *
 claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		   int64 lease_for, const char *worker, int64 *lease,
-		   List *deliveries, TimestampTz *retry_at)
+		   List *deliveries, TimestampTz *retry_at, int *nlost)
 {
 	ClaimCall	call = {.session = session,.queue = queue,
 	.deliveries = deliveries,.retry_at = JOBQ_NEVER};
@@ -538,8 +494,10 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	int			ntaken = 0;
 	int			size = (int) Min(max, JOBQ_CHUNK);
 	TimestampTz deadline = 0;
+	List	   *lost = NIL;
 
 	*retry_at = JOBQ_NEVER;
+	*nlost = 0;
 	jobq_await_ready(session, JOBQ_DEQUEUE_WAIT_MS);
 	if (session->db->copy)
 		return deliveries;
@@ -588,7 +546,8 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 	if (ntaken > 0)
 	{
 		if (call.sealed)
-			open_payloads(&call);
+			call.deliveries = jobq_open_payloads(call.deliveries,
+												 call.lease.lease, &lost);
 		if (call.careful)
 		{
 			note_claims(taken, ntaken, NULL);
@@ -600,18 +559,36 @@ claim_jobs(const JobqSession *session, const JobqQueue *queue, int64 max,
 		jobq_lazy_claim_end(call.careful || jobq_rules_limit(&queue->rules));
 	}
 	jobq_belts_close(&call.belts);
+	jobq_end_unopened(session, lost);
 	*retry_at = call.retry_at;
+	*nlost = list_length(lost);
 	return call.deliveries;
 }
 
-/* Whatever comes of it, no other waiter needs to look instead of us. */
+/*
+ * In the place of jobs that cannot be delivered come the next ones. Whatever
+ * comes of it, no other waiter needs to look instead of us.
+ */
 List *
 jobq_claim(const JobqSession *session, const JobqQueue *queue, int64 max,
 		   int64 lease_for, const char *worker, int64 *lease,
 		   List *deliveries, TimestampTz *retry_at)
 {
-	deliveries = claim_jobs(session, queue, max, lease_for, worker, lease,
-							deliveries, retry_at);
+	int			before = list_length(deliveries);
+	int			nlost;
+	int			all_lost = 0;
+
+	do
+	{
+		deliveries = claim_jobs(session, queue,
+								max - (list_length(deliveries) - before),
+								lease_for, worker, lease, deliveries,
+								retry_at, &nlost);
+		all_lost += nlost;
+	} while (nlost > 0 && all_lost < LOST_MAX &&
+			 list_length(deliveries) - before < max);
+	if (nlost > 0 && list_length(deliveries) == before)
+		*retry_at = jobq_now();
 	jobq_wakeup_used(session->gen, queue->queue_id);
 	return deliveries;
 }

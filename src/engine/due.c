@@ -208,6 +208,27 @@ move_carefully(Batch *all)
 		all->n = -1;
 }
 
+static const JobqSession *mover;	/* whose walk asks must_skip() */
+
+/*
+ * Whoever has put it there has committed, but stands before the end of his
+ * commit while he has its slot: what he does then must not come after us.
+ */
+static bool
+is_being_shelved(int64 id)
+{
+	JobqSlot	slot;
+
+	return jobq_find(mover->db, mover->gen, id, &slot) &&
+		TransactionIdIsValid(slot.mark);
+}
+
+static bool
+must_skip(int64 id)
+{
+	return jobq_is_left_alone(id) || is_being_shelved(id);
+}
+
 /*
  * One transaction. Moves commit lazily: losing them means only that they are
  * done again, and whatever comes of the jobs is written to the WAL after them.
@@ -221,7 +242,8 @@ move_batch(const JobqSession *session, TimestampTz now, JobqShelfWalk *walk)
 	Batch		batch = {.session = session,.now = now,.walk = *walk,
 	.max = BATCH,.rows = palloc(sizeof(JobqRow) * BATCH),.only_moves = true};
 
-	batch.walk.skip = carefully ? jobq_is_left_alone : NULL;
+	mover = session;
+	batch.walk.skip = must_skip;
 	JOBQ_PAUSE("before-shelf");
 	batch_failed = true;
 	if (carefully)

@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "engine/belts.h"
+#include "engine/hold.h"
 #include "engine/own.h"
 #include "engine/place.h"
 #include "engine/xact.h"
@@ -135,8 +136,12 @@ may_keep_place(const JobqRow *row)
 void
 jobq_left_shelf(const JobqSession *session, const JobqRow *row)
 {
-	if (may_keep_place(row))
-		jobq_xact_off_shelf(session, DatumGetInt64(row->values[JOB_ID]));
+	int64		id = DatumGetInt64(row->values[JOB_ID]);
+
+	if (!may_keep_place(row))
+		return;
+	jobq_await_shelver(session, id);
+	jobq_xact_off_shelf(session, id);
 }
 
 /* One that expires before its time comes is due then, to be ended. */

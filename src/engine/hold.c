@@ -299,6 +299,23 @@ jobq_hold_spilled(const JobqSession *session, const JobqTicket *t, bool many,
 }
 
 void
+jobq_await_shelver(const JobqSession *session, int64 id)
+{
+	JobqSlot	slot;
+
+	/* the keeper takes none of those */
+	while (!jobq_in_keeper &&
+		   jobq_find(session->db, session->gen, id, &slot) &&
+		   TransactionIdIsValid(slot.mark) &&
+		   !TransactionIdIsCurrentTransactionId(slot.mark))
+	{
+		XactLockTableWait(slot.mark, NULL, NULL, XLTW_None);
+		/* after COMMIT PREPARED the keeper does what is to be done */
+		(void) jobq_wait_a_moment(PG_INT64_MAX);
+	}
+}
+
+void
 jobq_let_go(const JobqSession *session, JobqHeld *held)
 {
 	if (held->own >= 0)

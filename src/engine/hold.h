@@ -37,6 +37,12 @@ extern void jobq_let_go(const JobqSession *session, JobqHeld *held);
 extern void jobq_give_up_grace(const JobqSession *session, int64 id,
 							   int64 lease);
 
+/*
+ * After a job was taken off the shelf: wait until whoever has put it there is
+ * through with the end of his commit, and has its slot no more.
+ */
+extern void jobq_await_shelver(const JobqSession *session, int64 id);
+
 /* An outcome has been written: an own job ends now, a slot at commit. */
 extern void jobq_end_held(const JobqSession *session, JobqHeld *held);
 

@@ -19,7 +19,7 @@ typedef enum JobqLookWhat
 	LOOK_ANY					/* live and final */
 } JobqLookWhat;
 
-/* Rows of type jobq.job_info; id 0 = all jobs. */
+/* Rows of type jobq.job_info or job_row, as desc is; id 0 = all jobs. */
 extern void jobq_show_jobs(const JobqSession *session, JobqLookWhat what,
 						   int64 id, Tuplestorestate *store, TupleDesc desc);
 

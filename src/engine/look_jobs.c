@@ -240,15 +240,16 @@ look_at_holder(JobqLook *look, JobqBelts *belts, int64 id, int64 ticket,
 }
 
 /*
- * A sealed payload is NULL, unless it is to be shown at once: that of one job,
- * to somebody who may open it. Views open what is asked for, see job_row.
+ * A sealed payload is NULL, unless it is to be shown at once: by jobq.job(), to
+ * somebody who may open it. Who gets a job_row opens what is asked for.
  */
 static void
 look_at_payload(JobqLook *look, const JobqLookQueue *queue, Datum *values,
 				bool *nulls)
 {
 	nulls[INFO_PAYLOAD] = true;
-	if (look->id != 0 && look->groups == NULL && queue->opens)
+	if (look->groups == NULL && look->desc->natts == INFO_NATTS &&
+		queue->opens)
 		jobq_look_set(values, nulls, INFO_PAYLOAD,
 					  jobq_unseal_payload(values[INFO_SEALED],
 										  DatumGetInt32(values[INFO_QUEUE_ID]),

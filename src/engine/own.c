@@ -101,6 +101,19 @@ jobq_own_find(int64 id)
 	return -1;
 }
 
+int
+jobq_own_next(void)
+{
+	return nown;
+}
+
+bool
+jobq_own_is_published(int own, int64 id)
+{
+	return own < nown && own_jobs[own].t.id == id &&
+		own_jobs[own].state != OWN_ENDED;
+}
+
 JobqOwnJob *
 jobq_own(int own)
 {

@@ -39,6 +39,12 @@ extern int	jobq_own_first(const JobqQueue *queue, int64 lease);
 extern int	jobq_own_find(int64 id);	/* not ended, or -1 */
 extern JobqOwnJob *jobq_own(int own);
 
+/* The number the next one will have. */
+extern int	jobq_own_next(void);
+
+/* At commit: is the own job of this number the one of this id, not ended? */
+extern bool jobq_own_is_published(int own, int64 id);
+
 /* placed: it has taken a place in its group. */
 extern void jobq_own_claim(const JobqSession *session, int own,
 						   const JobqLease *lease, bool placed);

@@ -260,7 +260,10 @@ wanted(const JobqRedrive *what, const JobqRow *row, TimestampTz died_at)
 	return died_at > what->died_after;
 }
 
-/* A dead job of a queue without a dead-letter queue. */
+/*
+ * A dead job of a queue without a dead-letter queue. One that cannot be opened
+ * stays where it is and does not stop the others.
+ */
 static bool
 redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
 {
@@ -281,6 +284,7 @@ redrive_dead(const JobqSession *session, const JobqRedrive *what, int64 id)
 	has_original = take_original(&dead, &original);
 	done = dead.nulls[SHELF_RERUN_AS] &&
 		(!has_original || original.nulls[SHELF_RERUN_AS]) &&
+		jobq_can_unseal(&dead) &&
 		begin_rerun(session, to, &dead, true, &again, &holder);
 	if (done)
 		rerun(session, to, &dead, again);
@@ -347,12 +351,13 @@ redrive_copy(const JobqSession *session, const JobqRedrive *what, int64 id)
 				DatumGetTimestampTz(where.row.values[JOB_ENQUEUED_AT])))
 		return false;
 	has_original = take_original(&where.row, &original);
-	if (has_original)
-		base = original;
-	else
+	base = has_original ? original : where.row;
+	done = (!has_original || original.nulls[SHELF_RERUN_AS]) &&
+		jobq_can_unseal(&base);
+	if (done && !has_original)
 		base_on_copy(&where.row, &target, &base);
 	/* a key that is taken in vain is nobody's, as there is no such job */
-	done = (!has_original || original.nulls[SHELF_RERUN_AS]) &&
+	done = done &&
 		begin_rerun(session, &target, &base, true, &again, &holder) &&
 		jobq_cancel(session, id, "redriven",
 					JOBQ_ONLY_WAITING) == JOBQ_STEER_DONE;

@@ -14,14 +14,18 @@
 #include "engine/xact.h"
 #include "security/seal.h"
 
-/* A look without a mark: most jobs need nothing. */
+/*
+ * A look without a mark: most jobs need nothing, and for those that cannot be
+ * opened nothing can be done.
+ */
 static bool
 wants_it(const JobqQueue *queue, int64 id)
 {
 	JobqWhere	where;
 
 	return jobq_newest(id, &where) &&
-		!jobq_is_sealed_with(&where.row, queue->seal);
+		!jobq_is_sealed_with(&where.row, queue->seal) &&
+		jobq_can_unseal(&where.row);
 }
 
 static void

@@ -282,6 +282,7 @@ jobq_xact_off_shelf(const JobqSession *session, int64 id)
 
 	op->ref.gen = session->gen;
 	op->ref.id = id;
+	op->own = jobq_own_next();
 }
 
 void

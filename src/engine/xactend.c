@@ -263,7 +263,10 @@ apply_new_places(void)
 	return shelved;
 }
 
-/* It was taken off the shelf; has it been put back there since? */
+/*
+ * It was taken off the shelf; has it been put back there since? If it went to
+ * the belt its slot did, too, and may be others' by now.
+ */
 static void
 apply_off_shelf(const JobqOp *op, int shelved)
 {
@@ -274,7 +277,8 @@ apply_off_shelf(const JobqOp *op, int shelved)
 		if (later->kind == OP_KEEPS_PLACE && later->ref.id == op->ref.id)
 			return;
 	}
-	jobq_unshelve(op->db, op->ref.gen, op->ref.id);
+	if (!jobq_own_is_published(op->own, op->ref.id))
+		jobq_unshelve(op->db, op->ref.gen, op->ref.id);
 }
 
 static void
@@ -354,6 +358,7 @@ apply_all(void)
 	if (moves)
 		for_arrivals(jobq_arrivals_begin);
 	shelved = apply_new_places();
+	JOBQ_PAUSE("new-places-known");
 	for (int i = 0; i < jobq_nops;)
 	{
 		if (jobq_ops[i].kind == OP_COUNT)

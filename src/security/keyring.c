@@ -211,14 +211,6 @@ find(JobqKeyPurpose purpose, const char *name, int32 version,
 	return &entry->key;
 }
 
-const JobqSecretKey *
-jobq_keyring_find(JobqKeyPurpose purpose, const char *name, int32 version)
-{
-	Refusal		refusal;
-
-	return find(purpose, name, version, &refusal);
-}
-
 JOBQ_NORETURN static void
 raise_refused(const char *name, const char *detail, const char *hint)
 {
@@ -262,6 +254,17 @@ raise_for(Refusal refusal, JobqKeyPurpose purpose, const char *name,
 				  version == JOBQ_KEY_NEWEST ? "There is no key of this name." :
 				  psprintf("There is no version %d of it.", version),
 				  "Make a key with jobq.create_key().");
+}
+
+const JobqSecretKey *
+jobq_keyring_find(JobqKeyPurpose purpose, const char *name, int32 version)
+{
+	Refusal		refusal;
+	const JobqSecretKey *key = find(purpose, name, version, &refusal);
+
+	if (refusal == REFUSE_SECRET)
+		raise_for(refusal, purpose, name, version);
+	return key;
 }
 
 const JobqSecretKey *

@@ -27,8 +27,8 @@ extern const JobqSecretKey *jobq_keyring_get(JobqKeyPurpose purpose,
 											 const char *name, int32 version);
 
 /*
- * The same; NULL where the table says that the key is of no use, JQ013 only
- * for the server's secret.
+ * The same; NULL where the table says that the key is of no use, which it will
+ * not be again. JQ013 only for the server's secret, which can be put back.
  */
 extern const JobqSecretKey *jobq_keyring_find(JobqKeyPurpose purpose,
 											  const char *name, int32 version);

@@ -273,14 +273,62 @@ jobq_unseal(JobqRow *row)
 	row->nulls[JOB_SEALED] = true;
 }
 
-void
-jobq_seal_require_key(const JobqRow *row)
+/* NULL: not what was written, or the key for it is of no use. */
+static const JobqSecretKey *
+key_of(const JobqRow *row, Sealed *sealed)
+{
+	if (!take_apart(row->values[JOB_SEALED], sealed))
+		return NULL;
+	return jobq_keyring_find(JOBQ_KEY_SEAL, sealed->key_name,
+							 sealed->version);
+}
+
+/* The payload's text; NULL: it cannot be had. */
+static char *
+try_open(const JobqRow *row, Sealed *sealed)
+{
+	const JobqSecretKey *key = key_of(row, sealed);
+
+	return key == NULL ? NULL :
+		open_text(sealed, key, queue_of(row), id_of(row));
+}
+
+bool
+jobq_has_seal_key(const JobqRow *row)
 {
 	Sealed		sealed;
 
-	if (!take_apart(row->values[JOB_SEALED], &sealed))
-		raise_damaged(id_of(row));
-	(void) jobq_keyring_get(JOBQ_KEY_SEAL, sealed.key_name, sealed.version);
+	return !jobq_is_sealed(row) || key_of(row, &sealed) != NULL;
+}
+
+bool
+jobq_can_unseal(const JobqRow *row)
+{
+	Sealed		sealed;
+	char	   *text;
+
+	if (!jobq_is_sealed(row))
+		return true;
+	text = try_open(row, &sealed);
+	if (text != NULL)
+		pfree(text);
+	return text != NULL;
+}
+
+bool
+jobq_try_unseal(JobqRow *row)
+{
+	Sealed		sealed;
+	char	   *text;
+
+	if (!jobq_is_sealed(row))
+		return true;
+	text = try_open(row, &sealed);
+	if (text == NULL)
+		return false;
+	row->values[JOB_PAYLOAD] = parse(text);
+	row->nulls[JOB_SEALED] = true;
+	return true;
 }
 
 void
@@ -307,18 +355,11 @@ bool
 jobq_can_seal_for(const JobqRow *row, const char *key_name)
 {
 	Sealed		sealed;
-	const JobqSecretKey *key;
 	char	   *text;
 
 	if (jobq_is_sealed(row))
 	{
-		if (!take_apart(row->values[JOB_SEALED], &sealed))
-			return false;
-		key = jobq_keyring_find(JOBQ_KEY_SEAL, sealed.key_name,
-								sealed.version);
-		if (key == NULL)
-			return false;
-		text = open_text(&sealed, key, queue_of(row), id_of(row));
+		text = try_open(row, &sealed);
 		if (text == NULL)
 			return false;
 		pfree(text);

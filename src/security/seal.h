@@ -25,8 +25,16 @@ extern void jobq_unseal(JobqRow *row);
 /* The same for values that are no row. */
 extern Datum jobq_unseal_payload(Datum sealed, int32 queue_id, int64 id);
 
-/* JQ013 unless the key of a sealed row can be used. */
-extern void jobq_seal_require_key(const JobqRow *row);
+/*
+ * The same for a row that may not be what it was: false, and it stays as it is,
+ * when its key is of no use any more or what is stored was altered or damaged.
+ * JQ013 only for the server's secret.
+ */
+extern bool jobq_try_unseal(JobqRow *row);
+
+/* Can it be opened? And: is there the key for it, at least? */
+extern bool jobq_can_unseal(const JobqRow *row);
+extern bool jobq_has_seal_key(const JobqRow *row);
 
 /*
  * A row that will be another job's, or in another queue: sealed with the
@@ -36,8 +44,8 @@ extern void jobq_seal_for(JobqRow *row, const char *key_name, int32 queue_id,
 						  int64 id);
 
 /*
- * Will that go well, as far as keys are not revoked and the payload is what it
- * was? JQ013 only for the server's secret.
+ * Will that go well? False as jobq_try_unseal(), or when the other key is of no
+ * use. JQ013 only for the server's secret.
  */
 extern bool jobq_can_seal_for(const JobqRow *row, const char *key_name);
 

@@ -115,12 +115,6 @@ compare_keys(const JobqShelfKey *a, const JobqShelfKey *b)
 	return a->id < b->id ? -1 : a->id > b->id;
 }
 
-static bool
-is_skipped(const Walk *walk, const JobqShelfWalk *result)
-{
-	return result->skip != NULL && result->skip(walk->at.id);
-}
-
 /*
  * Take the present row. False when somebody else is at it, so that it may
  * still come to us; one that is gone by now is nobody's business.
@@ -167,7 +161,7 @@ walk_on(Walk *walk, TimestampTz now, int max, JobqRow *rows,
 		{
 			if (walk->at.run_at > now)
 				result->next = Min(result->next, walk->at.run_at);
-			else if ((is_skipped(walk, result) ||
+			else if ((result->skip(walk->at.id) ||
 					  !take(walk, &rows[n], &n)) &&
 					 compare_keys(&walk->at, &result->first_busy) < 0)
 				result->first_busy = walk->at;

@@ -612,8 +612,7 @@ typedef struct JobqShelfWalk
 	TimestampTz next;			/* nothing from the mark on is due before; not
 								 * after now: there may be more; PG_INT64_MAX:
 								 * nothing is there */
-	bool		(*skip) (int64 id); /* pass it over as if it were busy? May
-									 * be NULL */
+	bool		(*skip) (int64 id); /* pass it over as if it were busy? */
 } JobqShelfWalk;
 
 /*

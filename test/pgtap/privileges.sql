@@ -93,6 +93,7 @@ INSERT INTO sample VALUES
 	('redrive(text, bigint, text, text, timestamptz)', $$SELECT jobq.redrive('pt')$$),
 	('peek(text, bigint)', $$SELECT jobq.peek('pt')$$),
 	('job(bigint)', $$SELECT jobq.job($w)$$),
+	('_job(bigint)', $$SELECT jobq._job($w)$$),
 	('attempts(bigint)', $$SELECT jobq.attempts($w)$$),
 	('explain_job(bigint)', $$SELECT jobq.explain_job($w)$$),
 	('explain_queue(text)', $$SELECT jobq.explain_queue('pt')$$),
@@ -243,7 +244,7 @@ DELETE FROM sample WHERE call IN ('rotate', 'revoke');
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
 	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
-	AND call !~ '^(job|attempts|explain_job|wait_for|wait_for_result)\(';
+	AND call !~ '^(_?job|attempts|explain_job|wait_for|wait_for_result)\(';
 
 -- what is not there and what is somebody else's are told of in the same words
 CREATE FUNCTION pg_temp.words(caller text, todo text) RETURNS text

@@ -242,7 +242,51 @@ SELECT is(jobq.fail(:last, :lease, 'no'), 'dead', 'a job can still die');
 SELECT results_eq(format('SELECT state, moved_to FROM jobq.dead_jobs WHERE id = %s', :last), $$VALUES ('dead', NULL::bigint)$$,
 	'in its own queue');
 SELECT ok(jobq.cancel(:one), 'and be cancelled');
+SELECT results_eq(format('SELECT state FROM jobq.wait_for(%s)', :one), $$VALUES ('cancelled')$$,
+	'which one who waits for it learns');
 SELECT throws_ok(format('SELECT jobq.retry(%s)', :last), 'JQ013', NULL, 'but not run again');
+SELECT jobq.alter_queue('sealed', '{"seal": "other box"}') \g /dev/null
+SELECT is(jobq.reseal('sealed'), 0::bigint, 'with another key for the queue they stay as they are');
+SELECT jobq.enqueue('sealed', '"marker new"', priority => 90) AS new \gset
+SELECT results_eq($$SELECT id, payload FROM jobq.dequeue('sealed')$$, format('VALUES (%s::bigint, %L::jsonb)', :new, '"marker new"'),
+	'new ones are delivered, behind them');
+
+-- ---- others' jobs that nobody can open any more ----
+
+SELECT jobq.create_key('gone box', 'seal') \g /dev/null
+SELECT jobq.create_queue('mixed') \g /dev/null
+SELECT jobq.create_queue('gone', '{"seal": "gone box", "max_attempts": 1, "dead_letter": "mixed"}') \g /dev/null
+SELECT jobq.create_queue('fine', '{"max_attempts": 1, "dead_letter": "mixed"}') \g /dev/null
+CREATE TEMP TABLE gone AS SELECT pg_temp.die('gone', n::text) AS id, NULL::bigint AS copy FROM generate_series(1, 3) n;
+UPDATE gone SET copy = (SELECT moved_to FROM jobq.dead_jobs d WHERE d.id = gone.id);
+-- of one the original is not kept any more
+DELETE FROM jobq.shelf WHERE id = (SELECT min(id) FROM gone);
+SELECT pg_temp.die('fine', 'fine') AS fine \gset
+SELECT jobq.revoke_key('gone box') \g /dev/null
+SELECT is(jobq.redrive('mixed'), 1::bigint, 'redriven are those that can be opened');
+SELECT is(retry_of, :fine::bigint, 'others stay') FROM jobq.jobs WHERE queue = 'fine';
+CREATE TEMP TABLE sound AS SELECT jobq.enqueue('mixed', to_jsonb(n)) AS id, n FROM generate_series(1, 3) n;
+SELECT results_eq($$SELECT id, payload, attempt FROM jobq.dequeue('mixed', 2)$$,
+	'SELECT id, to_jsonb(n), 1 FROM sound WHERE n < 3', 'delivered are as many as were asked for');
+SELECT results_eq($$SELECT id, state, attempt, last_error, moved_to FROM jobq.dead_jobs WHERE queue = 'mixed' ORDER BY id$$,
+	$$SELECT copy, 'dead', 1, 'the payload could not be opened', NULL::bigint FROM gone ORDER BY copy$$, 'those before them are dead');
+SELECT results_eq($$SELECT a.outcome, a.error FROM gone, jobq.attempts(copy) a$$,
+	$$SELECT 'failed', 'the payload could not be opened' FROM gone$$, 'in one attempt');
+SELECT jobq.fail(id, lease, 'no', false) FROM jobq.dequeue('mixed') \g /dev/null
+SELECT is(jobq.redrive('mixed'), 1::bigint, 'nor do they stop the dead ones that can be run again');
+
+-- one call does not go on for ever, one that waits begins again
+SELECT jobq.create_key('many box', 'seal') \g /dev/null
+SELECT jobq.create_queue('many', '{"seal": "many box", "max_batch": 3001}') \g /dev/null
+SELECT jobq.enqueue_many('many', array_fill('{}'::jsonb, '{3001}')) \g /dev/null
+SELECT jobq.alter_queue('many', '{"seal": null}') \g /dev/null
+SELECT jobq.revoke_key('many box') \g /dev/null
+SELECT jobq.enqueue('many', '"sound"') AS behind \gset
+SELECT is_empty($$SELECT id FROM jobq.dequeue('many', 10)$$, 'very many are ended a part at a time');
+SELECT is(count(*), 1000::bigint, 'so far') FROM jobq.dead_jobs WHERE queue = 'many';
+SELECT clock_timestamp() AS begun \gset
+SELECT is(id, :behind::bigint, 'then comes what is behind them') FROM jobq.dequeue('many', 10, wait => '20 s');
+SELECT cmp_ok(clock_timestamp() - :'begun', '<', '15 s', 'at once');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -117,6 +117,72 @@ goes_on($session, 'refill');
 is(delivered($id), 0, 'refill: and not once more');
 audit_ok($node, 'refill');
 
+# ---- put on the shelf, where it keeps its place in a group ----
+
+# Two jobs of a group of one at a time; the first one's id and lease.
+sub head_of
+{
+	my ($queue) = @_;
+
+	sql(qq{SELECT jobq.create_queue('$queue', '{"group_limit": 1, "lease_for": "1 hour"}');
+		INSERT INTO audit.ledger SELECT jobq.enqueue('$queue', group_key => 'k')
+			FROM generate_series(1, 2)});
+	return split(/ /, sql("SELECT id || ' ' || lease FROM jobq.dequeue('$queue', 2)"));
+}
+
+sub ids_from
+{
+	my ($queue) = @_;
+
+	return sql("SELECT coalesce(string_agg(id::text, ' '), 'none') FROM jobq.dequeue('$queue', 2)");
+}
+
+# It is due before the one who has put it there has ended his commit; others
+# that are due before and after it have the keeper come upon it.
+my ($head, $lease) = head_of('due');
+($session) = late_publisher("SELECT jobq.release($head, $lease, delay => '0.4 s')");
+my $probe = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('due', delay => d)
+	FROM unnest('{0.1 s,0.5 s}'::interval[]) d RETURNING id");
+$probe =~ s/.*\n//s;
+ok(await(sub { sql("SELECT state FROM jobq.job($probe)") eq 'available' }),
+	'the keeper moves what is due');
+goes_on($session, 'due');
+my $next = $head + 1;
+ok(await(sub { ids_from('due') =~ /\b$head\b/ }), 'due: it comes back, not for nothing');
+sql("SELECT jobq.complete($head, (SELECT max(lease) FROM jobq.attempts($head)))");
+ok(await(sub { ids_from('due') eq $next }), 'due: then its group goes on');
+audit_ok($node, 'due');
+
+# It is cancelled then.
+($head, $lease) = head_of('off');
+($session) = late_publisher("SELECT jobq.release($head, $lease, delay => '1 hour')");
+$canceller = $node->background_psql('postgres', on_error_stop => 0);
+begin_statement($canceller, "SELECT jobq.cancel($head)");
+goes_on($session, 'off');
+is(answer_of($canceller), '00000', 'off: cancelled');
+$canceller->quit;
+is(ids_from('off'), $head + 1, 'off: its group goes on');
+audit_ok($node, 'off');
+
+# Brought to the belt, it is taken and put back before the one who has brought
+# it there has ended his commit.
+($head, $lease) = head_of('back');
+sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
+$session = $node->background_psql('postgres', on_error_stop => 0);
+sql("SELECT pause_at('one:new-places-known')");
+begin_statement($session, "SELECT jobq.reschedule($head, clock_timestamp())");
+ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'brought to the belt');
+is(sql("SELECT count(jobq.release(id, lease, delay => '1 hour')) FROM jobq.dequeue('back')"),
+	1, 'taken and put back');
+goes_on($session, 'back');
+is(ids_from('back'), 'none', 'back: it keeps its place');
+sql("SELECT jobq.reschedule($head, clock_timestamp())");
+is(ids_from('back'), $head, 'back: and goes first');
+audit_ok($node, 'back');
+sql(q{SELECT count(jobq.purge_queue(q)) FROM unnest('{due,off,back}'::text[]) q;
+	SELECT count(jobq.complete(id, lease)) FROM jobq.jobs, jobq.attempts(id) a
+	WHERE state = 'running' AND a.finished_at IS NULL});
+
 # ---- somebody gives up ----
 
 sql("INSERT INTO audit.ledger SELECT jobq.enqueue('q') FROM generate_series(1, 300)");

@@ -42,7 +42,7 @@ $node->reload;
 await_keeper($node);
 sql(q{
 SELECT jobq.create_key('box', 'seal');
-SELECT jobq.create_queue('dead');
+SELECT jobq.create_queue('dead', '{"backoff": {"base": "1 s", "jitter": 0}}');
 SELECT jobq.create_queue('busy', '{"retention": 0}');
 SELECT jobq.create_queue('sealed', '{"seal": "box", "retention": 0, "max_attempts": 2, "dead_letter": "dead",
 	"backoff": {"base": "1 s", "jitter": 0}, "lease_for": "1 h"}');
@@ -180,27 +180,64 @@ ok(sql(q{SELECT jobq.enqueue('busy', '1')}) > 0, 'other queues work');
 ok($node->wait_for_log(qr/the server's secret cannot be used/), 'the keeper cannot end what has lost its lease');
 is(sql("SELECT state FROM jobq_state WHERE id = $fails"), 'running', 'so it stays');
 is(sql(q{SELECT count(*) FROM jobq.dequeue('busy', 10)}), '1', 'and others are not held up');
+write_secret($secret, '1:' . 'e' x 32);
+is(sqlstate($node, q{SELECT jobq.dequeue('sealed')}), 'JQ013', 'nor is anything delivered with another secret');
+is(sqlstate($node, qq{SELECT jobq.fail($fails, $lease, 'no')}), 'JQ013', 'or ended without a copy');
 write_secret($secret, $line);
 becomes_ok($node, "SELECT count(*) FROM jobq.dead_jobs WHERE id = $fails AND moved_to IS NOT NULL", '1',
 	'until the secret is back', 60);
 is(sql("SELECT payload->>'is', attempt FROM jobq.dequeue('sealed')"), "$MARKER waits|1", 'then the next one comes');
 is(sql('SELECT audit.check_dispatch()'), '', 'memory is sound');
 
-# One that was damaged must not be in the way of others for ever.
-my $damaged = marked('damaged', 'sealed', ", delay => '1 h', priority => -99");
+is(sql("SELECT state FROM jobq.wait_for($waits, '0')"), 'running', 'one can wait for it');
+
+# ---- jobs that nobody can open ----
+
+# What is damaged: the ciphertext, the version of the key, the format.
+my @damaged;
+foreach my $byte (40, 4, 0)
+{
+	my $id = marked('damaged', 'sealed', ", delay => '1 h', priority => -99");
+
+	sql("UPDATE jobq.shelf SET sealed = set_byte(sealed, $byte, 255 - get_byte(sealed, $byte)) WHERE id = $id");
+	sql("SELECT jobq.reschedule($id)");
+	push @damaged, $id;
+}
 my $sound = marked('sound', 'sealed', ', priority => -98');
-sql("UPDATE jobq.shelf SET sealed = set_byte(sealed, 40, 255 - get_byte(sealed, 40)) WHERE id = $damaged");
-sql("SELECT jobq.reschedule($damaged)");
-my %got;
-ok(await(
-		sub {
-			my ($failed, $out) = $node->psql('postgres', q{SELECT payload->>'is' FROM jobq.dequeue('sealed')});
-			$got{ $out // '' } = 1;
-			return $got{"$MARKER sound"} && sql("SELECT count(*) FROM jobq.dead_jobs WHERE id = $damaged") eq '1';
-		}, 60),
-	'a damaged job dies, the one behind it is delivered');
-is(sql("SELECT attempt, moved_to FROM jobq.dead_jobs WHERE id = $damaged"), '2|', 'without a copy');
-ok(!$got{"$MARKER damaged"}, 'it was never delivered');
+is(sql(q{SELECT payload->>'is', attempt FROM jobq.dequeue('sealed')}), "$MARKER sound|1", 'the one behind them is delivered');
+is( sql('SELECT id, attempt, last_error, moved_to FROM jobq.dead_jobs WHERE id IN (' . join(', ', @damaged) . ') ORDER BY id'),
+	join("\n", map { "$_|1|the payload could not be opened|" } @damaged),
+	'they are dead, without copies');
+
+# A dead letter of somebody else's whose key is revoked.
+sql(q{
+SELECT jobq.purge_queue('dead');
+SELECT jobq.create_key('theirs', 'seal');
+SELECT jobq.create_queue('theirs', '{"seal": "theirs", "max_attempts": 1, "dead_letter": "dead"}')});
+marked('gone', 'theirs') foreach 1 .. 2;
+my @gone = split(/\n/, sql(q{
+	SELECT jobq.fail(id, lease) FROM jobq.dequeue('theirs', 2) \g /dev/null
+	SELECT id FROM jobq.jobs WHERE queue = 'dead' ORDER BY id}));
+is(scalar(@gone), 2, 'dead letters');
+my @kept = map { sql("SELECT jobq.enqueue('dead', '$_')") } 1 .. 3;
+sql(q{SELECT jobq.revoke_key('theirs')});
+is(sql("SELECT state FROM jobq.wait_for($gone[0], '0')"), 'available', 'one can wait for a job that cannot be opened');
+is(sqlstate($node, "SELECT * FROM jobq.job($gone[0])"), 'JQ013', 'but not see it');
+is(sql(q{BEGIN; SELECT count(*) FROM jobq.dequeue('dead', 2); ROLLBACK}), '2', 'they are passed over');
+is(sql("SELECT count(*) FROM jobq_state WHERE id IN ($gone[0], $gone[1])"), '2', 'and dead only with the transaction');
+becomes_ok($node, q{SELECT count(*) FROM jobq_state WHERE queue = 'dead' AND state = 'available'}, '5',
+	'like all that were taken in it');
+my @received = sql(q{CALL jobq.receive('dead', 10)}) =~ /"id": (\d+)/g;
+is(join(' ', sort { $a <=> $b } @received), "@kept", 'all others are delivered');
+is(sql("SELECT string_agg(DISTINCT state, ',') FROM jobq_state WHERE id IN ($kept[0], $kept[1], $kept[2])"), 'running', 'and run');
+is( sql("SELECT id, state, last_error FROM jobq.dead_jobs WHERE id IN ($gone[0], $gone[1]) ORDER BY id"),
+	join("\n", map { "$_|dead|the payload could not be opened" } @gone),
+	'they are dead');
+is(sql("SELECT state FROM jobq.wait_for($gone[0], '0')"), 'dead', 'which one who waits for it learns');
+becomes_ok($node, qq{SELECT count(DISTINCT job_id) FROM jobq.audit
+	WHERE outcome = 'refused' AND sqlstate = 'JQ013' AND queue = 'dead' AND job_id IN ($gone[0], $gone[1])}, '2',
+	'the audit names them');
+is(sql('SELECT audit.check_dispatch()'), '', 'memory is sound');
 
 # ---- a dump elsewhere ----
 
@@ -221,10 +258,13 @@ write_secret($theirs, '1:' . 'd' x 32);
 $other->append_conf('postgresql.conf', "jobq.secret_file = '$theirs'");
 $other->reload;
 is(sqlstate($other, $read, 'copy'), 'JQ013', 'nor with another one');
+is(sqlstate($other, q{SELECT jobq.dequeue('sealed')}, 'copy'), 'JQ013', 'nor be delivered with it');
+write_secret($theirs, '2:' . 'c' x 32);
+is(sqlstate($other, q{SELECT jobq.dequeue('sealed')}, 'copy'), 'JQ013', 'or without its version');
 write_secret($theirs, $line);
 ok($other->poll_query_until('copy', $read, "$MARKER later"), 'with the right one it can');
-is($other->safe_psql('copy', q{SELECT payload->>'is' FROM jobq.dequeue('sealed') WHERE id > 0}),
-	"$MARKER carried", 'and be delivered');
+is($other->safe_psql('copy', q{SELECT payload->>'is', attempt FROM jobq.dequeue('sealed') WHERE id > 0}),
+	"$MARKER carried|1", 'and be delivered, with no attempt lost');
 $other->stop;
 $node->stop;
 done_testing();
