@@ -183,7 +183,7 @@ CREATE FUNCTION pg_temp.expected_of_c(caller text, call text) RETURNS text
 	LANGUAGE sql AS $$
 	SELECT CASE WHEN pg_temp.expected(caller, call) THEN 'allowed'
 		WHEN call ~ '^(create_queue|use_access_key|rate_limit_take|verify_signature|preview_schedule|_payload)\('
-			OR call ~ '^(job|attempts|explain_job|wait_for|wait_for_result)\('
+			OR call ~ '^(_?job|attempts|explain_job|wait_for|wait_for_result)\('
 			OR call ~ '^(_[a-z_]+\(\)|[a-z_]+)$' AND call !~ 'audit' THEN 'allowed'
 		-- of the whole database, or of any queue that the caller manages
 		WHEN call ~ '^(create|rotate|revoke)_key\(' OR NOT EXISTS
