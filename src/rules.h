@@ -52,10 +52,7 @@ typedef enum JobqOrdering
 	JOBQ_ORDER_FAIR
 } JobqOrdering;
 
-/*
- * What decides which job goes next, and when none may. Compared as bytes, so
- * it is always cleared before it is filled in.
- */
+/* What decides which job goes next, and when none may. */
 typedef struct JobqRules
 {
 	int32		max_active;		/* 0 = no limit */
@@ -68,6 +65,33 @@ typedef struct JobqRules
 	JobqBreaker breaker;
 	bool		altered_groups; /* alter_group() has changed some */
 } JobqRules;
+
+static inline bool
+jobq_rate_is(const JobqRate *a, const JobqRate *b)
+{
+	return a->limit == b->limit && a->period == b->period;
+}
+
+static inline bool
+jobq_breaker_is(const JobqBreaker *a, const JobqBreaker *b)
+{
+	return a->failures == b->failures && a->window == b->window &&
+		a->open == b->open;
+}
+
+/* Are all members the same? Bytes between them need not be. */
+static inline bool
+jobq_rules_are(const JobqRules *a, const JobqRules *b)
+{
+	return a->max_active == b->max_active &&
+		a->group_limit == b->group_limit &&
+		a->group_on_retry == b->group_on_retry &&
+		a->ordering == b->ordering && a->aging == b->aging &&
+		jobq_rate_is(&a->rate_limit, &b->rate_limit) &&
+		jobq_rate_is(&a->group_rate_limit, &b->group_rate_limit) &&
+		jobq_breaker_is(&a->breaker, &b->breaker) &&
+		a->altered_groups == b->altered_groups;
+}
 
 /*
  * Do they ever keep back a job that comes next? Then deliveries are logged,

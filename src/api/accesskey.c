@@ -125,6 +125,7 @@ find_named(Named *named)
 	{
 		JobqQueue	queue;
 
+		CHECK_FOR_INTERRUPTS();
 		if (strcmp(all[i].name, named->name) != 0 ||
 			(named->queue_id != 0 && all[i].queue_id != named->queue_id) ||
 			!jobq_queue_by_id(all[i].queue_id, &queue) ||

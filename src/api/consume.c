@@ -175,6 +175,9 @@ hold_many(const JobqSession *session, const int64 *given, int n, int64 lease,
 	{
 		JobqLost	lost;
 
+		if (i % JOBQ_CHUNK == 0)
+			jobq_expect_jobs(session->db, &ids[i], Min(n - i, JOBQ_CHUNK),
+							 true);
 		if (i > 0 && ids[i] == ids[i - 1])
 			continue;
 		CHECK_FOR_INTERRUPTS();

@@ -20,6 +20,7 @@
 #include "security/security.h"
 
 #define CALL_WAIT		(20 * USECS_PER_SEC)	/* default of a procedure */
+#define QUEUES_MAX		10000	/* each takes more than a kilobyte */
 
 PG_FUNCTION_INFO_V1(jobq_sql_dequeue);
 PG_FUNCTION_INFO_V1(jobq_sql_dequeue_any);
@@ -111,6 +112,10 @@ jobq_dequeue_from_any(FunctionCallInfo fcinfo, JobqDequeue *call)
 		jobq_bad_argument("queues", "It must be a one-dimensional array.");
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls,
 					  &n);
+	if (n > QUEUES_MAX)
+		jobq_bad_argument("queues",
+						  psprintf("It may have %d elements at most.",
+								   QUEUES_MAX));
 	make_room(call, n);
 	for (int i = 0; i < n; i++)
 	{

@@ -139,7 +139,7 @@ read_queue(FunctionCallInfo fcinfo, int privileges, JobqQueue *queue)
 
 /*
  * Dead jobs must not be able to come around: follow the pointers from the
- * target on.
+ * target on. Queues on the way that the caller may not know are not named.
  */
 static void
 refuse_cycle(const char *name, const char *target)
@@ -148,15 +148,19 @@ refuse_cycle(const char *name, const char *target)
 	StringInfoData path;
 
 	initStringInfo(&path);
-	appendStringInfo(&path, "\"%s\" to \"%s\"", name, target);
+	appendStringInfo(&path, "\"%s\"", name);
 	while (strcmp(target, name) != 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!jobq_queue_by_name(target, &next) || next.dead_letter[0] == '\0')
 			return;
+		if (next.my_privileges != 0)
+			appendStringInfo(&path, " to \"%s\"", target);
+		else
+			appendStringInfoString(&path, " to another queue");
 		target = pstrdup(next.dead_letter);
-		appendStringInfo(&path, " to \"%s\"", target);
 	}
+	appendStringInfo(&path, " to \"%s\"", name);
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),
 			 errmsg("invalid value for \"dead_letter\""),

@@ -170,7 +170,8 @@ check_key(const char *key, bool is_null, SettleDo what)
 		jobq_bad_argument(key, psprintf("It does not go with \"do\": \"%s\".",
 										do_words[what]));
 	}
-	jobq_bad_argument(key, "It is not a key of an element; id, lease, do, result, error, retry, retry_in and delay are.");
+	jobq_bad_argument(jobq_shown(key),
+					  "It is not a key of an element; id, lease, do, result, error, retry, retry_in and delay are.");
 }
 
 static void
@@ -233,6 +234,7 @@ parse_settlements(Jsonb *jobs, Settlement **settlements)
 	(void) JsonbIteratorNext(&it, &value, true);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_ARRAY)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (value.type != jbvBinary ||
 			!JsonContainerIsObject(value.val.binary.data))
 			jobq_bad_argument("jobs", "It must be an array of objects.");

@@ -203,6 +203,7 @@ get_states(FunctionCallInfo fcinfo, int argno)
 	{
 		bool		found = false;
 
+		CHECK_FOR_INTERRUPTS();
 		for (size_t k = 0; k < lengthof(known) && !nulls[i] && !found; k++)
 		{
 			found = strcmp(TextDatumGetCString(words[i]), known[k].name) == 0;

@@ -719,6 +719,13 @@ extern bool jobq_enter_marked(JobqDb *db, uint32 gen, const JobqTicket *t,
 extern void jobq_drop_marked(JobqDb *db, const JobqSlotRef *ref);
 
 /*
+ * These jobs' slots will be wanted: have memory come while others are dealt
+ * with. are_there: they are known to be in memory. At most JOBQ_CHUNK.
+ */
+extern void jobq_expect_jobs(const JobqDb *db, const int64 *ids, int n,
+							 bool are_there);
+
+/*
  * The transaction that marked it has committed: the slot goes, whoever has
  * marked it; its lease is extended; it stays, cancelled, until grace is over.
  */

@@ -488,12 +488,16 @@ jobq_refill_put(JobqPart *part, uint32 gen, const JobqTicket *tickets,
 				JobqLack *lack)
 {
 	int			db = part->db;
+	int64		ids[JOBQ_CHUNK] = {0};
 	int			done;
 	JobqLack	lacks = LACKS_NOTHING;
 
 	if (db < 0)
 		return 0;
-	jobq_slots_expect(db, tickets, n);
+	Assert(n <= JOBQ_CHUNK);
+	for (int i = 0; i < n; i++)
+		ids[i] = tickets[i].id;
+	jobq_expect_jobs(&jobq_dbs[db], ids, n, false);
 	for (done = 0; done < n; done++)
 	{
 		int32		number;

@@ -184,7 +184,6 @@ typedef enum JobqEntered
 	ENTER_NO_SLOT
 } JobqEntered;
 
-extern void jobq_slots_expect(int db, const JobqTicket *tickets, int n);
 extern JobqEntered jobq_slot_enter(JobqPart *part, int db, uint32 gen,
 								   JobqSource source, const JobqTicket *t,
 								   const JobqLease *l, bool any,

@@ -189,8 +189,7 @@ jobq_part_follow(JobqPart *part, const JobqRules *rules)
 {
 	JobqRules	old = part->rules;
 
-	/* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): see rules.h */
-	if (memcmp(&part->rules, rules, sizeof(JobqRules)) == 0)
+	if (jobq_rules_are(rules, &old))
 		return;
 	part->rules = *rules;
 	jobq_limits_follow(part);

@@ -82,6 +82,25 @@ jobq_chain_find(uint32 bucket, int db, uint32 gen, int64 id)
 	return JOBQ_NIL;
 }
 
+void
+jobq_expect_jobs(const JobqDb *db, const int64 *ids, int n, bool are_there)
+{
+	int			index = jobq_db_index(db);
+	size_t		bytes = are_there ? sizeof(JobqSlot) : sizeof(JobqTreeNode);
+
+	for (int i = 0; i < n; i++)
+		jobq_prefetch(&jobq_buckets[jobq_bucket(index, ids[i])],
+					  sizeof(int32));
+	for (int i = 0; i < n; i++)
+	{
+		int32		first = jobq_buckets[jobq_bucket(index, ids[i])];
+
+		/* without a lock: if it is wrong by now, nothing is gained */
+		if (first != JOBQ_NIL)
+			jobq_prefetch(&jobq_slots[first], bytes);
+	}
+}
+
 static void
 chain_remove(uint32 bucket, int32 number)
 {

@@ -115,23 +115,6 @@ meet(JobqSlot *slot, JobqSource source, const JobqTicket *ticket,
 	return held ? ENTER_HELD : ENTER_PRESENT;
 }
 
-/* Many will be entered: have what they need come while others are. */
-void
-jobq_slots_expect(int db, const JobqTicket *tickets, int n)
-{
-	for (int i = 0; i < n; i++)
-		jobq_prefetch(&jobq_buckets[jobq_bucket(db, tickets[i].id)],
-					  sizeof(int32));
-	for (int i = 0; i < n; i++)
-	{
-		int32		first = jobq_buckets[jobq_bucket(db, tickets[i].id)];
-
-		/* without a lock: if it is wrong by now, nothing is gained */
-		if (first != JOBQ_NIL)
-			jobq_prefetch(&jobq_slots[first], sizeof(JobqTreeNode));
-	}
-}
-
 JobqEntered
 jobq_slot_enter(JobqPart *part, int db, uint32 gen, JobqSource source,
 				const JobqTicket *t, const JobqLease *l, bool any,

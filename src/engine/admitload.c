@@ -125,10 +125,13 @@ static void
 take_enqueued(HeapTuple tuple, TupleDesc desc, void *state)
 {
 	int32		queue_id = DatumGetInt32(jobq_row_value(tuple, desc, 1, NULL));
+	Limited    *limited = find_limited(state, queue_id);
 	bool		no_group;
 	Datum		group = jobq_row_value(tuple, desc, 5, &no_group);
 
-	note(state, find_limited(state, queue_id),
+	if (limited == NULL)
+		elog(ERROR, "queue %d was not asked for", queue_id);
+	note(state, limited,
 		 DatumGetInt64(jobq_row_value(tuple, desc, 2, NULL)),
 		 DatumGetTimestampTz(jobq_row_value(tuple, desc, 3, NULL)),
 		 DatumGetObjectId(jobq_row_value(tuple, desc, 4, NULL)),

@@ -349,10 +349,26 @@ apply(JobqOp *op, int shelved)
 	}
 }
 
+/* Of a chunk of entries from `from` on. */
+static void
+expect_ends(int from)
+{
+	int64		ids[JOBQ_CHUNK];
+	int			n = 0;
+
+	for (int i = from; i < jobq_nops && i < from + JOBQ_CHUNK; i++)
+	{
+		if (jobq_ops[i].kind == OP_MARK)
+			ids[n++] = jobq_ops[i].ref.id;
+	}
+	jobq_expect_jobs(jobq_ops[from].db, ids, n, true);
+}
+
 static void
 apply_all(void)
 {
 	bool		moves = takes_away();
+	int			expected = 0;
 	int			shelved;
 
 	if (moves)
@@ -361,6 +377,11 @@ apply_all(void)
 	JOBQ_PAUSE("new-places-known");
 	for (int i = 0; i < jobq_nops;)
 	{
+		if (i >= expected)
+		{
+			expect_ends(i);
+			expected = i + JOBQ_CHUNK;
+		}
 		if (jobq_ops[i].kind == OP_COUNT)
 			i = apply_counts(i);
 		else if (jobq_ops[i].kind == OP_CLAIM)

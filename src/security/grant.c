@@ -220,6 +220,7 @@ jobq_arg_privileges(ArrayType *array)
 		char	   *name = nulls[i] ? NULL : TextDatumGetCString(names[i]);
 		int			bit = name == NULL ? 0 : jobq_privilege_bit(name);
 
+		CHECK_FOR_INTERRUPTS();
 		if (bit == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_JOBQ_BAD_ARGUMENT),

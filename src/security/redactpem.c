@@ -88,7 +88,7 @@ static bool
 hide_pem_tail(JobqScan *s, size_t to)
 {
 	size_t		keep = s->used;
-	size_t		i = s->used;
+	size_t		i = keep;
 
 	for (;;)
 	{

@@ -93,7 +93,7 @@ check_execute(Oid function, const char *name, Oid role)
 					   "a validator may not be executed");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for function %s", name),
+			 errmsg("permission denied for function %s", jobq_shown(name)),
 			 errdetail("Role \"%s\" may not execute it.",
 					   GetUserNameFromId(role, false)),
 			 errhint("GRANT EXECUTE on the function, or name another validator with jobq.alter_queue().")));
@@ -112,7 +112,7 @@ check_trust(Form_pg_proc function, const char *name, Oid owner)
 					   "a validator would run with a superuser's rights");
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for function %s", name),
+			 errmsg("permission denied for function %s", jobq_shown(name)),
 			 errdetail("The queue's owner is a superuser, the function's owner is not."),
 			 errhint("Have a superuser own the function, or an ordinary role the queue.")));
 }
@@ -137,7 +137,7 @@ find(const char *name, Oid owner)
 	if (!OidIsValid(found))
 		jobq_bad_argument("validator",
 						  psprintf("There is no function %s with one argument of type jsonb.",
-								   name));
+								   jobq_shown(name)));
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(found));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", found);

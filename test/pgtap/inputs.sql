@@ -61,12 +61,13 @@ CREATE FUNCTION pg_temp.world() RETURNS text LANGUAGE sql AS $$
 		(SELECT md5(string_agg(p::text, '|')) FROM jobq.peek('inputs', 100) p))
 $$;
 
--- 'ok', or the SQLSTATE, 'without detail' or 'changed something'.
+-- 'ok', or the SQLSTATE, 'without detail', 'at length' or 'changed something'.
 CREATE FUNCTION pg_temp.try(call text, read_only boolean DEFAULT false)
 	RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	before text := pg_temp.world();
 	result text;
+	message text;
 	detail text;
 	hint text;
 BEGIN
@@ -81,9 +82,12 @@ BEGIN
 		WHEN SQLSTATE 'YES01' THEN
 			result := 'ok';
 		WHEN OTHERS THEN
-			GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL,
-				hint = PG_EXCEPTION_HINT;
+			GET STACKED DIAGNOSTICS message = MESSAGE_TEXT,
+				detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 			result := SQLSTATE;
+			IF length(message || detail || hint) > 2000 THEN
+				result := result || ', at length';
+			END IF;
 			IF (SQLSTATE LIKE 'JQ%' OR SQLSTATE = '25001') AND (detail = '' OR hint = '') THEN
 				result := result || ' without detail and hint';
 			END IF;
@@ -214,6 +218,8 @@ INSERT INTO wrong (call, state) VALUES
 	('dequeue_any(ARRAY[NULL])', 'JQ007'),
 	('dequeue_any(ARRAY[''inputs'', NULL])', 'JQ007'),
 	('dequeue_any(''{{inputs}}'')', 'JQ007'),
+	('dequeue_any(array_fill(''inputs''::text, ARRAY[10001]))', 'JQ007'),
+	('dequeue_any(array_fill(''inputs''::text, ARRAY[1000000]))', 'JQ007'),
 	('enqueue_many(''inputs'', NULL)', 'JQ007'),
 	('enqueue_many(''inputs'', ARRAY[''1'', NULL]::jsonb[])', 'JQ007'),
 	('enqueue_many(''inputs'', ''{{1}}'')', 'JQ007'),
@@ -530,6 +536,19 @@ INSERT INTO wrong (call)
 		'[{"id": $l, "lease": $t, "do": "complete"}, {"id": $l}]',
 		'[{"id": $l, "lease": $t, "do": "complete"}, 1]'
 	]) jobs;
+-- whatever a key or a name is, messages show the beginning of it
+INSERT INTO wrong (call) VALUES
+	('settle_jobs(jsonb_build_array(jsonb_build_object(''id'', $l, ''lease'', $t,'
+		|| ' ''do'', ''complete'', repeat(''k'', 100000), 1)))'),
+	('enqueue_jobs(jsonb_build_array(jsonb_build_object(repeat(''k'', 100000), 1)))'),
+	('alter_queue(''inputs'', jsonb_build_object(repeat(''k'', 100000), 1))'),
+	('alter_queue(''inputs'', jsonb_build_object(''backoff'','
+		|| ' jsonb_build_object(repeat(''k'', 100000), 1)))'),
+	('alter_queue(''inputs'', jsonb_build_object(''schema'','
+		|| ' jsonb_build_object(repeat(''k'', 50000), 1)))'),
+	('alter_queue(''inputs'', jsonb_build_object(''validator'','
+		|| ' ''public.'' || repeat(''f'', 100000)))'),
+	('alter_group(''inputs'', ''g'', jsonb_build_object(repeat(''k'', 100000), 1))');
 INSERT INTO wrong (call, state) VALUES
 	('enqueue_jobs(NULL)', 'JQ007'),
 	('settle_jobs(NULL)', 'JQ007'),

@@ -572,5 +572,29 @@ SELECT is_empty($$
 			OR reloptions @> '{security_barrier}', false)
 	$$, 'every view is a security barrier');
 
+-- ---- names that one may not know ----
+
+CREATE FUNCTION pg_temp.detail(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN detail;
+END
+$$;
+SELECT jobq.create_queue('way end'),
+	jobq.create_queue('way hidden', '{"dead_letter": "way end"}'),
+	jobq.create_queue('way start', '{"dead_letter": "way hidden"}'),
+	jobq.grant_queue('way end', 'jt_manage', '{manage}'),
+	jobq.grant_queue('way start', 'jt_manage', '{enqueue}');
+SET ROLE jt_manage;
+SELECT is(pg_temp.detail($$SELECT jobq.alter_queue('way end', '{"dead_letter": "way start"}')$$),
+	'Dead jobs would go in a circle: "way end" to "way start" to another queue to "way end".',
+	'a circle of dead jobs does not tell the names of queues of others');
+RESET ROLE;
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -29,6 +29,10 @@ my %EXPECTED = map { $_ => 1 } qw(
   42501 25001 25006 2BP01 40001 57014);
 # What only the install script may do.
 my %EXPECTED_OF = (_open_first_epoch => '55000');
+# What only triggers may do.
+my $NO_TRIGGER = '39P01';
+# What nobody can call: its argument is of type internal.
+my $UNCALLED = '_role_recv';
 # At the end of a block, or in one that has failed.
 my %EXPECTED_IN_BLOCK = map { $_ => 1 } qw(0A000 25P02 42704 53400);
 
@@ -290,6 +294,7 @@ sub find_calls
 
 	my $found = $node->safe_psql('postgres', q{
 SELECT p.proname, p.prokind, p.proretset OR t.typtype = 'c', p.pronargs - p.pronargdefaults,
+	p.prorettype = 'trigger'::regtype,
 	(SELECT string_agg(coalesce(a.name, '') || '=' || format_type(a.type, NULL), ';' ORDER BY a.n)
 	FROM unnest(coalesce(p.proargnames, array_fill(''::text, ARRAY[p.pronargs::int])),
 		coalesce(p.proallargtypes, p.proargtypes::oid[]),
@@ -297,13 +302,15 @@ SELECT p.proname, p.prokind, p.proretset OR t.typtype = 'c', p.pronargs - p.pron
 		WITH ORDINALITY a (name, type, mode, n)
 	WHERE a.mode IN ('i', 'b', 'v'))
 FROM pg_proc p JOIN pg_type t ON t.oid = p.prorettype
-WHERE p.pronamespace = 'jobq'::regnamespace AND p.prorettype <> 'trigger'::regtype
+WHERE p.pronamespace = 'jobq'::regnamespace
 	AND NOT 'internal'::regtype = ANY (p.proargtypes)
 ORDER BY p.proname});
 	foreach my $line (split /\n/, $found)
 	{
-		my ($name, $kind, $rows, $required, $args) = split /\|/, $line;
+		my ($name, $kind, $rows, $required, $trigger, $args) = split /\|/, $line;
 		my @args;
+
+		$EXPECTED_OF{$name} = $NO_TRIGGER if $trigger eq 't';
 		foreach my $arg (split /;/, $args // '')
 		{
 			my ($argname, $type) = $arg =~ /^(.*?)=(.*)$/;
@@ -501,6 +508,12 @@ sub fuzz
 	refresh($node);
 	my @calls = find_calls($node);
 	cmp_ok(scalar(grep { !$_->{view} } @calls), '>', 50, 'functions are found');
+	is($node->safe_psql('postgres',
+			q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
+			WHERE pronamespace = 'jobq'::regnamespace}
+			  . sprintf(' AND NOT proname::text = ANY (ARRAY[%s])',
+				join(', ', map { "'$_->{name}'" } grep { !$_->{view} } @calls))),
+		$UNCALLED, 'and nothing is left out');
 	foreach my $type (map { $_->{type} } map { @{ $_->{args} } } @calls)
 	{
 		$wrong{"no values for arguments of type $type"} = 1 unless $VALUES{$type};
