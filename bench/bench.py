@@ -24,13 +24,21 @@ PAYLOAD = TEXT % ('f3a9c1d7e5b84260' * 16)[:256 - len(TEXT) + 2]
 COLUMNS = ('round', 'cell', 'seconds', 'transactions', 'jobs', 'rate', 'p50_ms', 'p95_ms',
            'p99_ms', 'wal_per_job', 'cpu_s_100k', 'cores', 'others_cores', 'last_by_first',
            'error')
-FILES_OF = {'node': 'pg_jobq', 'c': 'pg_jobq', 'pgboss_notify': 'pgboss'}
+FILES_OF = {'node': 'pg_jobq', 'c': 'pg_jobq', 'secured': 'pg_jobq', 'pgboss_notify': 'pgboss'}
+USER_OF = {'secured': 'bench_app'}
 HELD_EDGE = 20
 LATENCY_RATE = 100
 
 
 class Wrong(Exception):
     """The run gives no rate."""
+
+
+def file_of(who, name):
+    """A contender's own file, or that of the one whose scripts it shares; the
+    libraries are driven by one program."""
+    own = HERE / who / name
+    return own if own.exists() else HERE / FILES_OF.get(who, who) / name
 
 
 # ---- the server ----
@@ -130,12 +138,8 @@ class Bench:
             parts.append(str(cell.batch))
         return '_'.join(parts)
 
-    def file(self, cell, name):
-        """A file of the contender; the libraries are driven by one program."""
-        return HERE / FILES_OF.get(cell.who, cell.who) / name
-
     def sql(self, cell, database, name, **variables):
-        path = self.file(cell, name + '.sql')
+        path = file_of(cell.who, name + '.sql')
         if path.exists():
             return psql(database, '-f', str(path), **variables)
         return ''
@@ -174,7 +178,7 @@ class Bench:
         """What memory counted is what the tables hold."""
         wrong = []
         for database in sorted(self.databases):
-            if database.startswith('pg_jobq_'):
+            if database.startswith(('pg_jobq_', 'secured_')):
                 counted = psql(database, '-f', str(HERE / 'pg_jobq/count.sql'))
                 stored = psql(database, '-f', str(HERE / 'pg_jobq/audit.sql'))
                 if counted != stored:
@@ -192,9 +196,10 @@ class Bench:
              str(min(cell.clients, 2)), '-T', str(seconds), '-D', f'payload={PAYLOAD}',
              '-D', 'done={}', '-D', 'lease=0', '-D', f'queues={cell.queues or 1}',
              '-D', f'wait={seconds} s', '-l', '--log-prefix', str(logs), *extra,
-             '-f', str(self.file(cell, cell.script.replace('held', 'cycle') + '.sql')), database],
+             '-f', str(file_of(cell.who, cell.script.replace('held', 'cycle') + '.sql')), database],
             capture_output=True, text=True, check=False,
-            env={**os.environ, 'PGOPTIONS': f'-c synchronous_commit={cell.sync}'})
+            env={**os.environ, 'PGUSER': USER_OF.get(cell.who, os.environ['PGUSER']),
+                 'PGOPTIONS': f'-c synchronous_commit={cell.sync}'})
         count = re.search(r'actually processed: (\d+)', run.stdout)
         rate = re.search(r'tps = ([\d.]+)', run.stdout)
         if run.returncode or not count or 'aborted' in run.stderr:
@@ -266,7 +271,7 @@ class Bench:
         rows = 500000
         line = PAYLOAD.replace('\\', '\\\\') + '\n'
         meter, start = Meter(), time.time()
-        subprocess.run(['psql', '-qX', '-d', database, '-f', str(self.file(cell, 'copy.sql'))],
+        subprocess.run(['psql', '-qX', '-d', database, '-f', str(file_of(cell.who, 'copy.sql'))],
                        input=line * rows, text=True, check=True)
         seconds = time.time() - start
         wal, server, shares = meter.stop()
@@ -306,7 +311,7 @@ class Bench:
         with subprocess.Popen(
                 ['pgbench', '-n', '-c', str(cell.clients), '-T', str(seconds + 4),
                  '-D', f"wait='{seconds + 4} s'", '-f',
-                 str(self.file(cell, cell.script + '.sql')), database],
+                 str(file_of(cell.who, cell.script + '.sql')), database],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as clients:
             time.sleep(2)
             meter = Meter()

@@ -9,7 +9,7 @@ NODE = ('node', *LIBRARIES)
 TITLES = {
     'limit': 'PostgreSQL itself', 'delete': 'SKIP LOCKED, delete',
     'visibility': 'SKIP LOCKED, visibility timeout', 'pgq': 'PgQ',
-    'pg_jobq': 'pg_jobq', 'node': 'pg_jobq from Node.js', 'c': 'pg_jobq from C',
+    'pg_jobq': 'pg_jobq', 'secured': 'pg_jobq with a role and limits', 'node': 'pg_jobq from Node.js', 'c': 'pg_jobq from C',
     'graphile': 'graphile-worker', 'pgboss': 'pg-boss', 'pgboss_notify': 'pg-boss with LISTEN',
 }
 
@@ -55,11 +55,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """cell is to reach so many times the rate of base; at_least None: shown."""
+    """cell is to reach so many times the rate of base; at_least None: shown.
+    Of another column, which is a cost: base is to have so many times cell's."""
     work: str
     cell: Cell
     base: Cell
     at_least: float = None
+    column: str = 'rate'
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class Case:
     short: bool = False
 
 
-def put(who, clients, batch=1):
+def put(who, clients, batch=1, sync='on'):
     script = 'insert' if who == 'limit' else 'enqueue'
-    return Cell(who, f'{script}{batch}', clients)
+    return Cell(who, f'{script}{batch}', clients, sync)
 
 
 def take(who, clients, script='life1', sync='on'):
@@ -137,6 +139,11 @@ CASES = {
             take('visibility', 8, sync='off'), 3),
         Row('complete_and_dequeue(1)', take('pg_jobq', 8, 'cad1', 'off'),
             take('pg_jobq', 8, sync='off'), 1.5)], short=True),
+    'security': Case('A role and limits beside a superuser without, synchronous_commit = off', [
+        Row(work, cell('secured'), cell('pg_jobq'), 0.97, column)
+        for column in ('rate', 'cpu_s_100k')
+        for work, cell in (('enqueue', lambda who: put(who, 8, sync='off')),
+                           ('dequeue(1), complete(1)', lambda who: take(who, 8, sync='off')))]),
     'node': Case('Libraries for Node.js, job by job', [
         Row(work, cell, take(who, 8), least)
         for who, least in (('graphile', 3), ('pgboss', 10))

@@ -69,14 +69,15 @@ def verdict(met):
 
 
 def ratio_line(results, row):
-    ours, base = results.values(row.cell, 'rate'), results.values(row.base, 'rate')
-    ratios = [ours[number] / base[number] for number in ours if number in base]
+    ours, base = results.values(row.cell, row.column), results.values(row.base, row.column)
+    ratios = [ours[number] / base[number] if row.column == 'rate' else
+              base[number] / ours[number] for number in ours if number in base]
     if not ratios:
         return None
     ratio = statistics.median(ratios)
     spread = f' ({min(ratios):.2f}–{max(ratios):.2f})' if len(ratios) > 1 else ''
-    return [row.work, contender(row.cell), results.text(row.cell, 'rate'), work_of(row.base),
-            results.text(row.base, 'rate'), f'{ratio:.2f}{spread}',
+    return [row.work, contender(row.cell), results.text(row.cell, row.column), work_of(row.base),
+            results.text(row.base, row.column), f'{ratio:.2f}{spread}',
             *(['', ''] if row.at_least is None else
               [f'≥ {row.at_least:g}', verdict(ratio >= row.at_least)])]
 
@@ -95,8 +96,17 @@ def limit_line(results, row):
     return [row.work, contender(row.cells[-1]), text, *target]
 
 
-RATIO_HEAD = ['work', 'of', 'jobs/s', 'against', 'jobs/s', 'ratio', 'target', 'met']
 LIMIT_HEAD = ['what', 'of', 'measured', 'target', 'met']
+
+
+def ratio_head(unit):
+    return ['work', 'of', unit, 'against', unit, 'ratio', 'target', 'met']
+
+
+# The tables of a case: rows of which column (None: of sums), head, how a line is made.
+TABLES = (('rate', ratio_head('jobs/s'), ratio_line),
+          ('cpu_s_100k', ratio_head('server s per 100,000'), ratio_line),
+          (None, LIMIT_HEAD, limit_line))
 
 
 def table(head, lines):
@@ -116,8 +126,9 @@ def report(results, told):
         if name == 'cases':
             asked = text.split()
     for case in (CASES[name] for name in asked):
-        for kind, head, form in ((True, RATIO_HEAD, ratio_line), (False, LIMIT_HEAD, limit_line)):
-            lines = [form(results, row) for row in case.rows if isinstance(row, Row) == kind]
+        for column, head, form in TABLES:
+            lines = [form(results, row) for row in case.rows
+                     if (row.column if isinstance(row, Row) else None) == column]
             lines = [line for line in lines if line]
             if lines:
                 yield from ('', f'### {case.title}', '', *table(head, lines))

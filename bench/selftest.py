@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bench
 import report
-from cases import CASES, LIBRARIES, NODE, TITLES, Limit, cells_of, put, take
+from cases import CASES, LIBRARIES, NODE, TITLES, Limit, Row, cells_of, put, take
 
 HERE = Path(__file__).resolve().parent
 wrong = []
@@ -37,9 +37,9 @@ for cell in cells:
         files += ['setup.sql', 'count.sql']
     if (cell.backlog or cell.per_second) and not cell.who.startswith('pgboss'):
         files.append(cell.fill + '.sql')
-    directory = HERE / bench.FILES_OF.get(cell.who, cell.who)
     for name in files:
-        expect(f'{cell.name}: no {directory.name}/{name}', (directory / name).exists())
+        path = bench.file_of(cell.who, name)
+        expect(f'{cell.name}: no {path.parent.name}/{name}', path.exists())
 for number in range(3):
     turn = list(bench.in_turn(cells, number))
     expect('a round leaves cells out', set(turn) == set(cells) and len(turn) == len(cells))
@@ -60,6 +60,7 @@ expect('a dry queue is not noticed', refused(take('pg_jobq', 8, 'life100'), 50, 
 
 # the table
 row = CASES['enqueue1'].rows[0]
+cost = Row('seconds', row.cell, row.base, row.at_least, 'cpu_s_100k')
 limit = Limit('bytes', (row.cell, row.base), 'wal_per_job', 950)
 with tempfile.TemporaryDirectory() as directory:
     path = os.path.join(directory, 'x')
@@ -69,7 +70,8 @@ with tempfile.TemporaryDirectory() as directory:
         for number, rate in enumerate(ours, 1):
             for cell, of, wal in ((row.cell, rate, 400), (row.base, 1000, 500)):
                 fields = dict.fromkeys(bench.COLUMNS, '')
-                fields.update(round=number, cell=cell.name, rate=of, wal_per_job=wal)
+                fields.update(round=number, cell=cell.name, rate=of, wal_per_job=wal,
+                              cpu_s_100k=1e6 / of)
                 lines.append(','.join(str(field) for field in fields.values()))
         Path(path + '.csv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
         return report.Results(path)
@@ -77,6 +79,10 @@ with tempfile.TemporaryDirectory() as directory:
     good, bad = (round(1000 * row.at_least) + more for more in (1, -1))
     expect('a target that is met is not', report.ratio_line(results([good]), row)[-1] == 'yes')
     expect('a missed target is met', report.ratio_line(results([bad]), row)[-1] == '**no**')
+    expect('a cost that is low enough is not',
+           report.ratio_line(results([good]), cost)[-1] == 'yes')
+    expect('too high a cost is low enough',
+           report.ratio_line(results([bad]), cost)[-1] == '**no**')
     expect('not the median of the rounds',
            report.ratio_line(results([good, 1, good]), row)[-1] == 'yes')
     line = report.limit_line(results([good]), limit)

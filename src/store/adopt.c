@@ -88,14 +88,6 @@
 	"  UNION ALL SELECT owner, $1 FROM jobq.queue) g (role, privileges)" \
 	" ON g.role = r.oid GROUP BY r.oid"
 
-/* Policies of the extension's tables are dumped, though they are made anew. */
-#define FOREIGN_POLICIES \
-	"SELECT format('DROP POLICY %I ON jobq.%I', p.polname, c.relname)" \
-	" FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid," \
-	" jobq.installation i WHERE c.relnamespace = 'jobq'::regnamespace" \
-	" AND p.polname ~ '^dump_[0-9a-f]{32}$'" \
-	" AND p.polname <> 'dump_' || replace(i.id::text, '-', '')"
-
 #define FORGET_RESTORE \
 	"DELETE FROM jobq.restored"
 
@@ -317,18 +309,6 @@ give_calls(void)
 	}
 }
 
-static void
-drop_foreign_policies(void)
-{
-	uint64		n = jobq_execute(FOREIGN_POLICIES, 0, NULL, NULL,
-								 SPI_OK_SELECT);
-	SPITupleTable *commands = SPI_tuptable;
-
-	for (uint64 i = 0; i < n; i++)
-		(void) run(SPI_OK_UTILITY, "%s",
-				   SPI_getvalue(commands->vals[i], commands->tupdesc, 1));
-}
-
 void
 jobq_store_adopt(int64 number_handed_out)
 {
@@ -353,7 +333,6 @@ jobq_store_adopt(int64 number_handed_out)
 		jobq_epoch_tie(adoption.epochs[i].number);
 	}
 	raise_numbers(all);
-	drop_foreign_policies();
 	give_calls();
 	(void) run(SPI_OK_INSERT, ONE_MARK);
 	(void) run(SPI_OK_UPDATE, SETTLE_HERE);

@@ -1,6 +1,7 @@
 -- Who may do what: every call × every kind of caller, as jobq.call says; once
 -- with the EXECUTE that grants give, once with EXECUTE on everything, so that
 -- the checks in C decide alone. Then grants, revokes, and what nobody gets.
+-- The matrix is held against the catalogs: what is missing in it is a failure.
 BEGIN;
 SET client_min_messages = warning;
 \set QUIET 1
@@ -15,6 +16,8 @@ CREATE ROLE jt_dequeue;
 CREATE ROLE jt_read;
 CREATE ROLE jt_manage;
 CREATE ROLE jt_stranger;
+-- applications that share it have nothing but their access keys
+CREATE ROLE jt_key IN ROLE jobq_key_user;
 
 -- ---- the fixture ----
 
@@ -28,6 +31,8 @@ SELECT lives_ok(format('SELECT jobq.grant_queue(%L, %L, %L)', 'pt', 'jt_' || p, 
 	'the owner grants ' || p)
 	FROM unnest(ARRAY['enqueue', 'dequeue', 'read', 'manage']) p;
 SELECT matches(jobq.create_access_key('pt', 'pt', '{read}'), '^jq_', 'and makes a key');
+SELECT set_config('jt.key_' || p, jobq.create_access_key('pt ' || p, 'pt', ARRAY[p]), false)
+	FROM unnest(ARRAY['enqueue', 'dequeue']) p;
 RESET ROLE;
 SELECT jobq.create_queue('other');
 
@@ -117,6 +122,13 @@ INSERT INTO sample
 
 SELECT set_eq('SELECT call FROM sample', 'SELECT DISTINCT call FROM jobq.call',
 	'the matrix has every call');
+SELECT set_eq($$SELECT to_regprocedure('jobq.' || call)::oid FROM sample WHERE call LIKE '%(%'
+	UNION SELECT to_regclass('jobq.' || call)::oid FROM sample WHERE call NOT LIKE '%(%'$$,
+	$$SELECT p.oid FROM pg_proc p WHERE pronamespace = 'jobq'::regnamespace
+		AND (proname NOT LIKE '\_%' OR EXISTS
+			(SELECT FROM aclexplode(proacl) a WHERE a.grantee <> proowner))
+	UNION SELECT oid FROM pg_class WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'v'$$,
+	'which is every function, procedure and view that is there for somebody');
 
 -- What the caller gets: allowed, denied, or something that must not be.
 CREATE FUNCTION pg_temp.attempt(caller text, call text) RETURNS text
@@ -128,7 +140,12 @@ BEGIN
 	todo := replace(todo, '$l', current_setting('jt.leased'));
 	todo := replace(todo, '$d', current_setting('jt.dead'));
 	todo := replace(todo, '$t', current_setting('jt.lease'));
-	PERFORM set_config('role', caller, true);
+	IF caller LIKE 'jt\_key\_%' THEN
+		PERFORM set_config('role', 'jt_key', true);
+		PERFORM jobq.use_access_key(current_setting(replace(caller, 'jt_', 'jt.'), true));
+	ELSE
+		PERFORM set_config('role', caller, true);
+	END IF;
 	EXECUTE todo;
 	RAISE EXCEPTION USING ERRCODE = 'JT000';
 EXCEPTION
@@ -142,51 +159,92 @@ EXCEPTION
 END
 $$;
 
+-- What jobq.call says. The holder of a key has the key's privilege, but is not
+-- the role that has enqueued the jobs or made the schedule; and makes none.
 CREATE FUNCTION pg_temp.expected(caller text, call text) RETURNS boolean
 	LANGUAGE sql AS $$
 	SELECT caller IN ('super', 'admin')
 		OR (caller = 'owner' AND call LIKE 'create\_queue(%')
 		OR EXISTS (SELECT FROM jobq.call c WHERE c.call = expected.call
-			AND (c.privilege = caller OR caller = 'owner'
-				AND c.privilege IN ('enqueue', 'dequeue', 'read', 'manage')))
+			AND (c.privilege = caller
+				OR caller = 'owner' AND c.privilege IN ('enqueue', 'dequeue', 'read', 'manage')
+				OR caller IN ('key_none', 'key_enqueue', 'key_dequeue')
+					AND c.privilege IN ('key', substr(caller, 5))
+					AND call !~ '^(cancel|schedule|(un|pause_|resume_|run_)schedule)\('))
+$$;
+
+-- What C says to those whom EXECUTE does not stop. Some calls ask for nothing
+-- else: what they give is the caller's own, or nobody's; others pass over what
+-- the caller may not see (that this is all of it for strangers is seen below).
+-- "denied" is for those who know that it exists: all who have a privilege on the
+-- queue know the queue; enqueue (which has made the jobs), read and manage know
+-- the jobs; schedules and access keys are known to whom may change them.
+CREATE FUNCTION pg_temp.expected_of_c(caller text, call text) RETURNS text
+	LANGUAGE sql AS $$
+	SELECT CASE WHEN pg_temp.expected(caller, call) THEN 'allowed'
+		WHEN call ~ '^(create_queue|use_access_key|rate_limit_take|verify_signature|preview_schedule|_payload)\('
+			OR call ~ '^(_?job|attempts|explain_job|wait_for|wait_for_result)\('
+			OR call ~ '^(_[a-z_]+\(\)|[a-z_]+)$' AND call !~ 'audit' THEN 'allowed'
+		-- of the whole database, or of any queue that the caller manages
+		WHEN call ~ '^(create|rotate|revoke)_key\(' OR NOT EXISTS
+			(SELECT FROM jobq.call c WHERE c.call = expected_of_c.call
+				AND c.privilege NOT IN ('admin', 'monitor')) THEN 'denied'
+		-- lost jobs are passed over, and so is what is not there
+		WHEN call LIKE 'extend\_many(%'
+			AND caller IN ('stranger', 'monitor', 'key_none', 'key_enqueue') THEN 'allowed'
+		WHEN caller IN ('stranger', 'monitor', 'key_none')
+			OR call ~ '^(un|pause_|resume_|run_)schedule\('
+			OR call ~ '^(rotate|revoke)_access_key' THEN 'does not exist'
+		WHEN s.statement ~ '''pt''|"pt"|\{pt\}'
+			OR caller IN ('enqueue', 'read', 'manage') THEN 'denied'
+		ELSE 'does not exist' END
+	FROM sample s WHERE s.call = expected_of_c.call
 $$;
 
 CREATE TEMP TABLE caller (caller text);
 INSERT INTO caller VALUES ('super'), ('admin'), ('monitor'), ('owner'),
-	('enqueue'), ('dequeue'), ('read'), ('manage'), ('stranger');
+	('enqueue'), ('dequeue'), ('read'), ('manage'), ('stranger'),
+	('key_none'), ('key_enqueue'), ('key_dequeue');
 
 -- ---- the matrix, as granted ----
 
 SELECT is(pg_temp.attempt('jt_' || caller, call),
-	CASE WHEN pg_temp.expected(caller, call) THEN 'allowed' ELSE 'denied' END,
+	CASE WHEN pg_temp.expected(caller, call) THEN 'allowed'
+		-- jobq_key_user has EXECUTE on whatever some key could give
+		WHEN caller LIKE 'key\_%' AND EXISTS (SELECT FROM jobq.call c WHERE c.call = sample.call
+			AND c.privilege IN ('enqueue', 'dequeue', 'read', 'key'))
+			THEN pg_temp.expected_of_c(caller, call)
+		ELSE 'denied' END,
 	caller || ' calls ' || call)
 	FROM caller, sample ORDER BY call, caller;
 
 -- ---- the matrix, when EXECUTE stops nobody ----
 
-SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}')
-	FROM caller WHERE caller NOT IN ('super', 'admin', 'owner');
+CREATE ROLE jt_all;
+GRANT jt_all TO jt_admin, jt_monitor, jt_owner, jt_enqueue, jt_dequeue, jt_read,
+	jt_manage, jt_stranger, jt_key;
+GRANT USAGE ON SCHEMA jobq TO jt_all;
+GRANT EXECUTE ON ALL ROUTINES IN SCHEMA jobq TO jt_all;
+SELECT format('GRANT SELECT ON jobq.%I TO jt_all', call) FROM sample WHERE call !~ '\(' \gexec
+
+SELECT is(pg_temp.attempt('jt_' || caller, call), pg_temp.expected_of_c(caller, call),
+	caller || ' with EXECUTE on everything calls ' || call)
+	FROM caller, sample ORDER BY call, caller;
+
+-- keys are their maker's, whoever manages a queue besides
+INSERT INTO sample VALUES
+	('rotate', $$SELECT jobq.rotate_key('pt box')$$),
+	('revoke', $$SELECT jobq.revoke_key('pt box')$$);
+SELECT is(pg_temp.attempt('jt_' || caller, call), 'JQ013: key "pt box" does not exist',
+	caller || ' cannot ' || call || ' somebody else''s key')
+	FROM caller, unnest(ARRAY['rotate', 'revoke']) call
+	WHERE caller NOT IN ('super', 'admin');
+DELETE FROM sample WHERE call IN ('rotate', 'revoke');
 
 CREATE TEMP TABLE inner_call AS
 	SELECT call FROM sample
 	WHERE statement ~ '\$[wldt]|''pt''|\{pt\}|"pt"'
 	AND call !~ '^(_?job|attempts|explain_job|wait_for|wait_for_result)\(';
-
--- "denied" is for those who know that it exists: all who have a privilege on the
--- queue know the queue; enqueue (which has made the jobs), read and manage know
--- the jobs; schedules and access keys are known to whom may change them
-SELECT is(pg_temp.attempt('jt_' || caller, call),
-	CASE WHEN pg_temp.expected(caller, call) THEN 'allowed'
-		-- lost jobs are passed over, and so is what is not there
-		WHEN caller IN ('stranger', 'monitor') AND call LIKE 'extend\_many(%' THEN 'allowed'
-		WHEN caller IN ('stranger', 'monitor') OR call LIKE '%schedule(text)'
-			OR call ~ '^(rotate|revoke)_access_key' THEN 'does not exist'
-		WHEN statement LIKE '%''pt''%' OR statement LIKE '%"pt"%' OR statement LIKE '%{pt}%'
-			OR caller IN ('enqueue', 'read', 'manage') THEN 'denied'
-		ELSE 'does not exist' END,
-	caller || ' with another queue''s EXECUTE calls ' || call)
-	FROM caller, inner_call JOIN sample USING (call)
-	ORDER BY call, caller;
 
 -- what is not there and what is somebody else's are told of in the same words
 CREATE FUNCTION pg_temp.words(caller text, todo text) RETURNS text
@@ -208,13 +266,18 @@ CREATE FUNCTION pg_temp.filled(statement text, waiting text, leased text, dead t
 		'$w', waiting), '$l', leased), '$d', dead), '$t', current_setting('jt.lease')),
 		'([''"{])pt([''"}])', '\1' || queue || '\2', 'g')
 $$;
-SELECT is(regexp_replace(replace(pg_temp.words('jt_stranger', pg_temp.filled(statement,
+SELECT is(regexp_replace(replace(pg_temp.words(caller, pg_temp.filled(statement,
 		current_setting('jt.waiting'), current_setting('jt.leased'), current_setting('jt.dead'), 'pt')),
 		'"pt"', '"tp"'), '\m\d+\M', 'N', 'g'),
-	regexp_replace(pg_temp.words('jt_stranger', pg_temp.filled(statement,
+	regexp_replace(pg_temp.words(caller, pg_temp.filled(statement,
 		'4503599627370495', '4503599627370495', '4503599627370495', 'tp')), '\m\d+\M', 'N', 'g'),
-	'a stranger reads nothing between the lines of ' || call)
-	FROM inner_call JOIN sample USING (call);
+	caller || ' reads nothing between the lines of ' || call)
+	FROM unnest(ARRAY['jt_stranger', 'jt_key']) caller, inner_call JOIN sample USING (call);
+
+DROP OWNED BY jt_all;
+DROP ROLE jt_all;
+SELECT jobq.grant_queue('other', 'jt_' || caller, '{enqueue,dequeue,read,manage}')
+	FROM caller WHERE caller NOT IN ('super', 'admin', 'owner') AND caller NOT LIKE 'key\_%';
 
 -- a stranger sees nothing of the queue
 SET ROLE jt_stranger;
@@ -496,19 +559,6 @@ SELECT is_empty($$
 		WHERE nspname = 'jobq' AND (a.grantee = 0
 			OR a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner)
 	$$, 'nothing on the schema for PUBLIC, no CREATE for anyone');
-SELECT is_empty($$
-	SELECT p.oid::regprocedure FROM pg_proc p
-		WHERE pronamespace = 'jobq'::regnamespace
-		AND p.oid <> ALL (SELECT to_regprocedure('jobq.' || call)
-			FROM jobq.call WHERE NOT is_view)
-		AND NOT (proname LIKE '\_%' AND NOT EXISTS
-			(SELECT FROM aclexplode(proacl) a WHERE a.grantee <> proowner))
-	$$, 'every function that somebody may call is listed in jobq.call');
-SELECT is_empty($$
-	SELECT oid::regclass FROM pg_class
-		WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'v'
-		AND relname <> ALL (SELECT call FROM jobq.call WHERE is_view)
-	$$, 'so is every view');
 SELECT is_empty($$
 	SELECT oid::regprocedure FROM pg_proc
 		WHERE pronamespace = 'jobq'::regnamespace

@@ -82,6 +82,10 @@ SELECT is(pg_temp.error_of(repeat('x', 4986) || ' token=hunter2hunter2hunter2 yy
 SELECT is(pg_temp.error_of('-----BEGIN KEY-----' || E'\n' || repeat('MIIEpAIBAAKC' || E'\n', 1000) || '-----END KEY-----'), '***', 'a long one');
 SELECT is(pg_temp.error_of(repeat('password=hunter2 ', 200000)),
 	left(repeat('password=*** ', 400), 5000) || '... (truncated)', 'three MB');
+SELECT is(pg_temp.error_of('said: password=' || repeat('k7', 100000) || ' and more'),
+	'said: password=*** and more', 'all of 200 kB is looked at');
+SELECT is(pg_temp.error_of('said: password=' || repeat('k7', 140000) || ' and more'),
+	'said: ... (truncated)', 'of more the first 256 kB, so that no text takes long');
 SELECT is(pg_temp.error_of(''), '', 'an empty one');
 
 -- ---- patterns ----

@@ -56,8 +56,7 @@ fact (fact) AS (
 		FROM pg_trigger t JOIN rel r ON r.oid = t.tgrelid WHERE NOT t.tgisinternal
 	UNION ALL SELECT format('%s: rule %s', r.name, pg_get_ruledef(u.oid))
 		FROM pg_rewrite u JOIN rel r ON r.oid = u.ev_class
-	UNION ALL SELECT format('%s: policy %s %s', r.name,
-			regexp_replace(p.polname, '_[0-9a-f]{32}$', '_installation'), pg_get_expr(p.polqual, p.polrelid))
+	UNION ALL SELECT format('%s: policy %s %s', r.name, p.polname, pg_get_expr(p.polqual, p.polrelid))
 		FROM pg_policy p JOIN rel r ON r.oid = p.polrelid
 	UNION ALL SELECT format('%s: sequence %s', r.name, s)
 		FROM rel r, LATERAL (SELECT seqtypid::regtype, seqstart, seqincrement,

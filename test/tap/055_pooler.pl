@@ -1,7 +1,7 @@
 # Behind PgBouncer in transaction mode, with one server connection for all: what
 # a client has leased it settles in another transaction, whoever had the
-# connection in between; a role lasts for a transaction; a client that goes away
-# leaves nothing behind; procedures that wait work, too.
+# connection in between; a role and an access key last for a transaction; a client
+# that goes away leaves nothing behind; procedures that wait work, too.
 use strict;
 use warnings;
 
@@ -13,14 +13,18 @@ use Test::More;
 
 plan skip_all => 'there is no PgBouncer' unless $ENV{JOBQ_PGBOUNCER};
 
-my $node = start_node('pooler');
+my $node = start_node('pooler', "jobq.secret_file = 'jobq.secret'\n");
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
 my $port = PostgreSQL::Test::Cluster::get_free_port();
+
+append_to_file($node->data_dir . '/jobq.secret', "1:a secret of no more than this very test\n");
+chmod(0600, $node->data_dir . '/jobq.secret') or die "chmod: $!";
 
 $node->safe_psql('postgres', q{
 CREATE EXTENSION pg_jobq;
 CREATE ROLE ann; CREATE ROLE bob; CREATE ROLE watcher IN ROLE jobq_monitor;
-CREATE ROLE web LOGIN NOINHERIT IN ROLE ann, bob;
+CREATE ROLE shop IN ROLE jobq_key_user;
+CREATE ROLE web LOGIN NOINHERIT IN ROLE ann, bob, shop;
 GRANT watcher TO web;
 SELECT jobq.create_queue('shared', '{"isolation": "owner", "lease_for": "1 h", "backoff": {"base": 0}}');
 SELECT jobq.grant_queue('shared', r, '{enqueue,dequeue,read}') FROM unnest(ARRAY['ann', 'bob']) r;
@@ -116,6 +120,48 @@ ok($node->poll_query_until('postgres',
 		"SELECT state = 'available' FROM jobq.job($lost)"), 'when it dies the job comes back');
 is($node->safe_psql('postgres', "SELECT string_agg(outcome, ' ') FROM jobq.attempts($lost)"), 'rolled_back', 'as rolled back');
 is(client('SELECT current_user'), 'web', 'and the next one starts afresh');
+
+# ---- access keys ----
+
+my $key = $node->safe_psql('postgres', q{SELECT jobq.create_queue('keyed');
+	SELECT jobq.create_access_key('shop', 'keyed', '{enqueue}')});
+($key) = $key =~ /(jq_\w+)/;
+my $keyed = q{SELECT jobq.enqueue('keyed')};
+
+# With the key in use for the transaction, or for longer.
+sub with_key
+{
+	my ($end, $more, @statements) = @_;
+
+	return client('BEGIN', 'SET LOCAL ROLE shop',
+		"DO \$\$ BEGIN PERFORM jobq.use_access_key('$key'$more); END \$\$", @statements, $end);
+}
+is(as('shop', $keyed), 'JQ002', 'without a key there is no queue');
+like(with_key('COMMIT', '', $keyed), qr/^\d+$/, 'with one there is');
+is(as('shop', $keyed), 'JQ002', 'the next client has none, in the same role');
+like(with_key('ROLLBACK', '', $keyed), qr/^\d+$/, 'a transaction that is rolled back');
+is(as('shop', $keyed), 'JQ002', 'leaves none either');
+is(with_key('COMMIT', '', 'SELECT 1/0'), '22012', 'nor does one that fails');
+is(as('shop', $keyed), 'JQ002', 'which the next client sees');
+($in, $out) = ("BEGIN;\nSET LOCAL ROLE shop;\nDO \$\$ BEGIN PERFORM jobq.use_access_key('$key'); END \$\$;\n$keyed;\n", '');
+$victim = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-h', $dir, '-p', $port, '-U', 'web', '-d', 'app' ],
+	'<', \$in, '>', \$out, '2>', '/dev/null');
+ok(await(sub { $victim->pump_nb(); return $out =~ /\d/ }, 30), 'a client uses the key');
+$victim->kill_kill;
+is(as('shop', $keyed), 'JQ002', 'when it dies, nobody has it');
+
+# the form for sessions is not for such poolers: the pooler's session goes on
+$backend = client('SELECT pg_backend_pid()');
+like(with_key('COMMIT', ', true', $keyed), qr/^\d+$/, 'a key for the session');
+like(as('shop', $keyed), qr/^\d+$/, 'is that of the next client, too, as the documentation warns');
+is(as('ann', $keyed), 'JQ002', 'in the same role');
+is(client('SELECT pg_backend_pid()'), $backend, 'all that in one backend');
+is(client('DISCARD ALL', 'SELECT 1'), '1', 'DISCARD ALL, which PgBouncer can be told to run,');
+is(as('shop', $keyed), 'JQ002', 'ends it');
+with_key('COMMIT', ', true');
+$node->safe_psql('postgres', q{SELECT jobq.revoke_access_key('shop', 'keyed')});
+is(as('shop', $keyed), 'JQ013', 'and so does revoking it, for whoever has it');
+is(client('DISCARD ALL', 'SELECT 1'), '1', 'the connection is clean again');
 
 # ---- procedures ----
 
