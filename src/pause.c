@@ -22,36 +22,46 @@ PG_FUNCTION_INFO_V1(jobq_test_paused);
 
 #define ONE		"one:"			/* before a name: only one process stops */
 
+/* Is the point among the names, which spaces part? */
 static bool
-is_for_one(void)
+is_armed(const char *point, bool *for_one)
 {
-	return strncmp(jobq_control->test_pause, ONE, strlen(ONE)) == 0;
-}
+	const char *name = jobq_control->test_pause;
+	size_t		length = strlen(point);
 
-static bool
-is_armed(const char *point)
-{
-	return strcmp(jobq_control->test_pause +
-				  (is_for_one() ? strlen(ONE) : 0), point) == 0;
+	while (*name != '\0')
+	{
+		size_t		end;
+
+		*for_one = strncmp(name, ONE, strlen(ONE)) == 0;
+		name += *for_one ? strlen(ONE) : 0;
+		end = strcspn(name, " ");
+		if (end == length && strncmp(name, point, length) == 0)
+			return true;
+		name += end + strspn(name + end, " ");
+	}
+	return false;
 }
 
 void
 jobq_pause(const char *point)
 {
-	if (!is_armed(point))
+	bool		for_one;
+
+	if (!is_armed(point, &for_one))
 		return;
 	if (pg_atomic_fetch_add_u32(&jobq_control->test_paused, 1) > 0 &&
-		is_for_one())
+		for_one)
 	{
 		pg_atomic_fetch_sub_u32(&jobq_control->test_paused, 1);
 		return;
 	}
-	for (int i = 0; i < MAX_POLLS && is_armed(point); i++)
+	for (int i = 0; i < MAX_POLLS && is_armed(point, &for_one); i++)
 		pg_usleep(POLL_US);
 	pg_atomic_fetch_sub_u32(&jobq_control->test_paused, 1);
 }
 
-/* Stop whoever comes to this point; another name lets all go on. */
+/* Stop whoever comes to these points; other names let all go on. */
 Datum
 jobq_test_pause_at(PG_FUNCTION_ARGS)
 {

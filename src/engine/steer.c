@@ -17,6 +17,7 @@
 #include "engine/whereis.h"
 #include "engine/xact.h"
 #include "errors.h"
+#include "pause.h"
 #include "security/redact.h"
 
 #define STEER_TRIES		1000	/* of about 2 ms each */
@@ -58,6 +59,7 @@ look_elsewhere(const JobqSession *session, int64 id, bool many, int attempt,
 {
 	JobqWhere	where;
 
+	JOBQ_PAUSE("before-shelf-take");
 	if (jobq_shelf_take(id, false, &found->row))
 		return FOUND_SHELVED;
 	switch (jobq_where_is(session, id, &where))

@@ -149,7 +149,7 @@ SELECT array_agg(id)::text AS ids FROM many \\gset
 	},
 	enqueue_later => sub {
 		my $queue = queue();
-		my $delay = rand(3);
+		my $delay = sprintf('%.3f', rand(3));
 		return "$NOTHING_YET$INTO_LEDGER jobq.enqueue('$queue', delay => '$delay s') RETURNING id \\gset\n"
 		  . "\\echo enqueued {:id}\n";
 	},
