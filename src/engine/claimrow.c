@@ -77,7 +77,7 @@ fill_outcome(JobqRow *row, const JobqHeld *held, const JobqEnding *ending,
 	row->nulls[OUT_HELD_UNTIL] = ending->held_until == 0;
 	row->values[OUT_QUEUE_ID] = Int32GetDatum(held->t.queue_id);
 	row->values[OUT_FINISHED_BY] = ObjectIdGetDatum(GetUserId());
-	row->nulls[OUT_FINISHED_BY] = held->l.lease != 0 &&
+	row->nulls[OUT_FINISHED_BY] = claim_row && held->l.lease != 0 &&
 		held->l.claimed_by == GetUserId();
 	row->values[OUT_CLAIM_TID] = PointerGetDatum(&held->l.claim_tid);
 	row->nulls[OUT_CLAIM_TID] = !claim_row;

@@ -210,12 +210,9 @@ move_carefully(Batch *all)
 
 static const JobqSession *mover;	/* whose walk asks must_skip() */
 
-/*
- * Whoever has put it there has committed, but stands before the end of his
- * commit while he has its slot: what he does then must not come after us.
- */
+/* A prepared transaction has put it there, and is still to be cleared up. */
 static bool
-is_being_shelved(int64 id)
+has_mark(int64 id)
 {
 	JobqSlot	slot;
 
@@ -226,7 +223,7 @@ is_being_shelved(int64 id)
 static bool
 must_skip(int64 id)
 {
-	return jobq_is_left_alone(id) || is_being_shelved(id);
+	return jobq_is_left_alone(id) || has_mark(id);
 }
 
 /*

@@ -138,7 +138,7 @@ jobq_left_shelf(const JobqSession *session, const JobqRow *row)
 
 	if (!may_keep_place(row))
 		return;
-	jobq_await_shelver(session, id);
+	jobq_await_clearing(session, id);
 	jobq_xact_off_shelf(session, id);
 }
 

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 
 #include "compat.h"
 #include "engine/belts.h"
@@ -299,19 +300,22 @@ jobq_hold_spilled(const JobqSession *session, const JobqTicket *t, bool many,
 }
 
 void
-jobq_await_shelver(const JobqSession *session, int64 id)
+jobq_await_clearing(const JobqSession *session, int64 id)
 {
+	TimestampTz deadline;
 	JobqSlot	slot;
 
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   JOBQ_SETTLE_WAIT_MS);
 	/* the keeper takes none of those */
 	while (!jobq_in_keeper &&
 		   jobq_find(session->db, session->gen, id, &slot) &&
 		   TransactionIdIsValid(slot.mark) &&
-		   !TransactionIdIsCurrentTransactionId(slot.mark))
+		   !TransactionIdIsInProgress(slot.mark))
 	{
-		XactLockTableWait(slot.mark, NULL, NULL, XLTW_None);
-		/* after COMMIT PREPARED the keeper does what is to be done */
-		(void) jobq_wait_a_moment(PG_INT64_MAX);
+		jobq_wake_keeper(session->db);
+		if (!jobq_wait_a_moment(deadline))
+			jobq_raise_not_ready();
 	}
 }
 

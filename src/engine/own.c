@@ -110,8 +110,12 @@ jobq_own_next(void)
 bool
 jobq_own_is_published(int own, int64 id)
 {
-	return own < nown && own_jobs[own].t.id == id &&
-		own_jobs[own].state != OWN_ENDED;
+	for (; own < nown; own++)
+	{
+		if (own_jobs[own].t.id == id && own_jobs[own].state != OWN_ENDED)
+			return true;
+	}
+	return false;
 }
 
 JobqOwnJob *

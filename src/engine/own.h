@@ -42,7 +42,7 @@ extern JobqOwnJob *jobq_own(int own);
 /* The number the next one will have. */
 extern int	jobq_own_next(void);
 
-/* At commit: is the own job of this number the one of this id, not ended? */
+/* At commit: is one of them, from this number on, of this id and not ended? */
 extern bool jobq_own_is_published(int own, int64 id);
 
 /* placed: it has taken a place in its group. */

@@ -35,31 +35,12 @@ check_keys(const List *deliveries)
 	}
 }
 
-/*
- * What can be put right is nobody's attempt: the jobs of this call, also those
- * of other queues, are as they were before the error is raised.
- */
-static void
-require_keys(const List *deliveries, int64 lease)
-{
-	PG_TRY();
-	{
-		check_keys(deliveries);
-	}
-	PG_CATCH();
-	{
-		jobq_xact_unclaim(lease);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-}
-
-List *
-jobq_open_payloads(List *deliveries, int64 lease, List **lost)
+static List *
+open_payloads(List *deliveries, List **lost)
 {
 	ListCell   *cell;
 
-	require_keys(deliveries, lease);
+	check_keys(deliveries);
 	foreach(cell, deliveries)
 	{
 		JobqDelivery *delivery = lfirst(cell);
@@ -71,6 +52,28 @@ jobq_open_payloads(List *deliveries, int64 lease, List **lost)
 		deliveries = foreach_delete_current(deliveries, cell);
 	}
 	return deliveries;
+}
+
+/*
+ * What can be put right is nobody's attempt: the jobs of this call, also those
+ * of other queues, are as they were before an error is raised.
+ */
+List *
+jobq_open_payloads(List *deliveries, int64 lease, List **lost)
+{
+	List	   *volatile opened = NIL;
+
+	PG_TRY();
+	{
+		opened = open_payloads(deliveries, lost);
+	}
+	PG_CATCH();
+	{
+		jobq_xact_unclaim(lease);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return opened;
 }
 
 /* As if its worker had failed it for good; unless somebody has cancelled it. */

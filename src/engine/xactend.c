@@ -354,15 +354,19 @@ apply(JobqOp *op, int shelved)
 static void
 expect_ends(int from)
 {
+	const JobqDb *db = NULL;
 	int64		ids[JOBQ_CHUNK];
 	int			n = 0;
 
 	for (int i = from; i < jobq_nops && i < from + JOBQ_CHUNK; i++)
 	{
-		if (jobq_ops[i].kind == OP_MARK)
-			ids[n++] = jobq_ops[i].ref.id;
+		if (jobq_ops[i].kind != OP_MARK)
+			continue;
+		db = jobq_ops[i].db;
+		ids[n++] = jobq_ops[i].ref.id;
 	}
-	jobq_expect_jobs(jobq_ops[from].db, ids, n, true);
+	if (n > 0)
+		jobq_expect_jobs(db, ids, n, true);
 }
 
 static void

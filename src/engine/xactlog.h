@@ -25,7 +25,7 @@ typedef enum JobqOpKind
 	OP_SHELVED,
 	OP_KEEPS_PLACE,				/* `carried` was put on the shelf */
 	OP_OFF_SHELF,				/* the job of `ref` was taken off it; it may
-								 * have become own job `own` */
+								 * be among own jobs from `own` on */
 	OP_DIED,					/* a dead row may go at `when` */
 	OP_GROUP_ALTERED,			/* `group` has got `group_rules` */
 	OP_EPOCH_NEWS,				/* the keeper is to look at the epochs */

@@ -131,21 +131,24 @@ encrypt(EVP_CIPHER_CTX *context, const uint8 *key, const uint8 *iv,
 		EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, TAG_LEN, tag) == 1;
 }
 
-/* The same; false also when it is not authentic. */
+/* The same; *authentic: it is what was encrypted. */
 static bool
 decrypt(EVP_CIPHER_CTX *context, const uint8 *key, const Sealed *sealed,
-		const uint8 *aad, int aad_len, char *out)
+		const uint8 *aad, int aad_len, char *out, bool *authentic)
 {
 	int			length;
+	bool		done;
 
-	return EVP_DecryptInit_ex(context, EVP_aes_256_gcm(), NULL, key,
+	done = EVP_DecryptInit_ex(context, EVP_aes_256_gcm(), NULL, key,
 							  sealed->iv) == 1 &&
 		EVP_DecryptUpdate(context, NULL, &length, aad, aad_len) == 1 &&
 		EVP_DecryptUpdate(context, (uint8 *) out, &length, sealed->text,
 						  sealed->text_len) == 1 &&
 		EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_SET_TAG, TAG_LEN,
-							unconstify(uint8 *, sealed->tag)) == 1 &&
+							unconstify(uint8 *, sealed->tag)) == 1;
+	*authentic = done &&
 		EVP_DecryptFinal_ex(context, (uint8 *) out + length, &length) == 1;
+	return done;
 }
 
 static EVP_CIPHER_CTX *
@@ -203,10 +206,14 @@ open_text(const Sealed *sealed, const JobqSecretKey *key, int32 queue_id,
 									id, aad);
 	char	   *text = palloc(sealed->text_len + 1);
 	EVP_CIPHER_CTX *context = new_context();
-	bool		done = decrypt(context, key->bytes, sealed, aad, aad_len, text);
+	bool		authentic;
+	bool		done = decrypt(context, key->bytes, sealed, aad, aad_len, text,
+							   &authentic);
 
 	EVP_CIPHER_CTX_free(context);
 	if (!done)
+		elog(ERROR, "could not open a sealed payload");
+	if (!authentic)
 	{
 		pfree(text);
 		return NULL;

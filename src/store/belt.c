@@ -6,7 +6,6 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/sysattr.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
@@ -187,14 +186,8 @@ jobq_belt_is_own(Relation job_rel, int64 id, int64 ticket)
 	jobq_scan_begin_int8(&scan, job_rel, SnapshotSelf, JOB_ID + 1, id);
 	while (jobq_scan_next(&scan))
 	{
-		bool		isnull;
-		Datum		xmin;
-
-		if (!slot_has_int8(scan.slot, JOB_TICKET, ticket))
-			continue;
-		xmin = slot_getsysattr(scan.slot, MinTransactionIdAttributeNumber,
-							   &isnull);
-		own = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+		if (slot_has_int8(scan.slot, JOB_TICKET, ticket))
+			own = TransactionIdIsCurrentTransactionId(jobq_writer_of(scan.slot));
 	}
 	jobq_scan_end(&scan);
 	return own;

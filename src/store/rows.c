@@ -9,6 +9,7 @@
 #include "access/htup_details.h"
 #include "access/parallel.h"
 #include "access/relation.h"
+#include "access/sysattr.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
@@ -176,13 +177,15 @@ jobq_insert(Relation rel, const Datum *values, const bool *nulls,
 			ItemPointer tid)
 {
 	TupleTableSlot *slot;
+	TupleDesc	desc;
 	IndexSet	indexes;
 	int			natts;
 
 	open_indexes(rel, &indexes);
 	natts = count_filled(nulls, RelationGetNumberOfAttributes(rel),
 						 indexes.natts);
-	slot = MakeSingleTupleTableSlot(first_columns(rel, natts), &TTSOpsVirtual);
+	desc = first_columns(rel, natts);
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	fill_slot(slot, values, nulls);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true),
 					   is_belt(rel) ? TABLE_INSERT_NO_LOGICAL : 0, NULL);
@@ -192,6 +195,7 @@ jobq_insert(Relation rel, const Datum *values, const bool *nulls,
 		*tid = slot->tts_tid;
 	close_indexes(&indexes);
 	ExecDropSingleTupleTableSlot(slot);
+	FreeTupleDesc(desc);
 }
 
 /* About how much memory a row takes once it is formed into a tuple. */
@@ -398,6 +402,16 @@ jobq_scan_end(JobqScan *scan)
 	}
 	else
 		table_endscan(scan->by_table);
+}
+
+TransactionId
+jobq_writer_of(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetTransactionId(slot_getsysattr(slot,
+												 MinTransactionIdAttributeNumber,
+												 &isnull));
 }
 
 /* One allocation: the values point into a copy of the tuple. */

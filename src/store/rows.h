@@ -53,6 +53,9 @@ extern SysScanDesc jobq_begin_lookup(Relation rel, AttrNumber attno,
 									 RegProcedure equal, Datum value,
 									 Snapshot snapshot);
 
+/* Who has written the row that the slot has. */
+extern TransactionId jobq_writer_of(TupleTableSlot *slot);
+
 /* Copy a slot's row into the current memory context. */
 extern void jobq_copy_values(TupleTableSlot *slot, Datum *values, bool *nulls);
 

@@ -11,6 +11,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -32,10 +33,17 @@ is_waiting(Datum state)
 		DatumGetChar(state) == SHELF_RETRYABLE;
 }
 
+/* Where a row is, and who has written it. */
+typedef struct Version
+{
+	ItemPointerData tid;
+	TransactionId writer;
+} Version;
+
 /* One look for a job's row. */
 static bool
 find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
-		  ItemPointer tid, bool *touched)
+		  Version *version, bool *touched)
 {
 	JobqScan	scan;
 	bool		found;
@@ -45,7 +53,8 @@ find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
 	if (found)
 	{
 		jobq_copy_values(scan.slot, row->values, row->nulls);
-		*tid = scan.slot->tts_tid;
+		version->tid = scan.slot->tts_tid;
+		version->writer = jobq_writer_of(scan.slot);
 	}
 	*touched = scan.touched;
 	jobq_scan_end(&scan);
@@ -59,19 +68,19 @@ find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
  * versions and none that counts, a real snapshot has the last word.
  */
 static bool
-find_row(Relation rel, int64 id, JobqRow *row, ItemPointer tid)
+find_row(Relation rel, int64 id, JobqRow *row, Version *version)
 {
 	bool		touched;
 	bool		found;
 	Snapshot	snapshot;
 
-	if (find_with(rel, SnapshotSelf, id, row, tid, &touched))
+	if (find_with(rel, SnapshotSelf, id, row, version, &touched))
 		return true;
 	if (!touched)
 		return false;
 
 	snapshot = jobq_fresh_snapshot();
-	found = find_with(rel, snapshot, id, row, tid, &touched);
+	found = find_with(rel, snapshot, id, row, version, &touched);
 	UnregisterSnapshot(snapshot);
 	return found;
 }
@@ -88,20 +97,32 @@ delete_row(Relation rel, ItemPointer tid)
 							  &failure, false);
 }
 
+/*
+ * Whoever has put it there can be seen before he is through with the end of his
+ * commit: what he tells of it then must not come after what we tell.
+ */
+static void
+await_writer(TransactionId writer)
+{
+	if (TransactionIdIsNormal(writer) &&
+		!TransactionIdIsCurrentTransactionId(writer))
+		XactLockTableWait(writer, NULL, NULL, XLTW_None);
+}
+
 static bool
 take_row(Relation rel, int64 id, bool dead_too, JobqRow *row)
 {
 	for (;;)
 	{
-		ItemPointerData tid;
+		Version		version;
 		TM_Result	result;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!find_row(rel, id, row, &tid) ||
+		if (!find_row(rel, id, row, &version) ||
 			(!dead_too && !is_waiting(row->values[SHELF_STATE])))
 			return false;
-
-		result = delete_row(rel, &tid);
+		await_writer(version.writer);
+		result = delete_row(rel, &version.tid);
 		if (result == TM_Ok)
 			return true;
 		if (result != TM_Updated && result != TM_Deleted)
@@ -135,12 +156,12 @@ jobq_shelf_look(int64 id, JobqRow *row, TransactionId *busy)
 {
 	Relation	rel = open_shelf(AccessShareLock);
 	SnapshotData dirty;
-	ItemPointerData tid;
+	Version		version;
 	bool		touched;
 	bool		found;
 
 	InitDirtySnapshot(dirty);
-	found = find_with(rel, &dirty, id, row, &tid, &touched);
+	found = find_with(rel, &dirty, id, row, &version, &touched);
 	*busy = !found ? InvalidTransactionId :
 		TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
 	table_close(rel, NoLock);
@@ -151,8 +172,8 @@ bool
 jobq_shelf_read(int64 id, JobqRow *row)
 {
 	Relation	rel = open_shelf(AccessShareLock);
-	ItemPointerData tid;
-	bool		found = find_row(rel, id, row, &tid);
+	Version		version;
+	bool		found = find_row(rel, id, row, &version);
 
 	table_close(rel, NoLock);
 	return found;

@@ -165,6 +165,21 @@ $canceller->quit;
 is(ids_from('off'), $head + 1, 'off: its group goes on');
 audit_ok($node, 'off');
 
+# It is on the shelf already, and is put back there.
+($head, $lease) = head_of('later');
+sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
+($session) = late_publisher(
+	"SELECT jobq.reschedule($head, clock_timestamp() + interval '2 hours')");
+$canceller = $node->background_psql('postgres', on_error_stop => 0);
+begin_statement($canceller, "SELECT jobq.cancel($head)");
+sql('SELECT pg_sleep(0.2)');
+is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', 'later: cancel waits');
+goes_on($session, 'later');
+is(answer_of($canceller), '00000', 'later: cancelled');
+$canceller->quit;
+is(ids_from('later'), $head + 1, 'later: its group goes on');
+audit_ok($node, 'later');
+
 # Cancelled by somebody who saw it on the shelf before it was moved, taken and
 # put back; the one who puts it back is late.
 ($head, $lease) = head_of('again');
@@ -202,7 +217,7 @@ is(ids_from('back'), 'none', 'back: it keeps its place');
 sql("SELECT jobq.reschedule($head, clock_timestamp())");
 is(ids_from('back'), $head, 'back: and goes first');
 audit_ok($node, 'back');
-sql(q{SELECT count(jobq.purge_queue(q)) FROM unnest('{due,off,again,back,probe}'::text[]) q;
+sql(q{SELECT count(jobq.purge_queue(q)) FROM unnest('{due,off,later,again,back,probe}'::text[]) q;
 	SELECT count(jobq.complete(id, lease)) FROM jobq.jobs, jobq.attempts(id) a
 	WHERE state = 'running' AND a.finished_at IS NULL});
 

@@ -553,10 +553,11 @@ BEGIN
 	RETURN QUERY
 		SELECT format('job %s: tables say %s, memory says %s', id,
 			d.state, m.state)
-		FROM (SELECT j.id, CASE WHEN EXISTS (SELECT FROM claim c
-					WHERE c.ticket = j.ticket AND c.flag IN ('d', 'c', 'p'))
+		FROM (SELECT j.id, CASE WHEN c.ticket IS NOT NULL
 				THEN 'running' ELSE 'available' END AS state
-				FROM job j WHERE NOT EXISTS
+				FROM job j LEFT JOIN (SELECT DISTINCT ticket FROM claim
+					WHERE flag IN ('d', 'c', 'p')) c USING (ticket)
+				WHERE NOT EXISTS
 				(SELECT FROM outcome o WHERE o.ticket = j.ticket)) d
 			FULL JOIN (SELECT j.id, 'running' AS state FROM jobq.jobs j
 				WHERE j.state = 'running'
