@@ -495,8 +495,11 @@ extern bool jobq_adopt(void);
 
 /* ---- keeper's work; each opens and commits its own transactions ---- */
 
-/* Load shared memory from the tables; leaves the database READY. */
-extern void jobq_recover(JobqDb *db, uint32 gen);
+/*
+ * Load shared memory from the tables; leaves the database READY. False:
+ * somebody has the extension locked, try again from the beginning.
+ */
+extern bool jobq_recover(JobqDb *db, uint32 gen);
 
 /*
  * Everything that is due: expired leases, rolled-back claims, start records,

@@ -20,6 +20,7 @@
 #include "engine/rates.h"
 #include "engine/refill.h"
 #include "guc.h"
+#include "pause.h"
 
 #define CAREFUL_FOR		(60 * USECS_PER_SEC)
 
@@ -119,15 +120,6 @@ load_orders(const JobqSession *session)
 	pfree(queues);
 }
 
-static void
-begin_or_fail(JobqDb *db)
-{
-	if (!jobq_keeper_begin(db->install))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("pg_jobq is locked or being dropped")));
-}
-
 /* So that the first who dequeues need not wait for it. */
 static void
 follow_rules(const JobqSession *session)
@@ -161,20 +153,22 @@ load_groups(const JobqSession *session)
 	}
 }
 
-void
+bool
 jobq_recover(JobqDb *db, uint32 gen)
 {
 	JobqSession session = {.db = db,.gen = gen};
 	MemoryContext context = CurrentMemoryContext;
 
 	set_state(db, gen, JOBQ_DB_RECOVERING);
-	begin_or_fail(db);
+	if (!jobq_keeper_begin(db->install))
+		return false;
 	jobq_begin_copy(db);
 	start_above_mark(db);
 	notice_crash(db);
 	jobq_raise_lease_mark(db);	/* commits */
 
-	begin_or_fail(db);
+	if (!jobq_keeper_begin(db->install))
+		return false;
 	jobq_find_prepared(&session);
 	if (!jobq_load_running(&session))
 		ereport(WARNING,
@@ -192,8 +186,11 @@ jobq_recover(JobqDb *db, uint32 gen)
 	follow_rules(&session);
 	jobq_keeper_commit();
 	load_groups(&session);
+	JOBQ_PAUSE("inside-recovery");
 	/* the last: it adds, so it must not be done again */
-	begin_or_fail(db);
+	if (!jobq_keeper_begin(db->install))
+		return false;
 	jobq_load_meters(&session, context);
 	set_state(db, gen, JOBQ_DB_READY);
+	return true;
 }

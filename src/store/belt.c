@@ -96,28 +96,13 @@ jobq_reader_close(JobqReader *reader)
 
 /* ---- job rows ---- */
 
-/*
- * What most jobs have in common is left out of job_N: NULL stands for it.
- * While rows are inserted they are marked so.
- */
+/* What most jobs have in common is left out of job_N: NULL stands for it. */
 static void
-leave_out(JobqRow *row, bool inserting)
+leave_out(JobqRow *row)
 {
-	row->nulls[JOB_ENQUEUED_AT] = inserting &&
+	row->nulls[JOB_ENQUEUED_AT] =
 		row->values[JOB_ENQUEUED_AT] == row->values[JOB_RUN_AT];
-	row->nulls[JOB_ATTEMPT] = inserting &&
-		DatumGetInt32(row->values[JOB_ATTEMPT]) == 0;
-}
-
-void
-jobq_belt_insert_jobs(Relation job, JobqRow *rows, int nrows,
-					  ItemPointerData *tids)
-{
-	for (int i = 0; i < nrows; i++)
-		leave_out(&rows[i], true);
-	jobq_insert_many(job, rows, nrows, tids);
-	for (int i = 0; i < nrows; i++)
-		leave_out(&rows[i], false);
+	row->nulls[JOB_ATTEMPT] = DatumGetInt32(row->values[JOB_ATTEMPT]) == 0;
 }
 
 void
@@ -129,6 +114,17 @@ jobq_belt_fill_in(JobqRow *row)
 		row->values[JOB_ATTEMPT] = Int32GetDatum(0);
 	row->nulls[JOB_ENQUEUED_AT] = false;
 	row->nulls[JOB_ATTEMPT] = false;
+}
+
+void
+jobq_belt_insert_jobs(Relation job, JobqRow *rows, int nrows,
+					  ItemPointerData *tids)
+{
+	for (int i = 0; i < nrows; i++)
+		leave_out(&rows[i]);
+	jobq_insert_many(job, rows, nrows, tids);
+	for (int i = 0; i < nrows; i++)
+		jobq_belt_fill_in(&rows[i]);
 }
 
 static bool

@@ -300,8 +300,8 @@ work(bool asked_for)
 	if (!check_extension())
 		return TimestampTzPlusMilliseconds(jobq_now(), BUSY_RETRY_MS);
 	MemoryContextSwitchTo(work_context);
-	if (!jobq_db_ready(my_db, my_gen))
-		jobq_recover(my_db, my_gen);
+	if (!jobq_db_ready(my_db, my_gen) && !jobq_recover(my_db, my_gen))
+		return TimestampTzPlusMilliseconds(jobq_now(), BUSY_RETRY_MS);
 	MemoryContextSwitchTo(work_context);
 	if (jobq_tend(my_db, my_gen, asked_for, &next))
 		jobq_maintenance_finish(my_db, asked);

@@ -61,11 +61,11 @@ sub keeper_is_stopped
 # A server whose keeper stops in the middle of recovery.
 sub restart_into_recovery
 {
-	my ($how) = @_;
+	my ($how, $point) = @_;
 
 	sql("ALTER SYSTEM SET jobq.databases = 'none'");
 	$how->();
-	stop_keeper_at($POINT);
+	stop_keeper_at($point // $POINT);
 	sql('ALTER SYSTEM RESET jobq.databases');
 	$node->reload;
 	ok(keeper_is_stopped(), 'the keeper is in the middle of recovery');
@@ -117,6 +117,21 @@ foreach my $crash (0, 1)
 	audit_ok($node, "recovery $name, killed in it");
 	is(drain(), 20, "recovery $name: each job is delivered once");
 }
+
+# Somebody locks the tables in the middle of it, as DROP EXTENSION does.
+restart_into_recovery(sub { $node->restart }, 'inside-recovery');
+my $log_size = -s $node->logfile;
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE jobq.queue');
+stop_keeper_at('');
+ok( $node->poll_query_until('postgres',
+		q{SELECT state = 'idle' FROM pg_stat_activity WHERE backend_type = 'pg_jobq keeper'}),
+	'recovery locked out: the keeper gives way');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+ok(await_keeper($node), 'recovery locked out: it tries again');
+unlike(substr(slurp_file($node->logfile), $log_size),
+	qr/ERROR/, 'recovery locked out: nobody need hear of it');
 
 # ---- more jobs than memory holds ----
 

@@ -171,9 +171,10 @@ sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
 ($session) = late_publisher(
 	"SELECT jobq.reschedule($head, clock_timestamp() + interval '2 hours')");
 $canceller = $node->background_psql('postgres', on_error_stop => 0);
+my $waiter = $canceller->query_safe('SELECT pg_backend_pid()');
 begin_statement($canceller, "SELECT jobq.cancel($head)");
-sql('SELECT pg_sleep(0.2)');
-is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', 'later: cancel waits');
+ok(wait_lock($node, $waiter), 'later: cancel waits');
+is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', 'later: it is still there');
 goes_on($session, 'later');
 is(answer_of($canceller), '00000', 'later: cancelled');
 $canceller->quit;
