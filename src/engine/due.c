@@ -208,24 +208,6 @@ move_carefully(Batch *all)
 		all->n = -1;
 }
 
-static const JobqSession *mover;	/* whose walk asks must_skip() */
-
-/* A prepared transaction has put it there, and is still to be cleared up. */
-static bool
-has_mark(int64 id)
-{
-	JobqSlot	slot;
-
-	return jobq_find(mover->db, mover->gen, id, &slot) &&
-		TransactionIdIsValid(slot.mark);
-}
-
-static bool
-must_skip(int64 id)
-{
-	return jobq_is_left_alone(id) || has_mark(id);
-}
-
 /*
  * One transaction. Moves commit lazily: losing them means only that they are
  * done again, and whatever comes of the jobs is written to the WAL after them.
@@ -239,8 +221,7 @@ move_batch(const JobqSession *session, TimestampTz now, JobqShelfWalk *walk)
 	Batch		batch = {.session = session,.now = now,.walk = *walk,
 	.max = BATCH,.rows = palloc(sizeof(JobqRow) * BATCH),.only_moves = true};
 
-	mover = session;
-	batch.walk.skip = must_skip;
+	batch.walk.skip = jobq_is_left_alone;
 	JOBQ_PAUSE("before-shelf");
 	batch_failed = true;
 	if (carefully)

@@ -134,12 +134,8 @@ may_keep_place(const JobqRow *row)
 void
 jobq_left_shelf(const JobqSession *session, const JobqRow *row)
 {
-	int64		id = DatumGetInt64(row->values[JOB_ID]);
-
-	if (!may_keep_place(row))
-		return;
-	jobq_await_clearing(session, id);
-	jobq_xact_off_shelf(session, id);
+	if (may_keep_place(row))
+		jobq_xact_off_shelf(session, DatumGetInt64(row->values[JOB_ID]));
 }
 
 /* One that expires before its time comes is due then, to be ended. */

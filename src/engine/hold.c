@@ -8,7 +8,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
-#include "storage/procarray.h"
 
 #include "compat.h"
 #include "engine/belts.h"
@@ -297,26 +296,6 @@ jobq_hold_spilled(const JobqSession *session, const JobqTicket *t, bool many,
 	/* not for lack of room; the keeper tries another time */
 	return jobq_free_slots() == 0 && !jobq_in_keeper &&
 		hold_behind(session, t, held);
-}
-
-void
-jobq_await_clearing(const JobqSession *session, int64 id)
-{
-	TimestampTz deadline;
-	JobqSlot	slot;
-
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   JOBQ_SETTLE_WAIT_MS);
-	/* the keeper takes none of those */
-	while (!jobq_in_keeper &&
-		   jobq_find(session->db, session->gen, id, &slot) &&
-		   TransactionIdIsValid(slot.mark) &&
-		   !TransactionIdIsInProgress(slot.mark))
-	{
-		jobq_wake_keeper(session->db);
-		if (!jobq_wait_a_moment(deadline))
-			jobq_raise_not_ready();
-	}
 }
 
 void

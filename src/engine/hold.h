@@ -37,12 +37,6 @@ extern void jobq_let_go(const JobqSession *session, JobqHeld *held);
 extern void jobq_give_up_grace(const JobqSession *session, int64 id,
 							   int64 lease);
 
-/*
- * After a job was taken off the shelf: if a prepared transaction has put it
- * there, wait until the keeper has cleared up after it. JQ009 after 10 s.
- */
-extern void jobq_await_clearing(const JobqSession *session, int64 id);
-
 /* An outcome has been written: an own job ends now, a slot at commit. */
 extern void jobq_end_held(const JobqSession *session, JobqHeld *held);
 

@@ -137,22 +137,45 @@ sub ids_from
 	return sql("SELECT coalesce(string_agg(id::text, ' '), 'none') FROM jobq.dequeue('$queue', 2)");
 }
 
+# Its group goes on with it, and then with the next one.
+sub goes_first
+{
+	my ($queue, $head) = @_;
+
+	ok(await(sub { ids_from($queue) eq $head }), "$queue: it comes back, not for nothing");
+	sql("SELECT jobq.complete($head, (SELECT max(lease) FROM jobq.attempts($head)))");
+	ok(await(sub { ids_from($queue) eq $head + 1 }), "$queue: then its group goes on");
+	audit_ok($node, $queue);
+	return;
+}
+
 # It is due before the one who has put it there has ended his commit; others
 # that are due before and after it have the keeper come upon it.
-my ($head, $lease) = head_of('due');
-($session) = late_publisher("SELECT jobq.release($head, $lease, delay => '0.4 s')");
 sql("SELECT jobq.create_queue('probe')");
-my $probe = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('probe', delay => d)
-	FROM unnest('{0.1 s,0.5 s}'::interval[]) d RETURNING id");
-$probe =~ s/.*\n//s;
-ok(await(sub { sql("SELECT state FROM jobq.job($probe)") eq 'available' }),
-	'the keeper moves what is due');
-goes_on($session, 'due');
-my $next = $head + 1;
-ok(await(sub { ids_from('due') eq $head }), 'due: it comes back, not for nothing');
-sql("SELECT jobq.complete($head, (SELECT max(lease) FROM jobq.attempts($head)))");
-ok(await(sub { ids_from('due') eq $next }), 'due: then its group goes on');
-audit_ok($node, 'due');
+
+sub due_before_it_is_told
+{
+	my ($queue, $head, $statement) = @_;
+	my ($session) = late_publisher($statement);
+	my $probe = sql("INSERT INTO audit.ledger SELECT jobq.enqueue('probe', delay => d)
+		FROM unnest('{0.1 s,0.5 s}'::interval[]) d RETURNING id");
+
+	$probe =~ s/.*\n//s;
+	ok(await(sub { sql("SELECT state FROM jobq.job($probe)") eq 'available' }),
+		"$queue: the keeper moves what is due");
+	goes_on($session, $queue);
+	goes_first($queue, $head);
+	return;
+}
+
+my ($head, $lease) = head_of('due');
+due_before_it_is_told('due', $head, "SELECT jobq.release($head, $lease, delay => '0.4 s')");
+
+# The same when it was there before.
+($head, $lease) = head_of('sooner');
+sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
+due_before_it_is_told('sooner', $head,
+	"SELECT jobq.reschedule($head, clock_timestamp() + interval '0.4 s')");
 
 # It is cancelled then.
 ($head, $lease) = head_of('off');
@@ -218,7 +241,7 @@ is(ids_from('back'), 'none', 'back: it keeps its place');
 sql("SELECT jobq.reschedule($head, clock_timestamp())");
 is(ids_from('back'), $head, 'back: and goes first');
 audit_ok($node, 'back');
-sql(q{SELECT count(jobq.purge_queue(q)) FROM unnest('{due,off,later,again,back,probe}'::text[]) q;
+sql(q{SELECT count(jobq.purge_queue(q)) FROM unnest('{due,sooner,off,later,again,back,probe}'::text[]) q;
 	SELECT count(jobq.complete(id, lease)) FROM jobq.jobs, jobq.attempts(id) a
 	WHERE state = 'running' AND a.finished_at IS NULL});
 
