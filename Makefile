@@ -3,7 +3,8 @@
 #   make                 build            make install      install
 #   make check           all tests        make demo         the demonstration
 #   make check-deep      sanitizers, valgrind, analysers, fuzzers: an hour or two
-#   make bench           measures, five minutes; make bench-full, longer
+#   make bench           measures, five minutes; make bench-full, longer;
+#                        make bench-instructions counts instructions
 #
 # WERROR=1 turns warnings into errors, TEST_BUILD=1 adds the pause points that
 # the tests need, SANITIZE=1 stops at undefined behaviour. make check, make demo
@@ -79,7 +80,7 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=pg_jobq
 
 # These must run where PostgreSQL is not installed yet.
-OWN_GOALS = check check-deep demo bench bench-full
+OWN_GOALS = check check-deep demo bench bench-full bench-instructions
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -115,6 +116,9 @@ bench:
 
 bench-full:
 	@bench/bench.sh full
+
+bench-instructions:
+	@bench/bench.sh instructions
 
 export SUITES TESTS PARTS KEEP CASES WHO ROUNDS SECS HELD_SECS NAME LIVE_JOBS SHARED_BUFFERS
 endif

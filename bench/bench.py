@@ -23,10 +23,12 @@ TEXT = ('{"id":123456,"type":"email.send","to":"someone.long.name@example.org",'
 PAYLOAD = TEXT % ('f3a9c1d7e5b84260' * 16)[:256 - len(TEXT) + 2]
 COLUMNS = ('round', 'cell', 'seconds', 'transactions', 'jobs', 'rate', 'p50_ms', 'p95_ms',
            'p99_ms', 'wal_per_job', 'cpu_s_100k', 'cores', 'others_cores', 'last_by_first',
-           'error')
+           'instructions', 'error')
 FILES_OF = {'node': 'pg_jobq', 'c': 'pg_jobq', 'secured': 'pg_jobq', 'pgboss_notify': 'pgboss'}
 USER_OF = {'secured': 'bench_app'}
 HELD_EDGE = 20
+# Transactions of the two runs whose instructions are compared, by the batch.
+COUNTED = {1: (100, 500), 100: (10, 40), 1000: (2, 8)}
 LATENCY_RATE = 100
 
 
@@ -124,9 +126,13 @@ class Bench:
         self.node = options.node
         self.databases = set()
         self.held = []
+        self.sessions = set()
 
     def backlog(self, cell):
-        return cell.backlog or round(cell.per_second * self.options.seconds)
+        needed = cell.backlog or round(cell.per_second * self.options.seconds)
+        if self.options.callgrind:
+            needed = min(needed, (sum(COUNTED[cell.batch]) + 10) * cell.batch)
+        return needed
 
     def database(self, cell):
         """Cells that take share a database, which is filled up before each run;
@@ -187,15 +193,15 @@ class Bench:
 
     # ---- clients ----
 
-    def pgbench(self, cell, database, seconds, *extra):
+    def pgbench(self, cell, database, *amount):
         logs = self.options.scratch / 'log'
         for old in logs.parent.glob('log.*'):
             old.unlink()
         run = subprocess.run(
             ['pgbench', '-n', '-M', 'prepared', '-c', str(cell.clients), '-j',
-             str(min(cell.clients, 2)), '-T', str(seconds), '-D', f'payload={PAYLOAD}',
+             str(min(cell.clients, 2)), *amount, '-D', f'payload={PAYLOAD}',
              '-D', 'done={}', '-D', 'lease=0', '-D', f'queues={cell.queues or 1}',
-             '-D', f'wait={seconds} s', '-l', '--log-prefix', str(logs), *extra,
+             '-l', '--log-prefix', str(logs),
              '-f', str(file_of(cell.who, cell.script.replace('held', 'cycle') + '.sql')), database],
             capture_output=True, text=True, check=False,
             env={**os.environ, 'PGUSER': USER_OF.get(cell.who, os.environ['PGUSER']),
@@ -227,6 +233,8 @@ class Bench:
     def run(self, cell):
         database = self.prepare(cell)
         try:
+            if self.options.callgrind:
+                return self.run_counted(cell, database)
             kind = {'copy': self.run_copy, 'held1': self.run_held, 'wait': self.run_idle,
                     'poll': self.run_idle, 'latency': self.run_latency}
             return kind.get(cell.script, self.run_work)(cell, database)
@@ -241,7 +249,8 @@ class Bench:
                                        str(self.options.seconds))
             transactions, seconds, latencies = int(jobs), float(seconds), []
         else:
-            transactions, seconds, lines = self.pgbench(cell, database, self.options.seconds)
+            transactions, seconds, lines = self.pgbench(
+                cell, database, '-T', str(self.options.seconds))
             # pgbench does not see how long a mere SELECT 1 takes
             latencies = [int(line[2]) / 1000 for line in lines if cell.puts or cell.takes]
         wal, server, shares = meter.stop()
@@ -251,6 +260,35 @@ class Bench:
         return {'seconds': seconds, 'transactions': transactions, 'jobs': jobs,
                 'rate': jobs / seconds, **percentiles(latencies),
                 'wal_per_job': wal / jobs, 'cpu_s_100k': server / jobs * 1e5, **shares}
+
+    def run_counted(self, cell, database):
+        """What more transactions cost beyond fewer, each in a new session."""
+        before = self.count(cell, database)
+        few, many = COUNTED[cell.batch]
+        spent = -self.instructions(cell, database, few) + self.instructions(cell, database, many)
+        put, done = (b - a for a, b in zip(before, self.count(cell, database)))
+        if cell.script.startswith('cad'):
+            done += 1  # each of two sessions leaves a job behind, which counts once
+        self.check(cell, few + many, put, done)
+        jobs = (many - few) * cell.batch
+        return {'transactions': many - few, 'jobs': jobs, 'instructions': spent / jobs}
+
+    def instructions(self, cell, database, transactions):
+        """All that the sessions of a run of pgbench execute: one that looks
+        around first, and the one that works."""
+        self.pgbench(cell, database, '-t', str(transactions))
+        for _ in range(100):
+            # the log names the processes of the sessions that have ended
+            ended = set(re.findall(r'^(\d+) pgbench LOG:  disconnection',
+                                   self.options.server_log.read_text(), re.M)) - self.sessions
+            totals = [re.search(r'^totals: (\d+)', counted.read_text(), re.M)
+                      for counted in (self.options.callgrind / pid for pid in ended)
+                      if counted.exists()]
+            if len(totals) == 2 and all(totals):
+                self.sessions |= ended
+                return sum(int(total[1]) for total in totals)
+            time.sleep(0.1)
+        raise Wrong('callgrind has not counted two sessions')
 
     @staticmethod
     def check(cell, transactions, put, done):
@@ -290,7 +328,7 @@ class Bench:
             holder.stdin.flush()
             holder.stdout.readline()
             transactions, seconds, lines = self.pgbench(
-                cell, database, seconds, '--aggregate-interval=1')
+                cell, database, '-T', str(seconds), '--aggregate-interval=1')
             holder.stdin.close()
         put, done = (b - a for a, b in zip(before, self.count(cell, database)))
         if not put == done == transactions:
@@ -432,9 +470,13 @@ def main():
     parse.add_argument('--node', type=Path, required=True)
     parse.add_argument('--latency-client', type=Path, required=True)
     parse.add_argument('--scratch', type=Path, required=True)
+    parse.add_argument('--callgrind', type=Path,
+                       help='count instructions: where callgrind writes')
+    parse.add_argument('--server-log', type=Path)
     parse.add_argument('--out', type=Path, required=True, help='results without extension')
     options = parse.parse_args()
-    names = options.cases or [n for n, case in CASES.items() if options.full or case.short]
+    names = options.cases or [n for n, case in CASES.items()
+                              if case.short or options.full and not case.counted]
     for name in names:
         if name not in CASES:
             sys.exit(f'no case "{name}"; there are: {" ".join(CASES)}')
@@ -469,7 +511,8 @@ def main():
                     f'{name} {result[name]:,.4g}' if result[name] < 1000 else
                     f'{name} {result[name]:,.0f}'
                     for name in ('rate', 'p50_ms', 'p99_ms', 'wal_per_job', 'cpu_s_100k',
-                                 'cores', 'others_cores', 'last_by_first') if name in result)
+                                 'cores', 'others_cores', 'last_by_first', 'instructions')
+                    if name in result)
                 print(f'{number + 1} {cell.name:28} {told} [{time.time() - start:.1f} s]',
                       flush=True)
     if bench.held:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# bench.sh [full]: measures pg_jobq beside its peers on a throw-away server with
+# bench.sh [full|instructions]: measures pg_jobq beside its peers on a throw-away server with
 # a release build, and writes results/NAME.* here: raw data, conditions, table,
 # plots. Environment: CASES, WHO (names; default all of make bench's), ROUNDS,
 # SECS, HELD_SECS, NAME, LIVE_JOBS, SHARED_BUFFERS, KEEP=1.
@@ -10,16 +10,25 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../test/cluster.sh"
 
 arguments=()
-if [ "${1:-}" = full ]; then
+packages=(make gcc libc6-dev libssl-dev libpq-dev python3 postgresql-15
+	postgresql-server-dev-15 gnuplot-nox)
+settings=()
+case ${1:-} in
+full)
 	arguments=(--full)
 	: "${ROUNDS:=5}" "${SECS:=6}"
-fi
+	;;
+instructions)
+	packages+=(valgrind)
+	settings=('log_disconnections = on' "log_line_prefix = '%p %a '")
+	: "${CASES:=instructions}" "${ROUNDS:=1}" "${SHARED_BUFFERS:=256MB}"
+	;;
+esac
 read -r -a cases <<<"${CASES:-}"
 read -r -a who <<<"${WHO:-}"
 name=${NAME:-$(date +%Y%m%d-%H%M%S)}
 
-"$here/../test/setup.sh" make gcc libc6-dev libssl-dev libpq-dev python3 postgresql-15 \
-	postgresql-server-dev-15 gnuplot-nox
+"$here/../test/setup.sh" "${packages[@]}"
 # What is compared with may be missing: then it is left out, and that is told.
 "$here/../test/setup.sh" postgresql-15-pgq3 || true
 
@@ -48,9 +57,17 @@ if [ ${#cases[@]} -eq 0 ] || [[ " ${cases[*]} " =~ \ (node|latency)\  ]]; then
 fi
 as_server gcc -O2 -o out/latency_client src/test/soak/latency_client.c \
 	-I"$("$system_pg_config" --includedir)" -L"$("$system_pg_config" --libdir)" -lpq
+if [ "${1:-}" = instructions ]; then
+	as_server mkdir out/callgrind
+	server_environment=("CALLGRIND_FILES=$home/out/callgrind" "POSTGRES=$bindir/postgres")
+	server_program=$home/src/bench/postgres-callgrind
+	server_patience=300
+	arguments=(--callgrind "$home/out/callgrind" --server-log "$home/out/postgresql.log")
+fi
 start_cluster "shared_buffers = '${SHARED_BUFFERS:-2GB}'" "max_wal_size = '8GB'" \
 	"min_wal_size = '4GB'" 'max_connections = 200' 'max_worker_processes = 32' \
-	"jobq.max_live_jobs = ${LIVE_JOBS:-1000000}" 'jobq.max_queues = 2048'
+	"jobq.max_live_jobs = ${LIVE_JOBS:-1000000}" 'jobq.max_queues = 2048' \
+	"${settings[@]}"
 mkdir -p "$here/results"
 as_server mkdir out/scratch
 status=0

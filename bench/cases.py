@@ -81,6 +81,7 @@ class Case:
     rows: list
     cells: list = field(default_factory=list)
     short: bool = False
+    counted: bool = False  # under callgrind, with nothing else
 
 
 def put(who, clients, batch=1, sync='on'):
@@ -188,6 +189,22 @@ CASES = {
         for column, what in (('wal_per_job', 'bytes of WAL a job'),
                              ('cpu_s_100k', 's for 100,000 jobs'))
         for who, c in peers]),
+    'instructions': Case('Instructions of the process that serves one client', [
+        Row(work, cell, base, least, 'instructions')
+        for work, cell, bases in (
+            ('enqueue', put('pg_jobq', 1), ((put('limit', 1), None),)),
+            ('enqueue_many(100)', put('pg_jobq', 1, 100), ((put('limit', 1, 100), None),)),
+            ('complete_and_dequeue(1)', take('pg_jobq', 1, 'cad1'),
+             ((put('limit', 1), None), (take('visibility', 1), None))),
+            ('dequeue(1), complete(1)', take('pg_jobq', 1),
+             ((put('limit', 1), None), (take('visibility', 1), None))),
+            ('dequeue(100), complete_many', take('pg_jobq', 1, 'life100'),
+             ((take('visibility', 1, 'life100'), None), (take('pgq', 1, 'life100'), None))),
+            ('dequeue(1000), complete_many', take('pg_jobq', 1, 'life1000'),
+             ((take('pgq', 1, 'life1000'), None),)),
+            ('enqueue', put('secured', 1), ((put('pg_jobq', 1), 0.97),)),
+            ('dequeue(1), complete(1)', take('secured', 1), ((take('pg_jobq', 1), 0.97),)))
+        for base, least in bases], counted=True),
     'idle': Case('50 sessions wait for nothing', [
         Limit('share of a core', (Cell('pg_jobq', 'wait', 50),), 'cores', 0.01),
         Limit('share of a core, polling every 100 ms', (Cell('visibility', 'poll', 50),), 'cores')]),

@@ -12,7 +12,7 @@ from cases import CASES, COUNTS, TITLES, Row, cells_of, put, take
 
 NUMBERS = {'rate': ',.0f', 'p50_ms': '.2f', 'p95_ms': '.2f', 'p99_ms': '.2f',
            'wal_per_job': ',.0f', 'cpu_s_100k': '.2f', 'cores': '.4f', 'others_cores': '.2f',
-           'last_by_first': '.2f'}
+           'last_by_first': '.2f', 'instructions': ',.0f'}
 
 
 class Results:
@@ -106,6 +106,7 @@ def ratio_head(unit):
 # The tables of a case: rows of which column (None: of sums), head, how a line is made.
 TABLES = (('rate', ratio_head('jobs/s'), ratio_line),
           ('cpu_s_100k', ratio_head('server s per 100,000'), ratio_line),
+          ('instructions', ratio_head('instructions a job'), ratio_line),
           (None, LIMIT_HEAD, limit_line))
 
 
