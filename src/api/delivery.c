@@ -127,21 +127,47 @@ fill(const JobqDelivery *delivery, Datum *values, bool *nulls)
 		set_signature(delivery, values, nulls);
 }
 
+/*
+ * A tuplestore for the rows. Who calls knows what they look like: looking that
+ * up once more costs as much as the rows.
+ */
+static TupleDesc
+begin_rows(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		!(rsinfo->allowedModes & SFRM_Materialize) ||
+		rsinfo->expectedDesc == NULL ||
+		rsinfo->expectedDesc->tdtypeid != get_fn_expr_rettype(fcinfo->flinfo))
+	{
+		InitMaterializedSRF(fcinfo, 0);
+		return rsinfo->setDesc;
+	}
+	old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult =
+		tuplestore_begin_heap((rsinfo->allowedModes &
+							   SFRM_Materialize_Random) != 0, false, work_mem);
+	MemoryContextSwitchTo(old);
+	return rsinfo->expectedDesc;
+}
+
 Datum
 jobq_return_deliveries(FunctionCallInfo fcinfo, List *deliveries)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleDesc	desc = begin_rows(fcinfo);
 	ListCell   *cell;
 
-	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, deliveries)
 	{
 		Datum		values[DELIVERY_NATTS];
 		bool		nulls[DELIVERY_NATTS];
 
 		fill(lfirst(cell), values, nulls);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
-							 nulls);
+		tuplestore_putvalues(rsinfo->setResult, desc, values, nulls);
 	}
 	return (Datum) 0;
 }

@@ -5,16 +5,18 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
-#include "utils/guc.h"
 
 #include "engine/xactlog.h"
 #include "guc.h"
 
 static bool claims_only;		/* nothing but claims was written so far */
 static XLogRecPtr claim_end;	/* own WAL position after the last claim */
+static bool lazy;				/* synchronous_commit is ours to put back */
+static int	own_setting;
 
 void
 jobq_lazy_claim_begin(void)
@@ -33,12 +35,18 @@ jobq_lazy_claim_end(bool durable)
 		claims_only = false;
 }
 
+/*
+ * The variable itself, put back when the transaction is over: after SET LOCAL
+ * all of the server's parameters are gone through at the end of the
+ * transaction, which up to PostgreSQL 15 costs more than the claim's row.
+ */
 void
 jobq_commit_lazily(void)
 {
-	(void) set_config_option("synchronous_commit", "off",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
+	if (!lazy)
+		own_setting = synchronous_commit;
+	lazy = true;
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 }
 
 /*
@@ -57,12 +65,15 @@ jobq_lazy_claim_decide(void)
 bool
 jobq_lazy_claim_noted(void)
 {
-	return claim_end != InvalidXLogRecPtr;
+	return claim_end != InvalidXLogRecPtr || lazy;
 }
 
 void
 jobq_lazy_claim_forget(void)
 {
+	if (lazy)
+		synchronous_commit = own_setting;
+	lazy = false;
 	claims_only = false;
 	claim_end = InvalidXLogRecPtr;
 }

@@ -149,7 +149,7 @@ extern void jobq_own_forget(void);
 /* Before the commit: may it wait for no disk? */
 extern void jobq_lazy_claim_decide(void);
 
-/* Has this transaction written claims? And: it is over. */
+/* Has this transaction written claims, or is lazy? And: it is over. */
 extern bool jobq_lazy_claim_noted(void);
 extern void jobq_lazy_claim_forget(void);
 

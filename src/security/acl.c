@@ -10,6 +10,8 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "errors.h"
@@ -29,6 +31,8 @@ static const struct
 	{"read", JOBQ_PRIV_READ},
 	{"manage", JOBQ_PRIV_MANAGE},
 };
+
+static uint64 role_changes = 1;
 
 static bool
 is_member_of(Oid role, const char *group)
@@ -66,7 +70,30 @@ jobq_is_key_user(Oid role)
 	return is_member_of(role, JOBQ_ROLE_KEY_USER);
 }
 
-/* has_privs_of_role() keeps its own cache, so nothing is kept here. */
+static void
+note_role_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	role_changes++;
+}
+
+uint64
+jobq_role_changes(void)
+{
+	static bool watching;
+
+	if (!watching)
+	{
+		watching = true;
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_role_change,
+									  (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
+		/* a database's owner is a member of pg_database_owner */
+		CacheRegisterSyscacheCallback(DATABASEOID, note_role_change,
+									  (Datum) 0);
+	}
+	return role_changes;
+}
+
 int
 jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
 					 const int *privileges, int n)

@@ -25,7 +25,13 @@ extern bool jobq_is_monitor(Oid role);
 /* May use access keys. */
 extern bool jobq_is_key_user(Oid role);
 
-/* JOBQ_PRIV_* of a role on a queue, for queue.c to fill in. */
+/*
+ * Counts up whenever what a role may do may have changed: kept privileges are
+ * right as long as it is the same as before they were looked up.
+ */
+extern uint64 jobq_role_changes(void);
+
+/* JOBQ_PRIV_* of a role on a queue, for queue.c to fill in and keep. */
 extern int	jobq_role_privileges(Oid role, Oid owner, const Oid *grantees,
 								 const int *privileges, int n);
 

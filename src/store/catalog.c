@@ -99,6 +99,13 @@ watch_relations(void)
 	watching = true;
 }
 
+uint64
+jobq_relation_changes(void)
+{
+	watch_relations();
+	return messages;
+}
+
 /*
  * A relation of that name counts only if it belongs to the extension: the
  * keeper acts as superuser, and anyone may make a schema "jobq" where the

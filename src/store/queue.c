@@ -52,7 +52,9 @@ enum
 
 typedef struct CachedQueue
 {
-	JobqQueue	queue;			/* my_privileges is not kept */
+	JobqQueue	queue;			/* my_privileges: of this role, without key */
+	Oid			role;			/* who asked last */
+	uint64		role_changes;	/* of what roles were then */
 	int			ngrants;
 	Oid		   *grantees;
 	int		   *privileges;
@@ -295,13 +297,19 @@ remember(const CachedQueue *read)
 
 /* Copy out, with what a role may do. */
 static void
-hand_out(const CachedQueue *cached, Oid role, JobqQueue *queue)
+hand_out(CachedQueue *cached, Oid role, JobqQueue *queue)
 {
+	uint64		changes = jobq_role_changes();
+
+	if (cached->role != role || cached->role_changes != changes)
+	{
+		cached->queue.my_privileges =
+			jobq_role_privileges(role, cached->queue.owner, cached->grantees,
+								 cached->privileges, cached->ngrants);
+		cached->role = role;
+		cached->role_changes = changes;
+	}
 	*queue = cached->queue;
-	queue->my_privileges = jobq_role_privileges(role, cached->queue.owner,
-												cached->grantees,
-												cached->privileges,
-												cached->ngrants);
 }
 
 /* What the access key in use adds. */
@@ -421,6 +429,7 @@ read_all(CachedQueue **queues)
 			room *= 2;
 			*queues = repalloc(*queues, room * sizeof(CachedQueue));
 		}
+		(*queues)[n].role = InvalidOid;
 		read_queue(tuple, desc, &(*queues)[n].queue);
 		read_grants(&(*queues)[n], snapshot);
 		read_groups(&(*queues)[n].queue, snapshot);

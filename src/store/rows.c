@@ -24,84 +24,28 @@
 
 #include "compat.h"
 #include "store/rows.h"
+#include "store/shape.h"
 
 #define CHUNK_ROWS		1000	/* rows in one table_multi_insert */
 #define CHUNK_BYTES		(256 * 1024)	/* and about how much of their data */
 
-/* The indexes of a table that take entries. */
-typedef struct IndexSet
+/* All indexes that want entries; their locks stay to commit. */
+static Relation *
+open_indexes(const JobqShape *shape)
 {
-	int			n;
-	Relation   *rels;
-	IndexInfo **infos;
-	int			natts;			/* columns up to the last one in an index */
-} IndexSet;
+	Relation   *rels = palloc(Max(shape->nindexes, 1) * sizeof(Relation));
 
-/*
- * We fill in index entries ourselves, so an index somebody has added must be
- * one that needs neither an executor nor an operator class's cooperation.
- */
-static void
-check_index(Relation rel, Relation index, const IndexInfo *info)
-{
-	if (index->rd_rel->relam == BTREE_AM_OID &&
-		info->ii_Expressions == NIL && info->ii_Predicate == NIL &&
-		info->ii_ExclusionOps == NULL && index->rd_index->indimmediate)
-		return;
-
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("cannot write to table \"%s.%s\" because of index \"%s\"",
-					get_namespace_name(RelationGetNamespace(rel)),
-					RelationGetRelationName(rel),
-					RelationGetRelationName(index)),
-			 errdetail("Tables of pg_jobq may only have plain btree indexes, without expressions, predicates or deferred checks."),
-			 errhint("Drop the index.")));
-}
-
-/* Open all indexes that want entries; their locks stay to commit. */
-static void
-open_indexes(Relation rel, IndexSet *set)
-{
-	List	   *oids = RelationGetIndexList(rel);
-	ListCell   *cell;
-
-	set->n = 0;
-	set->natts = 0;
-	set->rels = palloc(Max(list_length(oids), 1) * sizeof(Relation));
-	set->infos = palloc(Max(list_length(oids), 1) * sizeof(IndexInfo *));
-
-	foreach(cell, oids)
-	{
-		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
-		IndexInfo  *info;
-
-		if (!index->rd_index->indisready)
-		{
-			index_close(index, NoLock);
-			continue;
-		}
-		info = BuildIndexInfo(index);
-		check_index(rel, index, info);
-		for (int i = 0; i < info->ii_NumIndexAttrs; i++)
-			set->natts = Max(set->natts, info->ii_IndexAttrNumbers[i]);
-		set->rels[set->n] = index;
-		set->infos[set->n] = info;
-		set->n++;
-	}
-	list_free(oids);
+	for (int i = 0; i < shape->nindexes; i++)
+		rels[i] = index_open(shape->indexes[i], RowExclusiveLock);
+	return rels;
 }
 
 static void
-close_indexes(IndexSet *set)
+close_indexes(const JobqShape *shape, Relation *rels)
 {
-	for (int i = 0; i < set->n; i++)
-	{
-		index_close(set->rels[i], NoLock);
-		pfree(set->infos[i]);
-	}
-	pfree(set->rels);
-	pfree(set->infos);
+	for (int i = 0; i < shape->nindexes; i++)
+		index_close(rels[i], NoLock);
+	pfree(rels);
 }
 
 static void
@@ -146,21 +90,6 @@ count_filled(const bool *nulls, int natts, int least)
 	return natts;
 }
 
-/*
- * The first columns of a table. A tuple may end early: what it lacks at its end
- * reads as NULL, and where nothing else is NULL it needs no bitmap. Not a
- * counted one: each slot would remember it.
- */
-static TupleDesc
-first_columns(Relation rel, int natts)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(natts);
-
-	for (int i = 1; i <= natts; i++)
-		TupleDescCopyEntry(desc, i, RelationGetDescr(rel), i);
-	return desc;
-}
-
 static void
 fill_slot(TupleTableSlot *slot, const Datum *values, const bool *nulls)
 {
@@ -176,26 +105,22 @@ void
 jobq_insert(Relation rel, const Datum *values, const bool *nulls,
 			ItemPointer tid)
 {
-	TupleTableSlot *slot;
-	TupleDesc	desc;
-	IndexSet	indexes;
-	int			natts;
+	JobqShape  *shape = jobq_shape_of(rel);
+	Relation   *indexes = open_indexes(shape);
+	int			natts = count_filled(nulls, RelationGetNumberOfAttributes(rel),
+									 shape->indexed);
+	TupleTableSlot *slot = jobq_shape_slot(shape, rel, natts);
 
-	open_indexes(rel, &indexes);
-	natts = count_filled(nulls, RelationGetNumberOfAttributes(rel),
-						 indexes.natts);
-	desc = first_columns(rel, natts);
-	slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	fill_slot(slot, values, nulls);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true),
-					   is_belt(rel) ? TABLE_INSERT_NO_LOGICAL : 0, NULL);
-	for (int i = 0; i < indexes.n; i++)
-		insert_index_entry(rel, indexes.rels[i], indexes.infos[i], slot);
+					   RelationIsLogicallyLogged(rel) && is_belt(rel) ?
+					   TABLE_INSERT_NO_LOGICAL : 0, NULL);
+	for (int i = 0; i < shape->nindexes; i++)
+		insert_index_entry(rel, indexes[i], shape->infos[i], slot);
 	if (tid != NULL)
 		*tid = slot->tts_tid;
-	close_indexes(&indexes);
-	ExecDropSingleTupleTableSlot(slot);
-	FreeTupleDesc(desc);
+	ExecClearTuple(slot);
+	close_indexes(shape, indexes);
 }
 
 /* About how much memory a row takes once it is formed into a tuple. */
@@ -219,7 +144,7 @@ row_bytes(TupleDesc desc, const JobqRow *row)
 static void
 insert_chunk(Relation rel, TupleTableSlot **slots, int n, CommandId cid)
 {
-	if (!is_belt(rel) || !RelationIsLogicallyLogged(rel))
+	if (!RelationIsLogicallyLogged(rel) || !is_belt(rel))
 	{
 		table_multi_insert(rel, slots, n, cid, 0, NULL);
 		return;
@@ -240,7 +165,8 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 	MemoryContext context;
 	MemoryContext chunk_context;
 	MemoryContext caller;
-	IndexSet	indexes;
+	JobqShape  *shape;
+	Relation   *indexes;
 
 	if (nrows <= 0)
 		return;
@@ -251,15 +177,16 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 	}
 
 	cid = GetCurrentCommandId(true);
-	open_indexes(rel, &indexes);
+	shape = jobq_shape_of(rel);
+	indexes = open_indexes(shape);
 	context = AllocSetContextCreate(CurrentMemoryContext, "jobq insert",
 									ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(context);
-	natts = indexes.natts;
+	natts = shape->indexed;
 	for (int i = 0; i < nrows; i++)
 		natts = count_filled(rows[i].nulls,
 							 RelationGetNumberOfAttributes(rel), natts);
-	desc = first_columns(rel, natts);
+	desc = jobq_first_columns(rel, natts);
 	slots = palloc(nslots * sizeof(TupleTableSlot *));
 	for (int i = 0; i < nslots; i++)
 		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
@@ -284,11 +211,10 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 		} while (n < nslots && done + n < nrows && bytes < CHUNK_BYTES);
 
 		insert_chunk(rel, slots, n, cid);
-		for (int i = 0; i < indexes.n; i++)
+		for (int i = 0; i < shape->nindexes; i++)
 		{
 			for (int j = 0; j < n; j++)
-				insert_index_entry(rel, indexes.rels[i], indexes.infos[i],
-								   slots[j]);
+				insert_index_entry(rel, indexes[i], shape->infos[i], slots[j]);
 		}
 		for (int j = 0; tids != NULL && j < n; j++)
 			tids[done + j] = slots[j]->tts_tid;
@@ -298,7 +224,7 @@ jobq_insert_many(Relation rel, const JobqRow *rows, int nrows,
 	}
 
 	MemoryContextSwitchTo(caller);
-	close_indexes(&indexes);
+	close_indexes(shape, indexes);
 	MemoryContextDelete(context);
 }
 

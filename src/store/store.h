@@ -76,6 +76,9 @@ extern Oid	jobq_try_enter(void);
  */
 extern uint64 jobq_catalog_changes(void);
 
+/* The same of all relations: their columns, their indexes. */
+extern uint64 jobq_relation_changes(void);
+
 /* It has changed, though no message about it may have come yet. */
 extern void jobq_queue_forget(void);
 
