@@ -302,13 +302,12 @@ jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS)
 {
 	JobqSession session;
 	JobqDequeue call = {.what = "jobq.complete_and_dequeue()"};
-	JobqQueue	queue;
 	int64	   *done;
 	int			n;
 
-	jobq_begin_write(call.what, &session);
 	jobq_dequeue_from_one(fcinfo, &call);
-	jobq_require_queue(call.names[0], JOBQ_PRIV_DEQUEUE, &queue);
+	jobq_dequeue_begin(&call, &session);
+	call.begun = &session;
 	n = jobq_arg_ids(fcinfo, 1, "done", &done);
 	jobq_dequeue_args(fcinfo, 3, JOBQ_FUNCTION_WAIT, &call);
 	if (n > 0)

@@ -162,8 +162,8 @@ audit_claimed(const JobqDequeue *call, const JobqQueue *queue, int before)
 	jobq_audit_claimed(call->what, &jobs);
 }
 
-static void
-begin(JobqDequeue *call, JobqSession *session)
+void
+jobq_dequeue_begin(JobqDequeue *call, JobqSession *session)
 {
 	jobq_begin_write(call->what, session);
 	for (int i = 0; i < call->nqueues; i++)
@@ -181,7 +181,11 @@ attempt_dequeue(JobqWaiting *wait)
 	JobqDequeue *call = wait->state;
 	JobqSession session;
 
-	begin(call, &session);
+	if (call->begun != NULL)
+		session = *call->begun;
+	else
+		jobq_dequeue_begin(call, &session);
+	call->begun = NULL;
 	call->deliveries = NIL;
 	call->lease = 0;
 	for (int i = 0;
@@ -240,7 +244,7 @@ receive(FunctionCallInfo fcinfo, JobqDequeue *call)
 	JobqSession session;
 
 	jobq_dequeue_args(fcinfo, 1, JOBQ_DELAY_MAX, call);
-	begin(call, &session);
+	jobq_dequeue_begin(call, &session);
 	jobq_call_begin(fcinfo, call->what);
 	(void) jobq_dequeue(call);
 	jobq_call_end();

@@ -21,6 +21,8 @@ typedef struct JobqDequeue
 	int64		wait;			/* us */
 	int64		lease_for;		/* us, 0 = the queue's */
 	char	   *worker;			/* NULL = none */
+	const JobqSession *begun;	/* by the caller, for the first attempt; or
+								 * NULL */
 	int64		lease;
 	List	   *deliveries;
 	Jsonb	   *json;			/* they, for a procedure */
@@ -39,6 +41,12 @@ extern void jobq_dequeue_args(FunctionCallInfo fcinfo, int first,
 extern int64 jobq_arg_wait(FunctionCallInfo fcinfo, int argno,
 						   int64 default_wait, int64 max_wait);
 extern TimestampTz jobq_wait_deadline(int64 wait);
+
+/*
+ * Enter and look the queues up, demanding the privilege. Whoever goes on in the
+ * same transaction sets `begun`.
+ */
+extern void jobq_dequeue_begin(JobqDequeue *call, JobqSession *session);
 
 /* Deliveries, none if there was none in time. Demands the privilege. */
 extern List *jobq_dequeue(JobqDequeue *call);

@@ -11,6 +11,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -53,17 +54,28 @@ jobq_refuse_write(PG_FUNCTION_ARGS)
 			 errhint("Use functions such as jobq.enqueue(), jobq.complete(), jobq.cancel() or jobq.purge_queue().")));
 }
 
+/*
+ * The name is resolved again under the lock: whoever drops an epoch may have
+ * come first. (We hear of that when we get the lock.)
+ */
 Relation
 jobq_belt_open(int32 epoch, JobqBeltKind kind, LOCKMODE lockmode)
 {
-	Oid			relid = jobq_belt_oid(epoch, kind);
 	Relation	rel;
+	Oid			relid;
 
-	if (!OidIsValid(relid))
-		return NULL;
-	rel = try_relation_open(relid, lockmode);
-	if (rel != NULL)
-		jobq_check_columns(rel, belt_natts[kind]);
+	for (;;)
+	{
+		relid = jobq_belt_oid(epoch, kind);
+		if (!OidIsValid(relid))
+			return NULL;
+		LockRelationOid(relid, lockmode);
+		if (jobq_belt_oid(epoch, kind) == relid)
+			break;
+		UnlockRelationOid(relid, lockmode);
+	}
+	rel = relation_open(relid, NoLock);
+	jobq_check_columns(rel, belt_natts[kind]);
 	return rel;
 }
 

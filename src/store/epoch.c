@@ -52,9 +52,12 @@ typedef enum EpochAttr
 #define BELT_OPTIONS \
 	" USING heap" \
 	" WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
-/* Numbers ascend, so pages split at their end and what goes over is logged. */
+/*
+ * Numbers ascend, so pages split at their end and what goes over is logged; and
+ * are different, so before it is split nothing in a page can be merged.
+ */
 #define INDEX_OPTIONS \
-	" WITH (fillfactor = 97)"
+	" WITH (fillfactor = 97, deduplicate_items = off)"
 #define REFUSE_WRITE_ON(table) \
 	"CREATE TRIGGER refuse_write" \
 	" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE" \
