@@ -376,6 +376,37 @@ SET ROLE jt_member;
 SELECT throws_ok($$SELECT jobq.enqueue('pt')$$, '42501', NULL, 'membership gone');
 RESET ROLE;
 
+-- whatever changes with a role counts at once, with what was found before kept
+CREATE ROLE jt_kept;
+SELECT jobq.grant_queue('other', 'jt_kept', '{enqueue}');
+CREATE FUNCTION pg_temp.tries() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	SET LOCAL ROLE jt_kept;
+	PERFORM jobq.enqueue('pt');
+	RESET ROLE;
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END
+$$;
+SELECT is(pg_temp.tries(), 'JQ002', 'kept: a stranger');
+GRANT jt_even TO jt_kept;
+SELECT is(pg_temp.tries(), 'ok', 'kept: a new member');
+ALTER ROLE jt_kept NOINHERIT;
+SELECT is(pg_temp.tries(), 'JQ002', 'kept: one that inherits nothing');
+ALTER ROLE jt_kept INHERIT;
+SELECT is(pg_temp.tries(), 'ok', 'kept: one that does again');
+REVOKE jt_even FROM jt_kept;
+SELECT is(pg_temp.tries(), 'JQ002', 'kept: no member any more');
+GRANT jobq_admin TO jt_kept;
+SELECT is(pg_temp.tries(), 'ok', 'kept: an admin');
+REVOKE jobq_admin FROM jt_kept;
+SELECT is(pg_temp.tries(), 'JQ002', 'kept: an admin no more');
+ALTER ROLE jt_kept SUPERUSER;
+SELECT is(pg_temp.tries(), 'ok', 'kept: a superuser');
+ALTER ROLE jt_kept NOSUPERUSER;
+SELECT is(pg_temp.tries(), 'JQ002', 'kept: a superuser no more');
+
 GRANT jt_even TO jt_member;
 ALTER ROLE jt_member NOINHERIT;
 SET ROLE jt_member;
