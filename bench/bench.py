@@ -126,7 +126,6 @@ class Bench:
         self.node = options.node
         self.databases = set()
         self.held = []
-        self.sessions = set()
 
     def backlog(self, cell):
         needed = cell.backlog or round(cell.per_second * self.options.seconds)
@@ -268,24 +267,28 @@ class Bench:
         spent = -self.instructions(cell, database, few) + self.instructions(cell, database, many)
         put, done = (b - a for a, b in zip(before, self.count(cell, database)))
         if cell.script.startswith('cad'):
-            done += 1  # each of two sessions leaves a job behind, which counts once
-        self.check(cell, few + many, put, done)
+            done += 2  # each of two sessions leaves a job behind
+        expected = (few + many) * cell.batch
+        if (put if cell.puts else done) != expected:
+            raise Wrong(f'{put} jobs put and {done} finished instead of {expected}')
         jobs = (many - few) * cell.batch
         return {'transactions': many - few, 'jobs': jobs, 'instructions': spent / jobs}
+
+    def ended(self):
+        """The log names the processes of pgbench's sessions that have ended."""
+        return set(re.findall(r'^(\d+) pgbench LOG:  disconnection',
+                              self.options.server_log.read_text(), re.M))
 
     def instructions(self, cell, database, transactions):
         """All that the sessions of a run of pgbench execute: one that looks
         around first, and the one that works."""
+        before = self.ended()
         self.pgbench(cell, database, '-t', str(transactions))
         for _ in range(100):
-            # the log names the processes of the sessions that have ended
-            ended = set(re.findall(r'^(\d+) pgbench LOG:  disconnection',
-                                   self.options.server_log.read_text(), re.M)) - self.sessions
             totals = [re.search(r'^totals: (\d+)', counted.read_text(), re.M)
-                      for counted in (self.options.callgrind / pid for pid in ended)
+                      for counted in (self.options.callgrind / pid for pid in self.ended() - before)
                       if counted.exists()]
             if len(totals) == 2 and all(totals):
-                self.sessions |= ended
                 return sum(int(total[1]) for total in totals)
             time.sleep(0.1)
         raise Wrong('callgrind has not counted two sessions')
@@ -480,6 +483,9 @@ def main():
     for name in names:
         if name not in CASES:
             sys.exit(f'no case "{name}"; there are: {" ".join(CASES)}')
+        if CASES[name].counted != bool(options.callgrind):
+            sys.exit(f'case "{name}" is for make bench'
+                     f'{"-instructions" if CASES[name].counted else ""}')
     cells = [c for c in cells_of(names) if not options.who or c.who in options.who]
     why = missing_contenders(options.node)
     skipped = {c.who: why[c.who] for c in cells if c.who in why}

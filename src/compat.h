@@ -17,7 +17,6 @@
 #include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -270,13 +269,6 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 }
 #elif !defined(MAT_SRF_BLESS)
 #define InitMaterializedSRF(fcinfo, flags) SetSingleFuncCall(fcinfo, flags)
-#endif
-
-/* Has the transaction, with all it does at its end, ended? Never waits. */
-#if PG_VERSION_NUM >= 180000
-#define jobq_xact_is_over(xid)	ConditionalXactLockTableWait(xid, false)
-#else
-#define jobq_xact_is_over(xid)	ConditionalXactLockTableWait(xid)
 #endif
 
 #endif							/* JOBQ_COMPAT_H */

@@ -9,6 +9,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=test/cluster.sh
 . "$here/cluster.sh"
 
+# Tests that compile something ask it for the headers.
+export JOBQ_PG_CONFIG=$system_pg_config
+
 all_suites=(unit lint release regress isolation pgtap tap)
 read -r -a suites <<<"${SUITES:-${all_suites[*]}}"
 read -r -a wanted <<<"${TESTS:-}"

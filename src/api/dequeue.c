@@ -162,16 +162,22 @@ audit_claimed(const JobqDequeue *call, const JobqQueue *queue, int before)
 	jobq_audit_claimed(call->what, &jobs);
 }
 
-void
-jobq_dequeue_begin(JobqDequeue *call, JobqSession *session)
+static void
+look_up(JobqDequeue *call)
 {
-	jobq_begin_write(call->what, session);
 	for (int i = 0; i < call->nqueues; i++)
 		jobq_require_queue(call->names[i], JOBQ_PRIV_DEQUEUE,
 						   &call->queues[i]);
 	/* of none of them when one lacks its key */
 	for (int i = 0; i < call->nqueues; i++)
 		jobq_require_signing_key(&call->queues[i]);
+}
+
+void
+jobq_dequeue_begin(JobqDequeue *call, JobqSession *session)
+{
+	jobq_begin_write(call->what, session);
+	look_up(call);
 }
 
 /* Large values can be fetched only as long as there is a snapshot. */
@@ -184,8 +190,9 @@ attempt_dequeue(JobqWaiting *wait)
 	if (call->begun != NULL)
 		session = *call->begun;
 	else
-		jobq_dequeue_begin(call, &session);
+		jobq_begin_write(call->what, &session);
 	call->begun = NULL;
+	look_up(call);
 	call->deliveries = NIL;
 	call->lease = 0;
 	for (int i = 0;

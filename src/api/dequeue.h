@@ -21,8 +21,8 @@ typedef struct JobqDequeue
 	int64		wait;			/* us */
 	int64		lease_for;		/* us, 0 = the queue's */
 	char	   *worker;			/* NULL = none */
-	const JobqSession *begun;	/* by the caller, for the first attempt; or
-								 * NULL */
+	const JobqSession *begun;	/* by the caller, for the first attempt, which
+								 * looks the queues up again; or NULL */
 	int64		lease;
 	List	   *deliveries;
 	Jsonb	   *json;			/* they, for a procedure */

@@ -835,6 +835,22 @@ extern void jobq_wait_end(bool keep);
 extern void jobq_wakeup_used(uint32 gen, int32 queue_id);
 extern void jobq_wakeup_pass_on(void);
 
+/* ---- late.c ---- */
+
+/*
+ * From before the commit to the end of its callbacks, or of the abort: memory
+ * is still to be told that these jobs (bits, or'ed) were put on the shelf.
+ */
+extern uint64 jobq_late_bit(int64 job);
+extern void jobq_late_begin(uint64 jobs);
+extern void jobq_late_end(void);
+
+/*
+ * A job that was seen on the shelf: is somebody else still to tell of it? What
+ * is told to memory before must not come after what we tell.
+ */
+extern bool jobq_is_late(int64 job);
+
 /* ---- expire.c ---- */
 
 /*

@@ -236,6 +236,11 @@ extern bool jobq_slot_remove(int db, const JobqSlotRef *ref,
 /* It was never linked. */
 extern bool jobq_is_linking(const JobqSlot *slot, const JobqSlotRef *ref);
 
+/* ---- late.c ---- */
+
+extern Size jobq_late_size(void);
+extern void jobq_late_init(void);
+
 /* ---- wait.c ---- */
 
 extern Size jobq_wait_shmem_size(void);

@@ -89,6 +89,7 @@ shmem_request(void)
 	size = add_size(size, MAXALIGN(jobq_tallies_size()));
 	size = add_size(size, MAXALIGN(jobq_refusals_size()));
 	size = add_size(size, jobq_wait_shmem_size());
+	size = add_size(size, MAXALIGN(jobq_late_size()));
 	size = add_size(size, jobq_lockout_size());
 	size = add_size(size, jobq_key_uses_size());
 	RequestAddinShmemSpace(size);
@@ -222,6 +223,7 @@ shmem_startup(void)
 	jobq_tallies_init(&locks[1].lock);
 	jobq_refusals_init(&locks[3].lock);
 	jobq_wait_shmem_init();
+	jobq_late_init();
 	jobq_lockout_init();
 	jobq_key_uses_init();
 	LWLockRelease(AddinShmemInitLock);

@@ -208,6 +208,12 @@ move_carefully(Batch *all)
 		all->n = -1;
 }
 
+static bool
+must_skip(int64 id)
+{
+	return jobq_is_left_alone(id) || jobq_is_late(id);
+}
+
 /*
  * One transaction. Moves commit lazily: losing them means only that they are
  * done again, and whatever comes of the jobs is written to the WAL after them.
@@ -221,7 +227,7 @@ move_batch(const JobqSession *session, TimestampTz now, JobqShelfWalk *walk)
 	Batch		batch = {.session = session,.now = now,.walk = *walk,
 	.max = BATCH,.rows = palloc(sizeof(JobqRow) * BATCH),.only_moves = true};
 
-	batch.walk.skip = jobq_is_left_alone;
+	batch.walk.skip = must_skip;
 	JOBQ_PAUSE("before-shelf");
 	batch_failed = true;
 	if (carefully)

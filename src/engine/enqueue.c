@@ -134,8 +134,14 @@ may_keep_place(const JobqRow *row)
 void
 jobq_left_shelf(const JobqSession *session, const JobqRow *row)
 {
-	if (may_keep_place(row))
-		jobq_xact_off_shelf(session, DatumGetInt64(row->values[JOB_ID]));
+	int64		id = DatumGetInt64(row->values[JOB_ID]);
+
+	if (!may_keep_place(row))
+		return;
+	/* the keeper has taken none of those */
+	while (!jobq_in_keeper && jobq_is_late(id))
+		(void) jobq_wait_a_moment(DT_NOEND);
+	jobq_xact_off_shelf(session, id);
 }
 
 /* One that expires before its time comes is due then, to be ended. */

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 
 #include "compat.h"
 #include "engine/belts.h"
@@ -140,6 +141,21 @@ drop_if_ended(const JobqSession *session, const JobqHeld *held)
 	return true;
 }
 
+/*
+ * Wait for who has marked a slot. Where that was a subtransaction, its lock is
+ * gone while the end of the commit has still to take the mark off.
+ */
+static void
+await_holder(TransactionId busy)
+{
+	bool		over = !TransactionIdIsInProgress(busy);
+
+	XactLockTableWait(busy, NULL, NULL, XLTW_None);
+	if (over)
+		(void) jobq_wait_a_moment(DT_NOEND);
+	CHECK_FOR_INTERRUPTS();
+}
+
 JobqHoldResult
 jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			  JobqHeld *held)
@@ -181,7 +197,7 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			return retake(&slot, &ref, held) ? HOLD_OK : HOLD_MINE;
 		if (nowait)
 			return HOLD_BUSY;
-		XactLockTableWait(busy, NULL, NULL, XLTW_None);
+		await_holder(busy);
 	}
 }
 
@@ -228,7 +244,7 @@ hold_in_slot(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
 						   GetTopTransactionId(), &ref, &busy))
 	{
 		if (TransactionIdIsValid(busy) && !jobq_in_keeper)
-			XactLockTableWait(busy, NULL, NULL, XLTW_None);
+			await_holder(busy);
 		return false;
 	}
 	jobq_xact_marked(session, &ref, xid, NULL);
@@ -497,7 +513,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			return retake(&slot, &ref, held) ? JOBQ_HELD :
 				cause_on_disk(session, id, lease, queue);
 		}
-		XactLockTableWait(busy, NULL, NULL, XLTW_None);
+		await_holder(busy);
 	}
 }
 

@@ -7,8 +7,6 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "miscadmin.h"
-#include "storage/proc.h"
 
 #include "engine/xactlog.h"
 #include "guc.h"

@@ -398,9 +398,29 @@ apply_all(void)
 		for_arrivals(jobq_arrivals_end);
 }
 
+static bool announced;			/* to late.c */
+
+/* What is to be told of the shelf once we have committed. */
+static void
+announce_shelved(void)
+{
+	uint64		jobs = 0;
+
+	for (int i = 0; i < jobq_nops; i++)
+	{
+		if (jobq_ops[i].kind == OP_KEEPS_PLACE)
+			jobs |= jobq_late_bit(jobq_ops[i].ref.id);
+	}
+	jobq_late_begin(jobs);
+	announced = true;
+}
+
 static void
 forget(void)
 {
+	if (announced)
+		jobq_late_end();
+	announced = false;
 	jobq_xact_forget();
 	jobq_own_forget();
 	jobq_lazy_claim_forget();
@@ -419,6 +439,8 @@ xact_callback(XactEvent event, void *arg)
 			jobq_lazy_claim_decide();
 			if (jobq_ops_of_kind[OP_PUBLISH] > 0)
 				jobq_own_announce();
+			if (jobq_ops_of_kind[OP_KEEPS_PLACE] > 0)
+				announce_shelved();
 			return;
 		case XACT_EVENT_PRE_PREPARE:
 			jobq_prepare_check(jobq_ops, jobq_nops);

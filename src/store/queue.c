@@ -429,7 +429,7 @@ read_all(CachedQueue **queues)
 			room *= 2;
 			*queues = repalloc(*queues, room * sizeof(CachedQueue));
 		}
-		(*queues)[n].role = InvalidOid;
+		memset(&(*queues)[n], 0, sizeof(CachedQueue));
 		read_queue(tuple, desc, &(*queues)[n].queue);
 		read_grants(&(*queues)[n], snapshot);
 		read_groups(&(*queues)[n].queue, snapshot);

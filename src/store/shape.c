@@ -1,7 +1,8 @@
 /*
  * shape.c: the indexes of a table and a slot for its rows, which writing asks
- * for with each row; kept as long as no relation changes. Opens indexes only
- * to read what they are.
+ * for with each row; kept as long as no relation changes: whoever makes, drops
+ * or replaces an index waits for those who have locked its table, and whoever
+ * locks it next has heard of it. Opens indexes only to read what they are.
  */
 #include "postgres.h"
 

@@ -11,7 +11,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -33,17 +32,10 @@ is_waiting(Datum state)
 		DatumGetChar(state) == SHELF_RETRYABLE;
 }
 
-/* Where a row is, and who has written it. */
-typedef struct Version
-{
-	ItemPointerData tid;
-	TransactionId writer;
-} Version;
-
 /* One look for a job's row. */
 static bool
 find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
-		  Version *version, bool *touched)
+		  ItemPointer tid, bool *touched)
 {
 	JobqScan	scan;
 	bool		found;
@@ -53,8 +45,7 @@ find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
 	if (found)
 	{
 		jobq_copy_values(scan.slot, row->values, row->nulls);
-		version->tid = scan.slot->tts_tid;
-		version->writer = jobq_writer_of(scan.slot);
+		*tid = scan.slot->tts_tid;
 	}
 	*touched = scan.touched;
 	jobq_scan_end(&scan);
@@ -68,19 +59,19 @@ find_with(Relation rel, Snapshot snapshot, int64 id, JobqRow *row,
  * versions and none that counts, a real snapshot has the last word.
  */
 static bool
-find_row(Relation rel, int64 id, JobqRow *row, Version *version)
+find_row(Relation rel, int64 id, JobqRow *row, ItemPointer tid)
 {
 	bool		touched;
 	bool		found;
 	Snapshot	snapshot;
 
-	if (find_with(rel, SnapshotSelf, id, row, version, &touched))
+	if (find_with(rel, SnapshotSelf, id, row, tid, &touched))
 		return true;
 	if (!touched)
 		return false;
 
 	snapshot = jobq_fresh_snapshot();
-	found = find_with(rel, snapshot, id, row, version, &touched);
+	found = find_with(rel, snapshot, id, row, tid, &touched);
 	UnregisterSnapshot(snapshot);
 	return found;
 }
@@ -97,32 +88,20 @@ delete_row(Relation rel, ItemPointer tid)
 							  &failure, false);
 }
 
-/*
- * Whoever has put it there can be seen before he is through with the end of his
- * commit: what he tells of it then must not come after what we tell.
- */
-static void
-await_writer(TransactionId writer)
-{
-	if (TransactionIdIsNormal(writer) &&
-		!TransactionIdIsCurrentTransactionId(writer))
-		XactLockTableWait(writer, NULL, NULL, XLTW_None);
-}
-
 static bool
 take_row(Relation rel, int64 id, bool dead_too, JobqRow *row)
 {
 	for (;;)
 	{
-		Version		version;
+		ItemPointerData tid;
 		TM_Result	result;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!find_row(rel, id, row, &version) ||
+		if (!find_row(rel, id, row, &tid) ||
 			(!dead_too && !is_waiting(row->values[SHELF_STATE])))
 			return false;
-		await_writer(version.writer);
-		result = delete_row(rel, &version.tid);
+
+		result = delete_row(rel, &tid);
 		if (result == TM_Ok)
 			return true;
 		if (result != TM_Updated && result != TM_Deleted)
@@ -156,12 +135,12 @@ jobq_shelf_look(int64 id, JobqRow *row, TransactionId *busy)
 {
 	Relation	rel = open_shelf(AccessShareLock);
 	SnapshotData dirty;
-	Version		version;
+	ItemPointerData tid;
 	bool		touched;
 	bool		found;
 
 	InitDirtySnapshot(dirty);
-	found = find_with(rel, &dirty, id, row, &version, &touched);
+	found = find_with(rel, &dirty, id, row, &tid, &touched);
 	*busy = !found ? InvalidTransactionId :
 		TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
 	table_close(rel, NoLock);
@@ -172,8 +151,8 @@ bool
 jobq_shelf_read(int64 id, JobqRow *row)
 {
 	Relation	rel = open_shelf(AccessShareLock);
-	Version		version;
-	bool		found = find_row(rel, id, row, &version);
+	ItemPointerData tid;
+	bool		found = find_row(rel, id, row, &tid);
 
 	table_close(rel, NoLock);
 	return found;

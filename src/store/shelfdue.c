@@ -122,15 +122,9 @@ compare_keys(const JobqShelfKey *a, const JobqShelfKey *b)
 static bool
 take(Walk *walk, JobqRow *row, int *n)
 {
-	TransactionId writer = jobq_writer_of(walk->slot);
 	TM_FailureData failure;
 	TM_Result	result;
 
-	/* he may not be through with the end of his commit */
-	if (TransactionIdIsNormal(writer) &&
-		!TransactionIdIsCurrentTransactionId(writer) &&
-		!jobq_xact_is_over(writer))
-		return false;
 	jobq_copy_values(walk->slot, row->values, row->nulls);
 	result = table_tuple_delete(walk->shelf, &walk->slot->tts_tid,
 								GetCurrentCommandId(true), InvalidSnapshot,

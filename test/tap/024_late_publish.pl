@@ -149,10 +149,10 @@ sub goes_first
 	return;
 }
 
-# It is due before the one who has put it there has ended his commit; others
-# that are due before and after it have the keeper come upon it.
 sql("SELECT jobq.create_queue('probe')");
 
+# It is due before the one who has put it there has ended his commit; others
+# that are due before and after it have the keeper come upon it.
 sub due_before_it_is_told
 {
 	my ($queue, $head, $statement) = @_;
@@ -168,80 +168,92 @@ sub due_before_it_is_told
 	return;
 }
 
-my ($head, $lease) = head_of('due');
-due_before_it_is_told('due', $head, "SELECT jobq.release($head, $lease, delay => '0.4 s')");
+# Who cancels it then waits, and the group goes on with the next one.
+sub cancelled_meanwhile
+{
+	my ($queue, $head, $session) = @_;
+	my $canceller = $node->background_psql('postgres', on_error_stop => 0);
+	my $pid = $canceller->query_safe('SELECT pg_backend_pid()');
 
-# The same when it was there before.
-($head, $lease) = head_of('sooner');
-sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
-due_before_it_is_told('sooner', $head,
-	"SELECT jobq.reschedule($head, clock_timestamp() + interval '0.4 s')");
+	begin_statement($canceller, "SELECT jobq.cancel($head)");
+	ok( $node->poll_query_until('postgres',
+			"SELECT wait_event_type IN ('Lock', 'Extension') FROM pg_stat_activity WHERE pid = $pid"),
+		"$queue: cancel waits");
+	is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', "$queue: it is still there");
+	goes_on($session, $queue);
+	is(answer_of($canceller), '00000', "$queue: cancelled");
+	$canceller->quit;
+	is(ids_from($queue), $head + 1, "$queue: its group goes on");
+	audit_ok($node, $queue);
+	return;
+}
 
-# It is cancelled then.
-($head, $lease) = head_of('off');
-($session) = late_publisher("SELECT jobq.release($head, $lease, delay => '1 hour')");
-$canceller = $node->background_psql('postgres', on_error_stop => 0);
-begin_statement($canceller, "SELECT jobq.cancel($head)");
-goes_on($session, 'off');
-is(answer_of($canceller), '00000', 'off: cancelled');
-$canceller->quit;
-is(ids_from('off'), $head + 1, 'off: its group goes on');
-audit_ok($node, 'off');
+# Where it is put there in a subtransaction, whose own lock is gone by then.
+foreach my $in ('', '_nested')
+{
+	my $inside = sub { $in ? "BEGIN; SAVEPOINT s; $_[0]; RELEASE s; COMMIT" : $_[0] };
 
-# It is on the shelf already, and is put back there.
-($head, $lease) = head_of('later');
-sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
-($session) = late_publisher(
-	"SELECT jobq.reschedule($head, clock_timestamp() + interval '2 hours')");
-$canceller = $node->background_psql('postgres', on_error_stop => 0);
-my $waiter = $canceller->query_safe('SELECT pg_backend_pid()');
-begin_statement($canceller, "SELECT jobq.cancel($head)");
-ok(wait_lock($node, $waiter), 'later: cancel waits');
-is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', 'later: it is still there');
-goes_on($session, 'later');
-is(answer_of($canceller), '00000', 'later: cancelled');
-$canceller->quit;
-is(ids_from('later'), $head + 1, 'later: its group goes on');
-audit_ok($node, 'later');
+	my ($head, $lease) = head_of("due$in");
+	due_before_it_is_told("due$in", $head, $inside->("SELECT jobq.release($head, $lease, delay => '0.4 s')"));
 
-# Cancelled by somebody who saw it on the shelf before it was moved, taken and
-# put back; the one who puts it back is late.
-($head, $lease) = head_of('again');
-sql("SELECT pause_at('before-shelf-take');
-	SELECT jobq.release($head, $lease, delay => '1 s')");
-$canceller = $node->background_psql('postgres', on_error_stop => 0);
-begin_statement($canceller, "SELECT jobq.cancel($head)");
-ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'again: on its way to the shelf');
-ok(await(sub { sql("SELECT state FROM jobq.job($head)") eq 'available' }), 'again: moved');
-$session = $node->background_psql('postgres', on_error_stop => 0);
-sql("SELECT pause_at('before-shelf-take before-publish')");
-begin_statement($session,
-	"SELECT jobq.release(id, lease, delay => '1 hour') FROM jobq.dequeue('again')");
-ok($node->poll_query_until('postgres', 'SELECT paused() > 1'), 'again: put back');
-sql("SELECT pause_at('one:before-publish')");
-is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', 'again: cancel waits');
-goes_on($session, 'again');
-is(answer_of($canceller), '00000', 'again: cancelled');
-$canceller->quit;
-is(ids_from('again'), $head + 1, 'again: its group goes on');
-audit_ok($node, 'again');
+	# The same when it was there before.
+	($head, $lease) = head_of("sooner$in");
+	sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
+	due_before_it_is_told("sooner$in", $head,
+		$inside->("SELECT jobq.reschedule($head, clock_timestamp() + interval '0.4 s')"));
 
-# Brought to the belt, it is taken and put back before the one who has brought
-# it there has ended his commit.
-($head, $lease) = head_of('back');
-sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
-$session = $node->background_psql('postgres', on_error_stop => 0);
-sql("SELECT pause_at('one:new-places-known')");
-begin_statement($session, "SELECT jobq.reschedule($head, clock_timestamp())");
-ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'brought to the belt');
-is(sql("SELECT count(jobq.release(id, lease, delay => '1 hour')) FROM jobq.dequeue('back')"),
-	1, 'taken and put back');
-goes_on($session, 'back');
-is(ids_from('back'), 'none', 'back: it keeps its place');
-sql("SELECT jobq.reschedule($head, clock_timestamp())");
-is(ids_from('back'), $head, 'back: and goes first');
-audit_ok($node, 'back');
-sql(q{SELECT count(jobq.purge_queue(q)) FROM unnest('{due,sooner,off,later,again,back,probe}'::text[]) q;
+	# It is cancelled then.
+	($head, $lease) = head_of("off$in");
+	($session) = late_publisher($inside->("SELECT jobq.release($head, $lease, delay => '1 hour')"));
+	cancelled_meanwhile("off$in", $head, $session);
+
+	# It is on the shelf already, and is put back there.
+	($head, $lease) = head_of("later$in");
+	sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
+	($session) = late_publisher(
+		$inside->("SELECT jobq.reschedule($head, clock_timestamp() + interval '2 hours')"));
+	cancelled_meanwhile("later$in", $head, $session);
+
+	# Cancelled by somebody who saw it on the shelf before it was moved, taken and
+	# put back; the one who puts it back is late.
+	($head, $lease) = head_of("again$in");
+	sql("SELECT pause_at('before-shelf-take');
+		SELECT jobq.release($head, $lease, delay => '1 s')");
+	$canceller = $node->background_psql('postgres', on_error_stop => 0);
+	begin_statement($canceller, "SELECT jobq.cancel($head)");
+	ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), "again$in: on its way to the shelf");
+	ok(await(sub { sql("SELECT state FROM jobq.job($head)") eq 'available' }), "again$in: moved");
+	$session = $node->background_psql('postgres', on_error_stop => 0);
+	sql("SELECT pause_at('before-shelf-take before-publish')");
+	begin_statement($session,
+		$inside->("SELECT jobq.release(id, lease, delay => '1 hour') FROM jobq.dequeue('again$in')"));
+	ok($node->poll_query_until('postgres', 'SELECT paused() > 1'), "again$in: put back");
+	sql("SELECT pause_at('one:before-publish')");
+	is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', "again$in: cancel waits");
+	goes_on($session, "again$in");
+	is(answer_of($canceller), '00000', "again$in: cancelled");
+	$canceller->quit;
+	is(ids_from("again$in"), $head + 1, "again$in: its group goes on");
+	audit_ok($node, "again$in");
+
+	# Brought to the belt, it is taken and put back before the one who has brought
+	# it there has ended his commit.
+	($head, $lease) = head_of("back$in");
+	sql("SELECT jobq.release($head, $lease, delay => '1 hour')");
+	$session = $node->background_psql('postgres', on_error_stop => 0);
+	sql("SELECT pause_at('one:new-places-known')");
+	begin_statement($session, $inside->("SELECT jobq.reschedule($head, clock_timestamp())"));
+	ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), "back$in: brought to the belt");
+	is(sql("SELECT count(jobq.release(id, lease, delay => '1 hour')) FROM jobq.dequeue('back$in')"),
+		1, "back$in: taken and put back");
+	goes_on($session, "back$in");
+	is(ids_from("back$in"), 'none', "back$in: it keeps its place");
+	sql("SELECT jobq.reschedule($head, clock_timestamp())");
+	is(ids_from("back$in"), $head, "back$in: and goes first");
+	audit_ok($node, "back$in");
+}
+
+sql(q{SELECT count(jobq.purge_queue(q)) FROM (SELECT queue FROM jobq.queues WHERE queue <> 'q') x (q);
 	SELECT count(jobq.complete(id, lease)) FROM jobq.jobs, jobq.attempts(id) a
 	WHERE state = 'running' AND a.finished_at IS NULL});
 
