@@ -28,7 +28,7 @@ FILES_OF = {'node': 'pg_jobq', 'c': 'pg_jobq', 'secured': 'pg_jobq', 'pgboss_not
 USER_OF = {'secured': 'bench_app'}
 HELD_EDGE = 20
 # Transactions of the two runs whose instructions are compared, by the batch.
-COUNTED = {1: (100, 500), 100: (10, 40), 1000: (2, 8)}
+COUNTED = {1: (200, 1200), 100: (20, 80), 1000: (4, 16)}
 LATENCY_RATE = 100
 
 
