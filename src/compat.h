@@ -17,6 +17,7 @@
 #include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -269,6 +270,13 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 }
 #elif !defined(MAT_SRF_BLESS)
 #define InitMaterializedSRF(fcinfo, flags) SetSingleFuncCall(fcinfo, flags)
+#endif
+
+/* Does nobody hold the lock of a transaction? Never waits. */
+#if PG_VERSION_NUM >= 180000
+#define jobq_xact_lock_is_free(xid)	ConditionalXactLockTableWait(xid, false)
+#else
+#define jobq_xact_lock_is_free(xid)	ConditionalXactLockTableWait(xid)
 #endif
 
 #endif							/* JOBQ_COMPAT_H */

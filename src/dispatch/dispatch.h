@@ -839,15 +839,16 @@ extern void jobq_wakeup_pass_on(void);
 
 /*
  * From before the commit to the end of its callbacks, or of the abort: memory
- * is still to be told that these jobs (bits, or'ed) were put on the shelf.
+ * is still to be told that these jobs (bits, or'ed) were put on the shelf or
+ * taken off it.
  */
 extern uint64 jobq_late_bit(int64 job);
 extern void jobq_late_begin(uint64 jobs);
 extern void jobq_late_end(void);
 
 /*
- * A job that was seen on the shelf: is somebody else still to tell of it? What
- * is told to memory before must not come after what we tell.
+ * A started job that was seen on the shelf: is somebody else still to tell of
+ * it? That must not come after what we tell.
  */
 extern bool jobq_is_late(int64 job);
 

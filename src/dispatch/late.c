@@ -1,11 +1,12 @@
 /*
- * late.c: jobs that a transaction has put on the shelf and can be seen there
- * before the end of its commit has told memory of it. Kept for each session as
+ * late.c: started jobs that a transaction has put on the shelf, or taken off
+ * it, which can be seen before the end of its commit has told memory of it. Kept for each session as
  * a set of bits by job, so that a few too many may be held for late. The lock
  * of a transaction would not tell: that of a subtransaction is gone by then.
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/shmem.h"
 
@@ -45,7 +46,9 @@ uint64
 jobq_late_bit(int64 job)
 {
 	/* Fibonacci hashing: the upper bits of the product by 2^64 / phi */
-	return UINT64CONST(1) << (((uint64) job * UINT64CONST(0x9E3779B97F4A7C15)) >> 58);
+	uint64		seed = (uint64) job ^ ((uint64) MyDatabaseId << 32);
+
+	return UINT64CONST(1) << ((seed * UINT64CONST(0x9E3779B97F4A7C15)) >> 58);
 }
 
 void

@@ -209,9 +209,9 @@ move_carefully(Batch *all)
 }
 
 static bool
-must_skip(int64 id)
+must_skip(int64 id, bool started)
 {
-	return jobq_is_left_alone(id) || jobq_is_late(id);
+	return jobq_is_left_alone(id) || (started && jobq_is_late(id));
 }
 
 /*

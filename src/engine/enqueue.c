@@ -135,13 +135,13 @@ void
 jobq_left_shelf(const JobqSession *session, const JobqRow *row)
 {
 	int64		id = DatumGetInt64(row->values[JOB_ID]);
+	bool		started = !row->nulls[JOB_ATTEMPTS];
 
-	if (!may_keep_place(row))
-		return;
 	/* the keeper has taken none of those */
-	while (!jobq_in_keeper && jobq_is_late(id))
+	while (started && !jobq_in_keeper && jobq_is_late(id))
 		(void) jobq_wait_a_moment(DT_NOEND);
-	jobq_xact_off_shelf(session, id);
+	if (may_keep_place(row))
+		jobq_xact_off_shelf(session, id);
 }
 
 /* One that expires before its time comes is due then, to be ended. */

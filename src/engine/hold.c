@@ -141,18 +141,13 @@ drop_if_ended(const JobqSession *session, const JobqHeld *held)
 	return true;
 }
 
-/*
- * Wait for who has marked a slot. Where that was a subtransaction, its lock is
- * gone while the end of the commit has still to take the mark off.
- */
-static void
-await_holder(TransactionId busy)
+void
+jobq_await_holder(TransactionId busy)
 {
-	bool		over = !TransactionIdIsInProgress(busy);
-
-	XactLockTableWait(busy, NULL, NULL, XLTW_None);
-	if (over)
+	if (!TransactionIdIsInProgress(busy) && jobq_xact_lock_is_free(busy))
 		(void) jobq_wait_a_moment(DT_NOEND);
+	else
+		XactLockTableWait(busy, NULL, NULL, XLTW_None);
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -197,7 +192,7 @@ jobq_hold_any(const JobqSession *session, int64 id, bool nowait,
 			return retake(&slot, &ref, held) ? HOLD_OK : HOLD_MINE;
 		if (nowait)
 			return HOLD_BUSY;
-		await_holder(busy);
+		jobq_await_holder(busy);
 	}
 }
 
@@ -244,7 +239,7 @@ hold_in_slot(const JobqSession *session, const JobqTicket *t, JobqHeld *held)
 						   GetTopTransactionId(), &ref, &busy))
 	{
 		if (TransactionIdIsValid(busy) && !jobq_in_keeper)
-			await_holder(busy);
+			jobq_await_holder(busy);
 		return false;
 	}
 	jobq_xact_marked(session, &ref, xid, NULL);
@@ -513,7 +508,7 @@ jobq_hold_leased(const JobqSession *session, int64 id, int64 lease,
 			return retake(&slot, &ref, held) ? JOBQ_HELD :
 				cause_on_disk(session, id, lease, queue);
 		}
-		await_holder(busy);
+		jobq_await_holder(busy);
 	}
 }
 

@@ -37,6 +37,12 @@ extern void jobq_let_go(const JobqSession *session, JobqHeld *held);
 extern void jobq_give_up_grace(const JobqSession *session, int64 id,
 							   int64 lease);
 
+/*
+ * Wait for who has marked a slot. Where that was a subtransaction, its lock is
+ * gone while the end of the commit has still to take the mark off.
+ */
+extern void jobq_await_holder(TransactionId busy);
+
 /* An outcome has been written: an own job ends now, a slot at commit. */
 extern void jobq_end_held(const JobqSession *session, JobqHeld *held);
 

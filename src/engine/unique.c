@@ -7,22 +7,15 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 
+#include "engine/hold.h"
 #include "engine/place.h"
 #include "engine/unique.h"
 #include "errors.h"
 #include "pause.h"
 #include "security/audit.h"
 #include "security/security.h"
-
-static void
-wait_for(TransactionId busy)
-{
-	XactLockTableWait(busy, NULL, NULL, XLTW_None);
-	CHECK_FOR_INTERRUPTS();
-}
 
 /* ---- taking a key ---- */
 
@@ -65,7 +58,7 @@ take_key(const JobqUniqueKey *key, JobqKeyRow *row, bool nowait,
 		pfree(rows);
 		if (hold != KEY_BUSY || nowait)
 			return hold;
-		wait_for(holder->busy);
+		jobq_await_holder(holder->busy);
 	}
 }
 
@@ -244,6 +237,6 @@ jobq_key_returns(const JobqSession *session, const JobqRow *row)
 			return hold == KEY_HELD ? KEY_LOST : KEY_KEPT;
 		if (jobq_in_keeper)
 			return KEY_IN_DOUBT;
-		wait_for(holder.busy);
+		jobq_await_holder(holder.busy);
 	}
 }

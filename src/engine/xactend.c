@@ -400,7 +400,7 @@ apply_all(void)
 
 static bool announced;			/* to late.c */
 
-/* What is to be told of the shelf once we have committed. */
+/* Of which started jobs the shelf's news are told once we have committed. */
 static void
 announce_shelved(void)
 {
@@ -408,7 +408,8 @@ announce_shelved(void)
 
 	for (int i = 0; i < jobq_nops; i++)
 	{
-		if (jobq_ops[i].kind == OP_KEEPS_PLACE)
+		if (jobq_ops[i].kind == OP_KEEPS_PLACE ||
+			jobq_ops[i].kind == OP_OFF_SHELF)
 			jobs |= jobq_late_bit(jobq_ops[i].ref.id);
 	}
 	jobq_late_begin(jobs);
@@ -439,7 +440,8 @@ xact_callback(XactEvent event, void *arg)
 			jobq_lazy_claim_decide();
 			if (jobq_ops_of_kind[OP_PUBLISH] > 0)
 				jobq_own_announce();
-			if (jobq_ops_of_kind[OP_KEEPS_PLACE] > 0)
+			if (jobq_ops_of_kind[OP_KEEPS_PLACE] > 0 ||
+				jobq_ops_of_kind[OP_OFF_SHELF] > 0)
 				announce_shelved();
 			return;
 		case XACT_EVENT_PRE_PREPARE:

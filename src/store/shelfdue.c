@@ -107,6 +107,12 @@ is_waiting(TupleTableSlot *slot)
 	return state == SHELF_SCHEDULED || state == SHELF_RETRYABLE;
 }
 
+static bool
+is_started(TupleTableSlot *slot)
+{
+	return !slot_attisnull(slot, JOB_ATTEMPTS + 1);
+}
+
 static int
 compare_keys(const JobqShelfKey *a, const JobqShelfKey *b)
 {
@@ -161,7 +167,7 @@ walk_on(Walk *walk, TimestampTz now, int max, JobqRow *rows,
 		{
 			if (walk->at.run_at > now)
 				result->next = Min(result->next, walk->at.run_at);
-			else if ((result->skip(walk->at.id) ||
+			else if ((result->skip(walk->at.id, is_started(walk->slot)) ||
 					  !take(walk, &rows[n], &n)) &&
 					 compare_keys(&walk->at, &result->first_busy) < 0)
 				result->first_busy = walk->at;

@@ -634,7 +634,8 @@ typedef struct JobqShelfWalk
 	TimestampTz next;			/* nothing from the mark on is due before; not
 								 * after now: there may be more; PG_INT64_MAX:
 								 * nothing is there */
-	bool		(*skip) (int64 id); /* pass it over as if it were busy? */
+	bool		(*skip) (int64 id, bool started);	/* pass it over as if it
+													 * were busy? */
 } JobqShelfWalk;
 
 /*

@@ -220,6 +220,7 @@ foreach my $in ('', '_nested')
 	sql("SELECT pause_at('before-shelf-take');
 		SELECT jobq.release($head, $lease, delay => '1 s')");
 	$canceller = $node->background_psql('postgres', on_error_stop => 0);
+	my $pid = $canceller->query_safe('SELECT pg_backend_pid()');
 	begin_statement($canceller, "SELECT jobq.cancel($head)");
 	ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), "again$in: on its way to the shelf");
 	ok(await(sub { sql("SELECT state FROM jobq.job($head)") eq 'available' }), "again$in: moved");
@@ -229,7 +230,10 @@ foreach my $in ('', '_nested')
 		$inside->("SELECT jobq.release(id, lease, delay => '1 hour') FROM jobq.dequeue('again$in')"));
 	ok($node->poll_query_until('postgres', 'SELECT paused() > 1'), "again$in: put back");
 	sql("SELECT pause_at('one:before-publish')");
-	is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', "again$in: cancel waits");
+	ok( $node->poll_query_until('postgres',
+			"SELECT wait_event_type IN ('Lock', 'Extension') FROM pg_stat_activity WHERE pid = $pid"),
+		"again$in: cancel waits");
+	is(sql("SELECT state FROM jobq.job($head)"), 'scheduled', "again$in: it is still there");
 	goes_on($session, "again$in");
 	is(answer_of($canceller), '00000', "again$in: cancelled");
 	$canceller->quit;
@@ -251,6 +255,27 @@ foreach my $in ('', '_nested')
 	sql("SELECT jobq.reschedule($head, clock_timestamp())");
 	is(ids_from("back$in"), $head, "back$in: and goes first");
 	audit_ok($node, "back$in");
+
+	# Taken out of its group, and put into another one by somebody else before
+	# that was told.
+	sql(qq{SELECT jobq.create_queue('group$in', '{"group_limit": 1, "lease_for": "1 hour"}');
+		INSERT INTO audit.ledger SELECT jobq.enqueue('group$in', group_key => 'a', unique_key => 'u')});
+	($head, $lease) = split(/ /, sql("SELECT id || ' ' || lease FROM jobq.dequeue('group$in')"));
+	sql("SELECT jobq.release($head, $lease, delay => '1 hour');
+		INSERT INTO audit.ledger SELECT jobq.enqueue('group$in', group_key => 'b')");
+	my $again = "unique_key => 'u', on_conflict => 'replace', delay => '2 hours'";
+	($session) = late_publisher($inside->("SELECT jobq.enqueue('group$in', $again)"));
+	my $other = $node->background_psql('postgres', on_error_stop => 0);
+	$pid = $other->query_safe('SELECT pg_backend_pid()');
+	begin_statement($other, "SELECT jobq.enqueue('group$in', $again, group_key => 'b')");
+	ok( $node->poll_query_until('postgres',
+			"SELECT wait_event_type IN ('Lock', 'Extension') FROM pg_stat_activity WHERE pid = $pid"),
+		"group$in: who replaces it again waits");
+	goes_on($session, "group$in");
+	is(answer_of($other), '00000', "group$in: replaced again");
+	$other->quit;
+	is(ids_from("group$in"), 'none', "group$in: it keeps a place in the other one");
+	audit_ok($node, "group$in");
 }
 
 sql(q{SELECT count(jobq.purge_queue(q)) FROM (SELECT queue FROM jobq.queues WHERE queue <> 'q') x (q);

@@ -1,6 +1,7 @@
 # Which commits wait for the disk: not those of transactions that have written
-# claims and nothing else, whoever writes and whenever; and what a session has
-# set is its own again afterwards.
+# claims and nothing else, also when a library that was loaded after pg_jobq
+# writes while it commits (health() warns of one that was loaded before); and
+# what a session has set is its own again afterwards.
 use strict;
 use warnings;
 
@@ -27,7 +28,7 @@ SELECT cardinality(jobq.enqueue_many(q, array_fill('1'::jsonb, ARRAY[200])))
 	FROM unnest('{q,limited}'::text[]) q;});
 
 # The tests' own installation has no headers.
-chomp(my $include = qx{$ENV{JOBQ_PG_CONFIG} --includedir-server});
+chomp(my $include = qx{@{[$ENV{JOBQ_PG_CONFIG} // "pg_config"]} --includedir-server});
 my $library = PostgreSQL::Test::Utils::tempdir . '/late_writer.so';
 system_or_bail('gcc', '-shared', '-fPIC', "-I$include", '-o', $library,
 	dirname(__FILE__) . '/late_writer.c');
