@@ -42,13 +42,15 @@ jobq_late_init(void)
 		pg_atomic_init_u64(&late->jobs[i], 0);
 }
 
+/* Fibonacci hashing: the upper bits of the product by 2^64 / phi. */
+#define FIBONACCI		UINT64CONST(0x9E3779B97F4A7C15)
+
 uint64
 jobq_late_bit(int64 job)
 {
-	/* Fibonacci hashing: the upper bits of the product by 2^64 / phi */
 	uint64		seed = (uint64) job ^ ((uint64) MyDatabaseId << 32);
 
-	return UINT64CONST(1) << ((seed * UINT64CONST(0x9E3779B97F4A7C15)) >> 58);
+	return UINT64CONST(1) << ((seed * FIBONACCI) >> 58);
 }
 
 void
