@@ -1,8 +1,9 @@
 /*
  * late.c: started jobs that a transaction has put on the shelf, or taken off
- * it, which can be seen before the end of its commit has told memory of it. Kept for each session as
- * a set of bits by job, so that a few too many may be held for late. The lock
- * of a transaction would not tell: that of a subtransaction is gone by then.
+ * it, which can be seen before the end of its commit has told memory of it.
+ * Kept for each session as a set of bits by job, so that a few too many may be
+ * held for late. The lock of a transaction would not tell: that of a
+ * subtransaction is gone by then.
  */
 #include "postgres.h"
 
