@@ -134,12 +134,14 @@ def report(results, told):
             if lines:
                 yield from ('', f'### {case.title}', '', *table(head, lines))
     columns = ['rate', 'p50_ms', 'p95_ms', 'p99_ms', 'wal_per_job', 'cpu_s_100k', 'others_cores']
-    yield from ('', '### All that ran: median (smallest–largest)', '')
-    yield from table(
-        ['contender', 'work', 'jobs/s', 'p50 ms', 'p95 ms', 'p99 ms', 'WAL bytes a job',
-         'server s per 100,000', 'cores used by others'],
-        [[contender(cell), cell.script, *(results.text(cell, column) for column in columns)]
-         for cell in cells_of(CASES) if cell.name in results.rounds])
+    lines = [[contender(cell), cell.script, *(results.text(cell, column) for column in columns)]
+             for cell in cells_of(CASES)
+             if any(results.values(cell, column) for column in columns)]
+    if lines:
+        yield from ('', '### All that ran: median (smallest–largest)', '')
+        yield from table(
+            ['contender', 'work', 'jobs/s', 'p50 ms', 'p95 ms', 'p99 ms', 'WAL bytes a job',
+             'server s per 100,000', 'cores used by others'], lines)
     if results.errors:
         yield from ('', '### Errors', '')
         yield from (f'* round {number}, {cell}: {error}' for number, cell, error in results.errors)
