@@ -6,7 +6,6 @@
  */
 #include "postgres.h"
 
-#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -176,14 +175,7 @@ jobq_shelf_is_own(int64 id)
 
 	jobq_scan_begin_int8(&scan, rel, SnapshotSelf, JOB_ID + 1, id);
 	if (jobq_scan_next(&scan))
-	{
-		bool		isnull;
-		Datum		xmin = slot_getsysattr(scan.slot,
-										   MinTransactionIdAttributeNumber,
-										   &isnull);
-
-		own = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
-	}
+		own = TransactionIdIsCurrentTransactionId(jobq_writer_of(scan.slot));
 	jobq_scan_end(&scan);
 	table_close(rel, NoLock);
 	return own;
