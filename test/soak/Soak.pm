@@ -340,22 +340,35 @@ sub drain
 
 # ---- a second queue, served one by one ----
 
-# Enqueues a job, takes it and completes it, some times a second.
+# Enqueues a job, takes it and completes it, some times a second; at work when
+# this returns. What it watches in a short form may take but 50 ms.
 sub probe
 {
 	my ($node, %o) = @_;
+	my $before = probes($node);
 
-	return start_bench(
+	my $bench = start_bench(
 		$node,
 		clients => 1,
 		seconds => $o{seconds} // 1_000_000,
-		rate => 20,
+		rate => short() ? 400 : 20,
 		log => 1,
 		scripts => {
 			probe => [ 1, q{SELECT jobq.enqueue('probe') AS id \gset
 SELECT soak.take('probe') AS lease \gset
 SELECT jobq.complete(:id, :lease);
 } ] });
+	ok(await(sub { return probes($node) > $before }),
+		'the other queue is served');
+	return $bench;
+}
+
+sub probes
+{
+	my ($node) = @_;
+
+	return sql($node,
+		q{SELECT completed_total FROM jobq.queue_stats WHERE queue = 'probe'});
 }
 
 # Milliseconds of its transactions between two times.
