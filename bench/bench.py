@@ -27,6 +27,8 @@ COLUMNS = ('round', 'cell', 'seconds', 'transactions', 'jobs', 'rate', 'p50_ms',
 FILES_OF = {'node': 'pg_jobq', 'c': 'pg_jobq', 'secured': 'pg_jobq', 'pgboss_notify': 'pgboss'}
 USER_OF = {'secured': 'bench_app'}
 HELD_EDGE = 20
+# Courses over minutes, with and without a snapshot, run the scripts of others.
+SCRIPT_OF = {'held1': 'cycle1', 'free1': 'cycle1'}
 # Transactions of the two runs whose instructions are compared, by the batch.
 COUNTED = {1: (200, 1200), 100: (20, 80), 1000: (4, 16)}
 LATENCY_RATE = 100
@@ -41,6 +43,10 @@ def file_of(who, name):
     libraries are driven by one program."""
     own = HERE / who / name
     return own if own.exists() else HERE / FILES_OF.get(who, who) / name
+
+
+def script_of(cell):
+    return file_of(cell.who, SCRIPT_OF.get(cell.script, cell.script) + '.sql')
 
 
 # ---- the server ----
@@ -125,7 +131,7 @@ class Bench:
         self.options = options
         self.node = options.node
         self.databases = set()
-        self.held = []
+        self.courses = []
 
     def backlog(self, cell):
         needed = cell.backlog or round(cell.per_second * self.options.seconds)
@@ -201,7 +207,7 @@ class Bench:
              str(min(cell.clients, 2)), *amount, '-D', f'payload={PAYLOAD}',
              '-D', 'done={}', '-D', 'lease=0', '-D', f'queues={cell.queues or 1}',
              '-l', '--log-prefix', str(logs),
-             '-f', str(file_of(cell.who, cell.script.replace('held', 'cycle') + '.sql')), database],
+             '-f', str(script_of(cell)), database],
             capture_output=True, text=True, check=False,
             env={**os.environ, 'PGUSER': USER_OF.get(cell.who, os.environ['PGUSER']),
                  'PGOPTIONS': f'-c synchronous_commit={cell.sync}'})
@@ -234,7 +240,8 @@ class Bench:
         try:
             if self.options.callgrind:
                 return self.run_counted(cell, database)
-            kind = {'copy': self.run_copy, 'held1': self.run_held, 'wait': self.run_idle,
+            kind = {'copy': self.run_copy, 'held1': self.run_course,
+                    'free1': self.run_course, 'wait': self.run_idle,
                     'poll': self.run_idle, 'latency': self.run_latency}
             return kind.get(cell.script, self.run_work)(cell, database)
         finally:
@@ -322,13 +329,16 @@ class Bench:
         return {'seconds': seconds, 'transactions': 1, 'jobs': rows, 'rate': rows / seconds,
                 'wal_per_job': wal / rows, 'cpu_s_100k': server / rows * 1e5, **shares}
 
-    def run_held(self, cell, database):
-        """The same number of jobs comes and goes while a snapshot is held."""
+    def run_course(self, cell, database):
+        """The same number of jobs comes and goes for minutes, while a snapshot
+        is held or another session does nothing."""
         seconds = self.options.held
         before = self.count(cell, database)
         with subprocess.Popen(['psql', '-qAtX', '-d', database], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True) as holder:
-            holder.stdin.write('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;\n')
+            if cell.script == 'held1':
+                holder.stdin.write('BEGIN ISOLATION LEVEL REPEATABLE READ;\n')
+            holder.stdin.write('SELECT 1;\n')
             holder.stdin.flush()
             holder.stdout.readline()
             transactions, seconds, lines = self.pgbench(
@@ -343,7 +353,7 @@ class Bench:
         # the first and the last second are cut
         counts = [course[second] for second in sorted(course)][1:-1]
         edge = min(HELD_EDGE, len(counts) // 3)
-        self.held += [(cell.who, second, count) for second, count in enumerate(counts, 1)]
+        self.courses += [(cell.who, cell.script, second, count) for second, count in enumerate(counts, 1)]
         return {'seconds': seconds, 'transactions': transactions, 'jobs': done,
                 'rate': done / seconds, 'last_by_first': sum(counts[-edge:]) / sum(counts[:edge])}
 
@@ -459,7 +469,7 @@ def in_turn(cells, number):
 
 def once(cell):
     """Runs that take minutes are not repeated."""
-    return cell.script == 'held1'
+    return cell.script in SCRIPT_OF
 
 
 def main():
@@ -522,9 +532,9 @@ def main():
                     if name in result)
                 print(f'{number + 1} {cell.name:28} {told} [{time.time() - start:.1f} s]',
                       flush=True)
-    if bench.held:
+    if bench.courses:
         with open(f'{options.out}-held.csv', 'w', encoding='utf-8', newline='') as out:
-            csv.writer(out).writerows([('who', 'second', 'jobs'), *bench.held])
+            csv.writer(out).writerows([('who', 'script', 'second', 'jobs'), *bench.courses])
     for wrong in bench.audit():
         print(wrong)
         errors += 1

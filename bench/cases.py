@@ -174,7 +174,9 @@ CASES = {
     'held': Case('A held snapshot', [
         Limit('last by first 20 s', (Cell(who, 'held1', 8, backlog=10000),), 'last_by_first',
               0.95 if who == 'pg_jobq' else None, least=True)
-        for who in ('pg_jobq', *PLAIN)]),
+        for who in ('pg_jobq', *PLAIN)] + [
+        Limit('the same without a snapshot', (Cell('pg_jobq', 'free1', 8, backlog=10000),),
+              'last_by_first', least=True)]),
     'life': Case('A whole life: WAL, and processor time of the server', [
         Limit(f'{work}, {what}', (put('pg_jobq', 8, batch), take('pg_jobq', 8, f'life{batch}')),
               column, limit)

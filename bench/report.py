@@ -194,14 +194,15 @@ def plot_held(path):
     courses = {}
     with open(file, encoding='utf-8', newline='') as rows:
         for row in csv.DictReader(rows):
-            courses.setdefault(row['who'], []).append(int(row['jobs']))
+            title = TITLES[row['who']] + (', no snapshot' if row['script'] == 'free1' else '')
+            courses.setdefault(title, []).append(int(row['jobs']))
     lines = []
     for counts in courses.values():
         # means of five seconds
         lines.append([f'{n + 2.5} {statistics.mean(counts[n:n + 5])}'
                       for n in range(0, len(counts) - 4, 5)])
     gnuplot(f'{path}-held.png', "set title 'Jobs a second while a snapshot is held'\n"
-            "set xlabel 'seconds'\n" + curves([TITLES[who] for who in courses], 'lines lw 2'), lines)
+            "set xlabel 'seconds'\n" + curves(courses, 'lines lw 2'), lines)
 
 
 def plot_life(path, results):

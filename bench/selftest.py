@@ -31,8 +31,7 @@ cells = cells_of(CASES)
 expect('cells of the same name', len({cell.name for cell in cells}) == len(cells))
 for cell in cells:
     expect(f'{cell.name} has no title', cell.who in TITLES)
-    files = [] if cell.who in NODE or cell.script == 'latency' else [
-        cell.script.replace('held', 'cycle') + '.sql']
+    files = [] if cell.who in NODE or cell.script == 'latency' else [bench.script_of(cell).name]
     if cell.who not in LIBRARIES:
         files += ['setup.sql', 'count.sql']
     if (cell.backlog or cell.per_second) and not cell.who.startswith('pgboss'):

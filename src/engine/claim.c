@@ -178,7 +178,7 @@ take_shared(ClaimCall *call, int max, const JobqTicket *before, Taken *taken,
 	int			n;
 
 	take.before = before;
-	jobq_xact_reserve(JOBQ_CHUNK);
+	jobq_xact_reserve(Min(max, JOBQ_CHUNK));
 	n = jobq_take(call->part, call->session->gen, Min(max, JOBQ_CHUNK), &take,
 				  slots);
 	end_take(call, &take);

@@ -10,9 +10,12 @@
 #include "dispatch/meter.h"
 #include "engine/xactlog.h"
 
+#define OPS_FEW			16
+
 JobqOp	   *jobq_ops;
 int			jobq_nops;
 int			jobq_ops_of_kind[JOBQ_OP_KINDS];
+static JobqOp few_ops[OPS_FEW]; /* enough for most: in the cache, not freed */
 static int	ops_size;
 
 void
@@ -20,20 +23,23 @@ jobq_xact_reserve(int n)
 {
 	int			size = ops_size;
 
-	if (jobq_ops != NULL && jobq_nops + n <= ops_size)
-		return;
 	if (jobq_ops == NULL)
 	{
-		size = Max(16, n);
+		jobq_ops = few_ops;
+		size = ops_size = OPS_FEW;
+	}
+	if (jobq_nops + n <= size)
+		return;
+	while (size < jobq_nops + n)
+		size *= 2;
+	if (jobq_ops == few_ops)
+	{
 		jobq_ops = MemoryContextAllocHuge(TopTransactionContext,
 										  sizeof(JobqOp) * size);
+		memcpy(jobq_ops, few_ops, sizeof(JobqOp) * jobq_nops);
 	}
 	else
-	{
-		while (size < jobq_nops + n)
-			size *= 2;
 		jobq_ops = repalloc_huge(jobq_ops, sizeof(JobqOp) * size);
-	}
 	ops_size = size;
 }
 

@@ -85,7 +85,7 @@ typedef struct JobqOp
 
 /* ---- xact.c ---- */
 
-/* Lives in TopTransactionContext; NULL and empty between transactions. */
+/* Of the present transaction; NULL and empty between transactions. */
 extern JobqOp *jobq_ops;
 extern int	jobq_nops;
 extern int	jobq_ops_of_kind[JOBQ_OP_KINDS];
