@@ -327,10 +327,10 @@ apply(JobqOp *op, int shelved)
 			break;
 		case OP_QUEUE_DROPPED:
 			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
-			jobq_epoch_news(op->db);
+			jobq_epoch_news(op->db, true);
 			break;
 		case OP_EPOCH_NEWS:
-			jobq_epoch_news(op->db);
+			jobq_epoch_news(op->db, true);
 			break;
 		case OP_AUDITED:
 		case OP_CLAIM_AUDITED:
@@ -454,6 +454,7 @@ xact_callback(XactEvent event, void *arg)
 			apply_all();
 			if (jobq_ops_of_kind[OP_ADMITTED] > 0)
 				settle_admissions();
+			JOBQ_PAUSE("published");
 			break;
 		case XACT_EVENT_ABORT:
 			undo_down_to(TopSubTransactionId);

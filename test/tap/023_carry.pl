@@ -216,8 +216,15 @@ is(sqlstate($node, q{SELECT jobq.alter_queue('q', '{"retention": "77 s"}')}),
 	'JQ007', 'also when altering');
 is(sqlstate($node, q{SELECT jobq.create_queue('same', '{"retention": "480 s"}')}),
 	'00000', 'one that there is can be shared');
-sql("SELECT jobq.alter_queue('r7', '{\"retention\": \"480 s\"}')");
+# The keeper hears of it before the word that the catalog has changed is out.
+sql("SELECT pause_at('published queues-read')");
+my $altering = $node->background_psql('postgres');
+$altering->{stdin} .= q{SELECT jobq.alter_queue('r7', '{"retention": "480 s"}');} . "\n";
+$altering->{run}->pump_nb;
+becomes_ok($node, 'SELECT paused()', 2, 'the keeper has looked at the queues');
+sql("SELECT pause_at('')");
 becomes_ok($node, 'SELECT count(*) FROM jobq.class', $max - 1, 'an unused one goes');
+$altering->quit;
 is(sqlstate($node, $one_more), '00000', 'and makes room');
 sql("INSERT INTO audit.ledger SELECT jobq.enqueue('more')");
 is(sql("SELECT count(*) FROM jobq.queue q JOIN jobq.epoch e USING (class)
