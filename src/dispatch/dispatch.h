@@ -135,7 +135,6 @@ typedef struct JobqDb
 	pg_atomic_uint32 epoch_watched; /* keeper: say when a slot of this epoch,
 									 * or an older one, goes; 0 = do not */
 	bool		epoch_news;		/* keeper: look at the epochs */
-	bool		queue_news;		/* and at the queues: what uses them, their limits */
 	bool		epoch_ended;	/* keeper: a slot that is watched has gone */
 	TimestampTz history_cut_at; /* last time history went before its time, for
 								 * jobq.max_history_size; 0 = never */
@@ -1012,12 +1011,9 @@ extern TimestampTz jobq_cron_since(JobqDb *db, TimestampTz now);
 /* So many tickets were written into the open epoch of a class. */
 extern void jobq_count_tickets(JobqDb *db, int32 class_id, int n);
 
-/*
- * The keeper is to look at the epochs, and at the settings of queues if they
- * have changed; it takes the news by asking.
- */
-extern void jobq_epoch_news(JobqDb *db, bool queues);
-extern bool jobq_take_epoch_news(JobqDb *db, bool *queues);
+/* The keeper is to look at the epochs; it takes the news by asking. */
+extern void jobq_epoch_news(JobqDb *db);
+extern bool jobq_take_epoch_news(JobqDb *db);
 
 /* A slot of this epoch has gone; the keeper hears of it if it wants to. */
 extern void jobq_slot_gone(JobqDb *db, int32 epoch);

@@ -14,29 +14,26 @@
 #define INTERRUPT_EVERY		65536	/* slots */
 
 void
-jobq_epoch_news(JobqDb *db, bool queues)
+jobq_epoch_news(JobqDb *db)
 {
 	bool		known;
 
 	SpinLockAcquire(&db->mutex);
 	known = db->epoch_news;
 	db->epoch_news = true;
-	db->queue_news |= queues;
 	SpinLockRelease(&db->mutex);
 	if (!known)
 		jobq_wake_keeper(db);
 }
 
 bool
-jobq_take_epoch_news(JobqDb *db, bool *queues)
+jobq_take_epoch_news(JobqDb *db)
 {
 	bool		news;
 
 	SpinLockAcquire(&db->mutex);
 	news = db->epoch_news;
-	*queues = db->queue_news;
 	db->epoch_news = false;
-	db->queue_news = false;
 	SpinLockRelease(&db->mutex);
 	return news;
 }
@@ -49,7 +46,7 @@ jobq_count_tickets(JobqDb *db, int32 class_id, int n)
 	uint64		limit = pg_atomic_read_u64(&db->epoch_limit[class_id]);
 
 	if (before == 0 || (before < limit && before + n >= limit))
-		jobq_epoch_news(db, false);
+		jobq_epoch_news(db);
 }
 
 /* ---- slots that go ---- */

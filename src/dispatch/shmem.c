@@ -277,7 +277,6 @@ reset_entry(JobqDb *db, Oid dbid, Oid install)
 	}
 	pg_atomic_write_u32(&db->epoch_watched, 0);
 	db->epoch_news = false;
-	db->queue_news = false;
 	db->epoch_ended = false;
 	db->history_cut_at = 0;
 	db->keeper_wake_at = JOBQ_NEVER;

@@ -253,7 +253,6 @@ read_used(void)
 	}
 	jobq_epochs.limits = Max(jobq_epochs.limits, longest_of_groups());
 	queues_seen = changes;
-	JOBQ_PAUSE("queues-read");
 }
 
 /*
@@ -475,18 +474,11 @@ jobq_tend_epochs(const JobqSession *session, TimestampTz now)
 	JobqEpochLook look = {.session = session,.now = now,.next = JOBQ_NEVER};
 	bool		wanted = settings_changed();
 	bool		ended = jobq_watched_gone(session->db);
-	bool		queues;
 
 	if (jobq_freeze_ended())
 		wanted = true;
-	if (jobq_take_epoch_news(session->db, &queues))
+	if (jobq_take_epoch_news(session->db))
 		wanted = true;
-	if (queues)
-	{
-		/* it may come before the word that the catalog has changed */
-		jobq_queue_cache_forget();
-		queues_seen = 0;
-	}
 	if (jobq_maintenance_wanted(session->db))
 	{
 		no_more_waits();

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/resowner.h"
 
 #include "dispatch/meter.h"
 #include "engine/xactlog.h"
@@ -319,18 +320,11 @@ apply(JobqOp *op, int shelved)
 		case OP_ENDED:
 			jobq_wake_for_job(op->db, op->ref.id);
 			break;
-		case OP_QUEUE_CHANGED:
-			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
-			break;
 		case OP_DIED:
 			jobq_db_dead_due(op->db, op->when);
 			break;
 		case OP_QUEUE_DROPPED:
 			jobq_part_free(op->db, op->ref.gen, op->queue_id, true);
-			jobq_epoch_news(op->db, true);
-			break;
-		case OP_EPOCH_NEWS:
-			jobq_epoch_news(op->db, true);
 			break;
 		case OP_AUDITED:
 		case OP_CLAIM_AUDITED:
@@ -346,6 +340,8 @@ apply(JobqOp *op, int shelved)
 		case OP_STEERED:
 		case OP_ADMITTED:
 		case OP_VERDICT:
+		case OP_QUEUE_CHANGED:
+		case OP_EPOCH_NEWS:
 			break;
 	}
 }
@@ -398,6 +394,44 @@ apply_all(void)
 		for_arrivals(jobq_arrivals_end);
 }
 
+/* ---- news of the catalog ---- */
+
+static bool untold;				/* of what has been committed */
+
+static bool
+has_news(void)
+{
+	return jobq_ops_of_kind[OP_QUEUE_CHANGED] > 0 ||
+		jobq_ops_of_kind[OP_QUEUE_DROPPED] > 0 ||
+		jobq_ops_of_kind[OP_EPOCH_NEWS] > 0;
+}
+
+/*
+ * Who is told looks at once and not again, so the word that makes it forget
+ * what it knows of the catalog must be out: a commit sends that after its
+ * callbacks, and before it releases what comes last.
+ */
+static void
+tell_news(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+		  void *arg)
+{
+	if (!untold || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	for (int i = 0; i < jobq_nops; i++)
+	{
+		const JobqOp *op = &jobq_ops[i];
+
+		if (op->kind == OP_QUEUE_CHANGED || op->kind == OP_QUEUE_DROPPED)
+			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
+		if (op->kind == OP_EPOCH_NEWS || op->kind == OP_QUEUE_DROPPED)
+			jobq_epoch_news(op->db);
+	}
+	untold = false;
+	jobq_xact_forget();
+}
+
+/* ---- callbacks ---- */
+
 static bool announced;			/* to late.c */
 
 /* Of which started jobs the shelf's news are told once we have committed. */
@@ -422,7 +456,8 @@ forget(void)
 	if (announced)
 		jobq_late_end();
 	announced = false;
-	jobq_xact_forget();
+	if (!untold)
+		jobq_xact_forget();
 	jobq_own_forget();
 	jobq_lazy_claim_forget();
 	jobq_prepare_ended();
@@ -454,6 +489,7 @@ xact_callback(XactEvent event, void *arg)
 			apply_all();
 			if (jobq_ops_of_kind[OP_ADMITTED] > 0)
 				settle_admissions();
+			untold = has_news();
 			JOBQ_PAUSE("published");
 			break;
 		case XACT_EVENT_ABORT:
@@ -489,4 +525,5 @@ jobq_register_xact_callbacks(void)
 {
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
+	RegisterResourceReleaseCallback(tell_news, NULL);
 }

@@ -504,12 +504,6 @@ jobq_queue_list(JobqQueue **queues)
 }
 
 void
-jobq_queue_cache_forget(void)
-{
-	cache_changes = 0;
-}
-
-void
 jobq_queue_changed(void)
 {
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_TABLE_QUEUE));

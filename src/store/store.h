@@ -190,9 +190,6 @@ extern int	jobq_queue_list(JobqQueue **queues);
  */
 extern void jobq_queue_changed(void);
 
-/* For who knows of a change before the word of it is out: read all again. */
-extern void jobq_queue_cache_forget(void);
-
 /*
  * Let the transaction change the queue catalog: one at a time, readers go on.
  * Look queues up again afterwards.

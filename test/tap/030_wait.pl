@@ -194,6 +194,24 @@ gets('one of a queue that is resumed', sub {
 		sql(q{SELECT jobq.resume_queue('q')});
 		return $job;
 	});
+
+# Nor before the word that the queue has changed is out.
+test_functions($node);
+sql(q{SELECT jobq.purge_queue('q'); SELECT jobq.pause_queue('q')});
+$job = put('q');
+$paused = wakeups($node);
+gets('the same when the word is late', sub {
+		my $resumer = $node->background_psql('postgres');
+
+		sql(q{SELECT pause_at('published')});
+		$resumer->{stdin} .= "SELECT jobq.resume_queue('q');\n";
+		$resumer->{run}->pump_nb;
+		becomes_ok($node, 'SELECT paused()', 1, 'the queue is resumed');
+		is(wakeups($node), $paused, 'nobody is woken too early');
+		sql(q{SELECT pause_at('')});
+		$resumer->quit;
+		return $job;
+	});
 sql(q{SELECT jobq.purge_queue('q')});
 $job = put('q');
 my $holder = $node->background_psql('postgres', on_error_stop => 1);
