@@ -341,8 +341,10 @@ class Bench:
             holder.stdin.write('SELECT 1;\n')
             holder.stdin.flush()
             holder.stdout.readline()
+            meter = Meter()
             transactions, seconds, lines = self.pgbench(
                 cell, database, '-T', str(seconds), '--aggregate-interval=1')
+            wal, server, shares = meter.stop()
             holder.stdin.close()
         put, done = (b - a for a, b in zip(before, self.count(cell, database)))
         if not put == done == transactions:
@@ -355,7 +357,9 @@ class Bench:
         edge = min(HELD_EDGE, len(counts) // 3)
         self.courses += [(cell.who, cell.script, second, count) for second, count in enumerate(counts, 1)]
         return {'seconds': seconds, 'transactions': transactions, 'jobs': done,
-                'rate': done / seconds, 'last_by_first': sum(counts[-edge:]) / sum(counts[:edge])}
+                'rate': done / seconds, 'wal_per_job': wal / done,
+                'cpu_s_100k': server / done * 1e5, **shares,
+                'last_by_first': sum(counts[-edge:]) / sum(counts[:edge])}
 
     def run_idle(self, cell, database):
         """Sessions that wait, once they all do."""

@@ -194,7 +194,7 @@ def plot_held(path):
     courses = {}
     with open(file, encoding='utf-8', newline='') as rows:
         for row in csv.DictReader(rows):
-            title = TITLES[row['who']] + (', no snapshot' if row['script'] == 'free1' else '')
+            title = TITLES[row['who']] + (', no snapshot' if row.get('script') == 'free1' else '')
             courses.setdefault(title, []).append(int(row['jobs']))
     lines = []
     for counts in courses.values():

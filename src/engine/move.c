@@ -18,6 +18,9 @@
 #include "engine/xact.h"
 #include "pause.h"
 
+/* Who looks at dead jobs by then knows the queue's retention of that time. */
+#define DEAD_LOOK			USECS_PER_HOUR
+
 void
 jobq_read_held(const JobqHeld *held, JobqRow *row)
 {
@@ -214,7 +217,7 @@ jobq_move_to_dead(const JobqSession *session, JobqHeld *held,
 	jobq_place_on_shelf(session, &row, SHELF_DEAD);
 	count_failure(session, held, move);
 	jobq_xact_count(session, held->t.queue_id, COUNT_DEAD, 1);
-	jobq_xact_died(session, now + queue->dead_retention);
+	jobq_xact_died(session, now + Min(queue->dead_retention, DEAD_LOOK));
 }
 
 void

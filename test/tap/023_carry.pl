@@ -148,6 +148,8 @@ sql("SELECT jobq.cancel($ids[1])");
 # A settle that meets the carry waits and goes on.
 foreach my $how ('complete', 'crash')
 {
+	# so that it is not carried before it is delivered
+	sql("SELECT pause_at('before-seal')");
 	($epoch, @ids) = old_epoch(1);
 	$lease = sql("SELECT lease FROM jobq.dequeue('q')");
 	sql("SELECT pause_at('inside-carry')");
