@@ -106,9 +106,11 @@ def many(queues):
     return Cell('pg_jobq', 'many1', 8, backlog=10000, fill='many_fill', queues=queues)
 
 
-# Courses of minutes: with a snapshot that is held, and without.
-HELD = Cell('pg_jobq', 'held1', 8, backlog=10000)
-FREE = Cell('pg_jobq', 'free1', 8, backlog=10000)
+def course(who, script='held1'):
+    """Minutes, with a snapshot that is held, or without: free1."""
+    return Cell(who, script, 8, backlog=10000)
+
+
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 PLAIN = ('delete', 'visibility')
 
@@ -175,12 +177,15 @@ CASES = {
     'queues': Case('1,000 queues beside one', [
         Row('enqueue, dequeue, complete', many(1000), many(1), 0.9)]),
     'held': Case('A held snapshot', [
-        Limit('last by first 20 s', (Cell(who, 'held1', 8, backlog=10000),), 'last_by_first',
+        Limit('last by first 20 s', (course(who),), 'last_by_first',
               0.95 if who == 'pg_jobq' else None, least=True)
         for who in ('pg_jobq', *PLAIN)] + [
-        Limit('the same without a snapshot', (FREE,), 'last_by_first', least=True),
-        Limit('with it, s of the server for 100,000 jobs', (HELD,), 'cpu_s_100k'),
-        Limit('without, s of the server for 100,000 jobs', (FREE,), 'cpu_s_100k')]),
+        Limit('the same without a snapshot', (course('pg_jobq', 'free1'),),
+              'last_by_first', least=True),
+        Limit('with it, s of the server for 100,000 jobs', (course('pg_jobq'),),
+              'cpu_s_100k'),
+        Limit('without, s of the server for 100,000 jobs', (course('pg_jobq', 'free1'),),
+              'cpu_s_100k')]),
     'life': Case('A whole life: WAL, and processor time of the server', [
         Limit(f'{work}, {what}', (put('pg_jobq', 8, batch), take('pg_jobq', 8, f'life{batch}')),
               column, limit)

@@ -425,6 +425,7 @@ tell_news(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 			jobq_queue_has_changed(op->db, op->ref.gen, op->queue_id);
 		if (op->kind == OP_EPOCH_NEWS || op->kind == OP_QUEUE_DROPPED)
 			jobq_epoch_news(op->db);
+		/* once more: beside a changed queue it is of a changed retention */
 		if (op->kind == OP_DIED)
 			jobq_db_dead_due(op->db, op->when);
 	}

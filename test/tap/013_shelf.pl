@@ -270,11 +270,8 @@ is(sql("SELECT string_agg(state, ' ' ORDER BY id) FROM jobq.jobs WHERE queue = '
 	'scheduled retryable', 'what waits stays');
 is(state_of($kept), 'dead', 'what is to be kept stays');
 # However long it takes until the word that the catalog has changed is out.
-sql(q{SELECT pause_at('published')});
-my $altering = session();
-$altering->{stdin} .= q{SELECT jobq.alter_queue('kept', '{"dead_retention": "0 s"}');} . "\n";
-$altering->{run}->pump_nb;
-ok($node->poll_query_until('postgres', 'SELECT paused() > 0'), 'a retention changes');
+my $altering = commit_with_late_word($node,
+	q{SELECT jobq.alter_queue('kept', '{"dead_retention": "0 s"}')}, 'a retention changes');
 sleep(1.5);	# so that the keeper could look too early; it pauses for a second
 sql(q{SELECT pause_at('')});
 $altering->quit;

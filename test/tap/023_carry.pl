@@ -220,11 +220,8 @@ is(sqlstate($node, q{SELECT jobq.alter_queue('q', '{"retention": "77 s"}')}),
 is(sqlstate($node, q{SELECT jobq.create_queue('same', '{"retention": "480 s"}')}),
 	'00000', 'one that there is can be shared');
 # However long it takes until the word that the catalog has changed is out.
-sql("SELECT pause_at('published')");
-my $altering = $node->background_psql('postgres');
-$altering->{stdin} .= q{SELECT jobq.alter_queue('r7', '{"retention": "480 s"}');} . "\n";
-$altering->{run}->pump_nb;
-becomes_ok($node, 'SELECT paused()', 1, 'a retention changes');
+my $altering = commit_with_late_word($node,
+	q{SELECT jobq.alter_queue('r7', '{"retention": "480 s"}')}, 'a retention changes');
 usleep(200_000);	# so that the keeper could look too early
 sql("SELECT pause_at('')");
 $altering->quit;

@@ -201,12 +201,9 @@ sql(q{SELECT jobq.purge_queue('q'); SELECT jobq.pause_queue('q')});
 $job = put('q');
 $paused = wakeups($node);
 gets('the same when the word is late', sub {
-		my $resumer = $node->background_psql('postgres');
+		my $resumer = commit_with_late_word($node,
+			q{SELECT jobq.resume_queue('q')}, 'the queue is resumed');
 
-		sql(q{SELECT pause_at('published')});
-		$resumer->{stdin} .= "SELECT jobq.resume_queue('q');\n";
-		$resumer->{run}->pump_nb;
-		becomes_ok($node, 'SELECT paused()', 1, 'the queue is resumed');
 		is(wakeups($node), $paused, 'nobody is woken too early');
 		sql(q{SELECT pause_at('')});
 		$resumer->quit;

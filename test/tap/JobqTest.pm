@@ -13,7 +13,8 @@ use Test::More;
 use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw(start_node start_audited becomes_ok kill_server kill_backend await await_keeper add_auditor
-  audit audit_ok sqlstate conflicts_logged test_functions wait_lock $SMALL_EPOCHS);
+  audit audit_ok sqlstate conflicts_logged test_functions wait_lock
+  commit_with_late_word $SMALL_EPOCHS);
 
 # Settings that make many epochs of few jobs.
 our $SMALL_EPOCHS = "jobq.epoch_rows = 100\njobq.epoch_age = 100ms";
@@ -194,6 +195,22 @@ CREATE FUNCTION public.paused() RETURNS int LANGUAGE c STRICT
 	AS 'pg_jobq', 'jobq_test_paused';
 });
 	return;
+}
+
+# A session that has committed a statement, of which those in memory have heard
+# but not the caches of other sessions: pause_at('') lets it go on.
+sub commit_with_late_word
+{
+	my ($node, $statement, $name) = @_;
+	my $session = $node->background_psql('postgres');
+
+	$node->safe_psql('postgres', q{SELECT pause_at('published')});
+	$session->{stdin} .= "$statement;\n";
+	$session->{run}->pump_nb;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	becomes_ok($node, 'SELECT paused()', 1, $name);
+	return $session;
 }
 
 # Second ends of a job that only the unique index has refused, ever.
