@@ -45,12 +45,13 @@ sub old_epoch
 			  $node->psql('postgres', "SELECT 1 FROM jobq.job_$epoch LIMIT 1");
 			return !$failed && $row eq '';
 		});
-	my $ids = sql("INSERT INTO audit.ledger
+	# At once, before its age closes it: those that live must be few in it.
+	my $ids = sql("BEGIN; INSERT INTO audit.ledger
 		SELECT jobq.enqueue('q', payload => jsonb_build_object('n', n), priority => 50 + n)
-		FROM generate_series(1, $live) n RETURNING id");
-
-	sql("INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('q',
-		array_fill('{}'::jsonb, '{100}')))");
+		FROM generate_series(1, $live) n RETURNING id;
+		INSERT INTO audit.ledger SELECT unnest(jobq.enqueue_many('q',
+			array_fill('{}'::jsonb, '{100}')));
+		COMMIT");
 	sql("SELECT count(jobq.complete(id, lease)) FROM jobq.dequeue('q', 100)");
 	return ($epoch, split(/\n/, $ids));
 }
