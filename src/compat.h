@@ -12,7 +12,9 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
+#include "commands/explain.h"
 #include "commands/vacuum.h"
+#include "nodes/extensible.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/ipc.h"
@@ -34,6 +36,14 @@
 #endif
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
+#endif
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#endif
+
+/* Before 15 each custom node is expected to compute its target list. */
+#ifndef CUSTOMPATH_SUPPORT_PROJECTION
+#define CUSTOMPATH_SUPPORT_PROJECTION	0
 #endif
 
 /* Uniform in [0, 1). */

@@ -9,6 +9,7 @@
 #include "storage/ipc.h"
 #include "utils/varlena.h"
 
+#include "api/scan.h"
 #include "dispatch/dispatch.h"
 #include "engine/engine.h"
 #include "guc.h"
@@ -83,6 +84,7 @@ _PG_init(void)
 	jobq_register_xact_callbacks();
 	if (IsBinaryUpgrade)
 		return;
+	jobq_install_scan();
 	jobq_install_command_hooks();
 	jobq_register_launcher();
 }

@@ -69,105 +69,128 @@ static const Attribute outcome_attributes[] = {
 };
 
 /* Columns that are copied from the job's row as they are. */
-static const struct
-{
-	int			to;
-	JobqJobAttr from;
-}			copied[] = {
-	{DELIVERY_ID, JOB_ID},
-	{DELIVERY_MAX_ATTEMPTS, JOB_MAX_ATTEMPTS},
-	{DELIVERY_KIND, JOB_KIND},
-	{DELIVERY_GROUP_KEY, JOB_GROUP_KEY},
-	{DELIVERY_PAYLOAD, JOB_PAYLOAD},
-	{DELIVERY_HEADERS, JOB_HEADERS},
-	{DELIVERY_ENQUEUED_AT, JOB_ENQUEUED_AT},
-	{DELIVERY_RUN_AT, JOB_RUN_AT},
-	{DELIVERY_LAST_ERROR, JOB_LAST_ERROR},
-	{DELIVERY_PROGRESS, JOB_PROGRESS},
+#define COMPUTED	(-1)
+
+static const int copied_from[DELIVERY_NATTS] = {
+	[DELIVERY_ID] = JOB_ID,
+	[DELIVERY_LEASE] = COMPUTED,
+	[DELIVERY_ATTEMPT] = COMPUTED,
+	[DELIVERY_MAX_ATTEMPTS] = JOB_MAX_ATTEMPTS,
+	[DELIVERY_QUEUE] = COMPUTED,
+	[DELIVERY_KIND] = JOB_KIND,
+	[DELIVERY_PRIORITY] = COMPUTED,
+	[DELIVERY_GROUP_KEY] = JOB_GROUP_KEY,
+	[DELIVERY_PAYLOAD] = JOB_PAYLOAD,
+	[DELIVERY_HEADERS] = JOB_HEADERS,
+	[DELIVERY_ENQUEUED_AT] = JOB_ENQUEUED_AT,
+	[DELIVERY_RUN_AT] = JOB_RUN_AT,
+	[DELIVERY_LEASE_EXPIRES_AT] = COMPUTED,
+	[DELIVERY_LAST_ERROR] = JOB_LAST_ERROR,
+	[DELIVERY_PROGRESS] = JOB_PROGRESS,
 };
 
-/* The headers get the signature of what is delivered. */
-static void
-set_signature(const JobqDelivery *delivery, Datum *values, bool *nulls)
+const char *const jobq_rows_name = "JobqRows";
+
+/* The headers with the signature of what is delivered. */
+static Datum
+sign(const JobqDelivery *delivery)
 {
-	Jsonb	   *headers = nulls[DELIVERY_HEADERS] ? NULL :
-		DatumGetJsonbP(values[DELIVERY_HEADERS]);
+	const JobqRow *row = &delivery->row;
+	Jsonb	   *headers = row->nulls[JOB_HEADERS] ? NULL :
+		DatumGetJsonbP(row->values[JOB_HEADERS]);
 
 	headers = jobq_sign_headers(delivery->queue->sign,
-								DatumGetInt64(values[DELIVERY_ID]),
+								DatumGetInt64(row->values[JOB_ID]),
 								delivery->claimed_at,
-								DatumGetJsonbP(values[DELIVERY_PAYLOAD]),
+								DatumGetJsonbP(row->values[JOB_PAYLOAD]),
 								headers);
-	values[DELIVERY_HEADERS] = JsonbPGetDatum(headers);
-	nulls[DELIVERY_HEADERS] = false;
+	return JsonbPGetDatum(headers);
+}
+
+static Datum
+value_of(const JobqDelivery *delivery, int column, bool *isnull)
+{
+	const JobqRow *row = &delivery->row;
+
+	*isnull = false;
+	switch (column)
+	{
+		case DELIVERY_LEASE:
+			*isnull = delivery->lease == 0;
+			return Int64GetDatum(delivery->lease);
+		case DELIVERY_ATTEMPT:
+			return Int32GetDatum(DatumGetInt32(row->values[JOB_ATTEMPT]) + 1);
+		case DELIVERY_QUEUE:
+			return CStringGetTextDatum(delivery->queue->name);
+		case DELIVERY_PRIORITY:
+			return Int32GetDatum(DatumGetInt16(row->values[JOB_PRIORITY]));
+		case DELIVERY_LEASE_EXPIRES_AT:
+			*isnull = delivery->lease == 0;
+			return TimestampTzGetDatum(delivery->expires_at);
+		case DELIVERY_HEADERS:
+			if (delivery->queue->sign[0] != '\0' && delivery->lease != 0)
+				return sign(delivery);
+			break;
+		default:
+			break;
+	}
+	*isnull = row->nulls[copied_from[column]];
+	return row->values[copied_from[column]];
 }
 
 static void
 fill(const JobqDelivery *delivery, Datum *values, bool *nulls)
 {
-	const JobqRow *row = &delivery->row;
-
-	memset(nulls, 0, sizeof(bool) * DELIVERY_NATTS);
-	for (size_t i = 0; i < lengthof(copied); i++)
-	{
-		values[copied[i].to] = row->values[copied[i].from];
-		nulls[copied[i].to] = row->nulls[copied[i].from];
-	}
-	values[DELIVERY_LEASE] = Int64GetDatum(delivery->lease);
-	nulls[DELIVERY_LEASE] = delivery->lease == 0;
-	values[DELIVERY_ATTEMPT] =
-		Int32GetDatum(DatumGetInt32(row->values[JOB_ATTEMPT]) + 1);
-	values[DELIVERY_QUEUE] = CStringGetTextDatum(delivery->queue->name);
-	values[DELIVERY_PRIORITY] =
-		Int32GetDatum(DatumGetInt16(row->values[JOB_PRIORITY]));
-	values[DELIVERY_LEASE_EXPIRES_AT] =
-		TimestampTzGetDatum(delivery->expires_at);
-	nulls[DELIVERY_LEASE_EXPIRES_AT] = delivery->lease == 0;
-	if (delivery->queue->sign[0] != '\0' && delivery->lease != 0)
-		set_signature(delivery, values, nulls);
+	for (int i = 0; i < DELIVERY_NATTS; i++)
+		values[i] = value_of(delivery, i, &nulls[i]);
 }
 
-/*
- * A tuplestore for the rows. Who calls knows what they look like: looking that
- * up once more costs as much as the rows.
- */
-static TupleDesc
-begin_rows(FunctionCallInfo fcinfo)
+Oid
+jobq_delivery_type(int column)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext old;
+	return column >= 0 && column < DELIVERY_NATTS ?
+		delivery_attributes[column].type : InvalidOid;
+}
 
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		!(rsinfo->allowedModes & SFRM_Materialize) ||
-		rsinfo->expectedDesc == NULL ||
-		rsinfo->expectedDesc->tdtypeid != get_fn_expr_rettype(fcinfo->flinfo))
+/* The columns that a scan of our own wants, row by row. */
+static void
+fill_rows(JobqRows *rows, List *deliveries)
+{
+	Size		n = (Size) list_length(deliveries) * rows->ncolumns;
+	ListCell   *cell;
+	Size		at = 0;
+
+	rows->nrows = list_length(deliveries);
+	rows->values = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
+	rows->nulls = palloc_extended(sizeof(bool) * Max(n, 1), MCXT_ALLOC_HUGE);
+	foreach(cell, deliveries)
 	{
-		InitMaterializedSRF(fcinfo, 0);
-		return rsinfo->setDesc;
+		for (int i = 0; i < rows->ncolumns; i++, at++)
+			rows->values[at] = value_of(lfirst(cell), rows->columns[i],
+										&rows->nulls[at]);
 	}
-	old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	rsinfo->returnMode = SFRM_Materialize;
-	rsinfo->setResult =
-		tuplestore_begin_heap((rsinfo->allowedModes &
-							   SFRM_Materialize_Random) != 0, false, work_mem);
-	MemoryContextSwitchTo(old);
-	return rsinfo->expectedDesc;
 }
 
 Datum
 jobq_return_deliveries(FunctionCallInfo fcinfo, List *deliveries)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	TupleDesc	desc = begin_rows(fcinfo);
 	ListCell   *cell;
 
+	if (rsinfo != NULL && IsA(rsinfo, ExtensibleNode) &&
+		((ExtensibleNode *) rsinfo)->extnodename == jobq_rows_name)
+	{
+		fill_rows((JobqRows *) fcinfo->resultinfo, deliveries);
+		return (Datum) 0;
+	}
+	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, deliveries)
 	{
 		Datum		values[DELIVERY_NATTS];
 		bool		nulls[DELIVERY_NATTS];
 
 		fill(lfirst(cell), values, nulls);
-		tuplestore_putvalues(rsinfo->setResult, desc, values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
 }

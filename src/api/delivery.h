@@ -6,8 +6,29 @@
 #define JOBQ_DELIVERY_H
 
 #include "fmgr.h"
+#include "nodes/extensible.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
+
+/*
+ * What a scan of our own puts into fcinfo->resultinfo in the place of a
+ * ReturnSetInfo: the columns that it wants, from 0, and what it gets. A row
+ * has ncolumns values, which live in the memory context of the call.
+ */
+typedef struct JobqRows
+{
+	ExtensibleNode node;		/* extnodename is jobq_rows_name itself */
+	const int  *columns;
+	int			ncolumns;
+	int			nrows;
+	Datum	   *values;
+	bool	   *nulls;
+} JobqRows;
+
+extern const char *const jobq_rows_name;
+
+/* The type of a column of jobq.delivery, from 0; InvalidOid: none such. */
+extern Oid	jobq_delivery_type(int column);
 
 /*
  * Materialise a list of JobqDelivery as the function's result set; what the

@@ -5,6 +5,7 @@
 #define JOBQ_DEQUEUE_H
 
 #include "engine/engine.h"
+#include "fmgr.h"
 #include "utils/jsonb.h"
 
 /* A function cannot let go of its caller's snapshot, so it waits no longer. */
@@ -50,5 +51,9 @@ extern void jobq_dequeue_begin(JobqDequeue *call, JobqSession *session);
 
 /* Deliveries, none if there was none in time. Demands the privilege. */
 extern List *jobq_dequeue(JobqDequeue *call);
+
+extern PGDLLEXPORT Datum jobq_sql_dequeue(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum jobq_sql_dequeue_any(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum jobq_sql_complete_and_dequeue(PG_FUNCTION_ARGS);
 
 #endif							/* JOBQ_DEQUEUE_H */
