@@ -303,8 +303,8 @@ knows_columns(List *columns)
 }
 
 /*
- * The only relation of a SELECT that locks no rows, without a condition: it
- * is never asked to check a row again.
+ * The only relation of a query, without a condition: it is never asked to
+ * check a row again.
  */
 static bool
 is_plain(PlannerInfo *root, const RelOptInfo *rel, const RangeTblEntry *rte)
@@ -312,8 +312,8 @@ is_plain(PlannerInfo *root, const RelOptInfo *rel, const RangeTblEntry *rte)
 	RangeTblFunction *function;
 
 	if (rte->rtekind != RTE_FUNCTION || rel->reloptkind != RELOPT_BASEREL ||
-		root->parse->commandType != CMD_SELECT ||
-		root->parse->rowMarks != NIL || root->rowMarks != NIL ||
+		(root->parse->commandType != CMD_SELECT &&
+		 root->parse->commandType != CMD_INSERT) ||
 		!bms_equal(root->all_baserels, rel->relids) ||
 		rel->baserestrictinfo != NIL || rel->joininfo != NIL ||
 		rel->lateral_relids != NULL ||

@@ -148,7 +148,7 @@ forget_key(JobqLimits *limits, int32 number)
 {
 	jobq_window_clear(&keys[number].window);
 	list_remove(limits, number);
-	jobq_tree_remove(&key_tree, keys, &limits->keys_root, number);
+	jobq_tree_remove(&key_tree, keys, &limits->keys_tree, number);
 	put_free(number);
 }
 
@@ -178,7 +178,7 @@ find_key(const JobqLimits *limits, const uint64 *key)
 
 	wanted.key[0] = key[0];
 	wanted.key[1] = key[1];
-	at = limits->keys_root;
+	at = limits->keys_tree.root;
 	while (at != JOBQ_NIL)
 	{
 		int			order = compare_keys(&wanted, &keys[at]);
@@ -200,7 +200,7 @@ make_key(JobqLimits *limits, const uint64 *key)
 	memset(&keys[number], 0, sizeof(AdmitKey));
 	keys[number].key[0] = key[0];
 	keys[number].key[1] = key[1];
-	jobq_tree_insert(&key_tree, keys, &limits->keys_root, number);
+	jobq_tree_insert(&key_tree, keys, &limits->keys_tree, number);
 	list_add(limits, number);
 	return number;
 }

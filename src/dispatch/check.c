@@ -104,21 +104,43 @@ check_free(Walk *walk)
 	}
 }
 
+static const JobqTreeNode *
+node_of(const JobqTreeType *type, int32 at)
+{
+	return (const JobqTreeNode *) ((const char *) &jobq_slots[at] +
+								   type->offset);
+}
+
+/* Are the two ends those that a search finds? */
+static bool
+ends_right(const JobqTreeType *type, const JobqTree *set)
+{
+	int32		first = set->root;
+	int32		last = set->root;
+
+	while (first != JOBQ_NIL && node_of(type, first)->left != JOBQ_NIL)
+		first = node_of(type, first)->left;
+	while (last != JOBQ_NIL && node_of(type, last)->right != JOBQ_NIL)
+		last = node_of(type, last)->right;
+	return first == set->first && last == set->last;
+}
+
 /* Note who is in a tree. */
 static void
-walk_tree(Walk *walk, const JobqTreeType *type, int32 root, Tree tree,
+walk_tree(Walk *walk, const JobqTreeType *type, const JobqTree *set, Tree tree,
 		  int32 part)
 {
 	int			depth = 0;
 
-	if (root != JOBQ_NIL)
-		walk->stack[depth++] = root;
+	if (!ends_right(type, set))
+		wrong(walk, "a tree ends elsewhere", part);
+	if (!jobq_tree_is_empty(set))
+		walk->stack[depth++] = set->root;
 	while (depth > 0)
 	{
 		int32		at = walk->stack[--depth];
 		const JobqSlot *slot = &jobq_slots[at];
-		const JobqTreeNode *node = (const JobqTreeNode *)
-		((const char *) slot + type->offset);
+		const JobqTreeNode *node = node_of(type, at);
 
 		if (walk->trees[at] & tree)
 		{
@@ -135,6 +157,10 @@ walk_tree(Walk *walk, const JobqTreeType *type, int32 root, Tree tree,
 			walk->stack[depth++] = node->left;
 		if (node->right != JOBQ_NIL)
 			walk->stack[depth++] = node->right;
+		if (node->up != JOBQ_NIL ?
+			node_of(type, node->up)->left != at &&
+			node_of(type, node->up)->right != at : at != set->root)
+			wrong(walk, "slot is not below the one that it tells", at);
 	}
 }
 
@@ -190,10 +216,10 @@ check_part(Walk *walk, int index)
 	const char *groups;
 
 	LWLockAcquire(part->lock, LW_SHARED);
-	walk_tree(walk, &jobq_ready_tree, part->ready_root, TREE_READY, index);
-	walk_tree(walk, &jobq_ready_tree, part->groups.kept, TREE_KEPT, index);
-	walk_tree(walk, &jobq_lease_tree, part->lease_root, TREE_LEASE, index);
-	walk_tree(walk, &jobq_expiry_tree, part->expiry_root, TREE_EXPIRY, index);
+	walk_tree(walk, &jobq_ready_tree, &part->ready_tree, TREE_READY, index);
+	walk_tree(walk, &jobq_ready_tree, &part->groups.kept, TREE_KEPT, index);
+	walk_tree(walk, &jobq_lease_tree, &part->lease_tree, TREE_LEASE, index);
+	walk_tree(walk, &jobq_expiry_tree, &part->expiry_tree, TREE_EXPIRY, index);
 	for (int32 at = walk->part_first[index]; at != JOBQ_NIL;
 		 at = walk->next[at])
 	{

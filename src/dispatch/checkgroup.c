@@ -48,8 +48,8 @@ count_tree(const JobqGroup *group, JobqGroupTree tree, int32 *stack)
 	int			depth = 0;
 	int			n = 0;
 
-	if (group->root[tree] != JOBQ_NIL)
-		stack[depth++] = group->root[tree];
+	if (!jobq_tree_is_empty(&group->trees[tree]))
+		stack[depth++] = group->trees[tree].root;
 	while (depth > 0)
 	{
 		const JobqSlot *slot = &jobq_slots[stack[--depth]];
@@ -99,14 +99,14 @@ check_group(const JobqPart *part, const JobqGroup *group,
 
 /* All of a tree of groups are there, linked as they say. */
 static int
-count_groups(JobqGroupCheck *check, int32 root, size_t node, int turn_at,
-			 int32 *stack)
+count_groups(JobqGroupCheck *check, const JobqTree *tree, size_t node,
+			 int turn_at, int32 *stack)
 {
 	int			depth = 0;
 	int			n = 0;
 
-	if (root != JOBQ_NIL)
-		stack[depth++] = root;
+	if (!jobq_tree_is_empty(tree))
+		stack[depth++] = tree->root;
 	while (depth > 0)
 	{
 		int32		at = stack[--depth];
@@ -166,17 +166,17 @@ check_links(const JobqPart *part, JobqGroupCheck *check, int32 *stack)
 		aged += jobq_groups[i].oldest != JOBQ_NEVER;
 	}
 	memset(check->met, 0, jobq_group_count());
-	if (count_groups(check, part->groups.by_key,
+	if (count_groups(check, &part->groups.by_key,
 					 offsetof(JobqGroup, by_key), -1, stack) != n)
 		return "tree of groups by key is wrong";
 	memset(check->met, 0, jobq_group_count());
-	if (count_groups(check, part->groups.by_age, offsetof(JobqGroup, by_age),
+	if (count_groups(check, &part->groups.by_age, offsetof(JobqGroup, by_age),
 					 -1, stack) != aged)
 		return "tree of groups by age is wrong";
 	memset(check->met, 0, jobq_group_count());
-	if (count_groups(check, part->groups.order, offsetof(JobqGroup, turn),
+	if (count_groups(check, &part->groups.order, offsetof(JobqGroup, turn),
 					 TURN_ORDER, stack) != turns[TURN_ORDER] ||
-		count_groups(check, part->groups.asleep, offsetof(JobqGroup, turn),
+		count_groups(check, &part->groups.asleep, offsetof(JobqGroup, turn),
 					 TURN_ASLEEP, stack) != turns[TURN_ASLEEP] ||
 		count_ring(check, part->groups.ring) != turns[TURN_RING])
 		return "order of groups is wrong";

@@ -20,24 +20,24 @@
 static int32
 first_ready(const JobqPart *part)
 {
-	return jobq_tree_first(&jobq_ready_tree, jobq_slots, part->ready_root);
+	return part->ready_tree.first;
 }
 
 /* key NULL: the first. */
 static int32
-available_in(int32 root, const JobqSlot *key)
+available_in(const JobqTree *tree, const JobqSlot *key)
 {
 	return key != NULL ?
-		jobq_tree_after(&jobq_ready_tree, jobq_slots, root, key) :
-		jobq_tree_first(&jobq_ready_tree, jobq_slots, root);
+		jobq_tree_after(&jobq_ready_tree, jobq_slots, tree, key) :
+		tree->first;
 }
 
 /* The next available one in order, also of those that keep a place. */
 static int32
 available_after(const JobqPart *part, const JobqSlot *key)
 {
-	int32		ready = available_in(part->ready_root, key);
-	int32		kept = available_in(part->groups.kept, key);
+	int32		ready = available_in(&part->ready_tree, key);
+	int32		kept = available_in(&part->groups.kept, key);
 
 	if (ready == JOBQ_NIL || kept == JOBQ_NIL)
 		return ready != JOBQ_NIL ? ready : kept;
@@ -48,13 +48,13 @@ available_after(const JobqPart *part, const JobqSlot *key)
 static int32
 first_lease(const JobqPart *part)
 {
-	return jobq_tree_first(&jobq_lease_tree, jobq_slots, part->lease_root);
+	return part->lease_tree.first;
 }
 
 static int32
 lease_after(const JobqPart *part, const JobqSlot *key)
 {
-	return jobq_tree_after(&jobq_lease_tree, jobq_slots, part->lease_root,
+	return jobq_tree_after(&jobq_lease_tree, jobq_slots, &part->lease_tree,
 						   key);
 }
 
@@ -189,6 +189,9 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		}
 
 		jobq_slot_unlink(slot);
+		if (part->ready_tree.first != JOBQ_NIL)
+			jobq_prefetch(&jobq_slots[part->ready_tree.first],
+						  sizeof(JobqSlot));
 		slot->l = *take->lease;
 		jobq_slot_set_state(slot, SLOT_RUNNING);
 		slot->flags |= SLOT_CLAIM_OPEN | take->flags;

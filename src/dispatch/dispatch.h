@@ -288,15 +288,15 @@ typedef struct JobqPart
 	uint32		gen;			/* 0 = never used */
 	int32		queue_id;
 	bool		closing;		/* being freed: nothing is linked any more */
-	int32		ready_root;
-	int32		lease_root;
+	JobqTree	ready_tree;
+	JobqTree	lease_tree;
 	int64		ready;
 	int64		running;
 	int64		rolled_back;
 	int64		grace;
 	int64		start_wanted;	/* slots the keeper must commit a claim for */
 	int64		counters[COUNT_N];
-	int32		expiry_root;
+	JobqTree	expiry_tree;
 
 	/*
 	 * The smallest run_at of those in the ready trees, JOBQ_NEVER = there are

@@ -19,13 +19,13 @@ jobq_due_expiry(JobqPart *part, uint32 gen, TimestampTz now,
 	LWLockAcquire(part->lock, LW_SHARED);
 	if (jobq_part_is_mine(part, gen))
 		at = after == NULL ?
-			jobq_tree_first(&jobq_expiry_tree, jobq_slots, part->expiry_root) :
-			jobq_tree_after(&jobq_expiry_tree, jobq_slots, part->expiry_root,
+			part->expiry_tree.first :
+			jobq_tree_after(&jobq_expiry_tree, jobq_slots, &part->expiry_tree,
 							after);
 	while (at != JOBQ_NIL && n < max && jobq_slots[at].t.expires_at <= now)
 	{
 		copies[n++] = jobq_slots[at];
-		at = jobq_tree_after(&jobq_expiry_tree, jobq_slots, part->expiry_root,
+		at = jobq_tree_after(&jobq_expiry_tree, jobq_slots, &part->expiry_tree,
 							 &jobq_slots[at]);
 	}
 	*next = at != JOBQ_NIL ? jobq_slots[at].t.expires_at : JOBQ_NEVER;

@@ -54,8 +54,7 @@ has_first(const JobqPart *part)
 		place = jobq_group_first(part);
 	else
 	{
-		first = jobq_tree_first(&jobq_ready_tree, jobq_slots,
-								part->ready_root);
+		first = part->ready_tree.first;
 		if (first != JOBQ_NIL)
 			key = jobq_slot_key(&jobq_slots[first]);
 		place = first != JOBQ_NIL ? &key : NULL;
@@ -219,7 +218,7 @@ jobq_push_out(JobqPart *part, uint32 gen, const JobqTicket *t)
 	LWLockAcquire(part->lock, LW_SHARED);
 	db = part->db;
 	if (db >= 0 && !part->closing && part->gen == gen)
-		last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
+		last = part->ready_tree.last;
 	if (last != JOBQ_NIL)
 	{
 		JobqKey		last_key = jobq_slot_key(&jobq_slots[last]);
@@ -270,7 +269,7 @@ could_go_on(const JobqPart *part)
 		return true;
 	if (!has_room(part))
 		return false;
-	last = jobq_tree_last(&jobq_ready_tree, jobq_slots, part->ready_root);
+	last = part->ready_tree.last;
 	if (last == JOBQ_NIL)
 		return true;
 	key = jobq_slot_key(&jobq_slots[last]);
@@ -336,8 +335,7 @@ set_aging(JobqPart *part, int64 aging)
 	int32		marked;
 	int32		at;
 
-	while ((at = jobq_tree_first(&jobq_ready_tree, jobq_slots,
-								 part->groups.kept)) != JOBQ_NIL)
+	while ((at = part->groups.kept.first) != JOBQ_NIL)
 	{
 		jobq_slot_unlink(&jobq_slots[at]);
 		jobq_slots[at].node.left = list;
@@ -363,7 +361,7 @@ follow_order(JobqPart *part)
 {
 	if (!is_outdated(part))
 		return true;
-	if (part->ready_root != JOBQ_NIL)
+	if (!jobq_tree_is_empty(&part->ready_tree))
 		return false;
 	set_aging(part, part->aging_wanted);
 	part->frontier.priority = JOBQ_KEY_START;
@@ -383,7 +381,7 @@ jobq_part_set_aging(JobqDb *db, uint32 gen, int32 queue_id, int64 aging)
 	{
 		part->aging_wanted = aging;
 		if (!is_spilled(part) && !part->refilling &&
-			part->groups.spilled == 0 && part->ready_root == JOBQ_NIL)
+			part->groups.spilled == 0 && jobq_tree_is_empty(&part->ready_tree))
 			set_aging(part, aging);
 		else if (is_outdated(part))
 		{

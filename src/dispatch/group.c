@@ -151,7 +151,7 @@ static const JobqTreeType key_tree = {
 JobqGroup *
 jobq_group_find(const JobqPart *part, const JobqGroupKey *key)
 {
-	int32		at = part->groups.by_key;
+	int32		at = part->groups.by_key.root;
 
 	while (at != JOBQ_NIL)
 	{
@@ -182,7 +182,7 @@ jobq_group_get(JobqPart *part, const JobqGroupKey *key, bool must)
 	group->frontier.priority = JOBQ_KEY_END;
 	group->oldest = JOBQ_NEVER;
 	for (int i = 0; i < GROUP_TREES; i++)
-		group->root[i] = JOBQ_NIL;
+		jobq_tree_init(&group->trees[i]);
 	jobq_tree_insert(&key_tree, jobq_groups, &part->groups.by_key, number);
 	return group;
 }
@@ -273,13 +273,13 @@ move_to_tree(JobqGroup *group, JobqSlot *slot, JobqGroupTree tree)
 	if (slot->group_tree != GROUP_TREE_NONE)
 	{
 		jobq_tree_remove(&jobq_group_slots, jobq_slots,
-						 &group->root[slot->group_tree], number);
+						 &group->trees[slot->group_tree], number);
 		group->waiting[slot->group_tree]--;
 	}
 	if (tree != GROUP_TREE_NONE)
 	{
 		note_priority(group, slot->t.priority);
-		jobq_tree_insert(&jobq_group_slots, jobq_slots, &group->root[tree],
+		jobq_tree_insert(&jobq_group_slots, jobq_slots, &group->trees[tree],
 						 number);
 		group->waiting[tree]++;
 	}
@@ -387,15 +387,15 @@ jobq_group_new_state(JobqPart *part, JobqSlot *slot, JobqSlotState old)
 void
 jobq_part_groups_reset(JobqPart *part)
 {
-	while (part->groups.by_key != JOBQ_NIL)
-		free_group(part, &jobq_groups[part->groups.by_key]);
+	while (!jobq_tree_is_empty(&part->groups.by_key))
+		free_group(part, &jobq_groups[part->groups.by_key.root]);
 	memset(&part->groups, 0, sizeof(part->groups));
-	part->groups.by_key = JOBQ_NIL;
-	part->groups.order = JOBQ_NIL;
-	part->groups.asleep = JOBQ_NIL;
-	part->groups.by_age = JOBQ_NIL;
+	jobq_tree_init(&part->groups.by_key);
+	jobq_tree_init(&part->groups.order);
+	jobq_tree_init(&part->groups.asleep);
+	jobq_tree_init(&part->groups.by_age);
+	jobq_tree_init(&part->groups.kept);
 	part->groups.ring = JOBQ_NIL;
-	part->groups.kept = JOBQ_NIL;
 }
 
 /*
@@ -480,8 +480,8 @@ JobqGroup *
 jobq_group_after(const JobqPart *part, const JobqGroup *after)
 {
 	int32		at = after == NULL ?
-		jobq_tree_first(&key_tree, jobq_groups, part->groups.by_key) :
-		jobq_tree_after(&key_tree, jobq_groups, part->groups.by_key, after);
+		part->groups.by_key.first :
+		jobq_tree_after(&key_tree, jobq_groups, &part->groups.by_key, after);
 
 	return at != JOBQ_NIL ? &jobq_groups[at] : NULL;
 }
@@ -503,8 +503,7 @@ jobq_groups_unorder(JobqPart *part)
 		int32		at;
 
 		next = jobq_group_after(part, group);
-		while ((at = jobq_tree_first(&jobq_group_slots, jobq_slots,
-									 group->root[GROUP_TREE_MARKED])) !=
+		while ((at = group->trees[GROUP_TREE_MARKED].first) !=
 			   JOBQ_NIL)
 		{
 			move_to_tree(group, &jobq_slots[at], GROUP_TREE_NONE);

@@ -67,7 +67,7 @@ typedef struct JobqGroup
 	int32		next;			/* slot that goes when it is the group's turn */
 	TimestampTz asleep_until;
 
-	int32		root[GROUP_TREES];	/* of slots, through in_group */
+	JobqTree	trees[GROUP_TREES]; /* of slots, through in_group */
 	int32		waiting[GROUP_TREES];	/* how many are in each */
 	int32		slots;			/* that refer to it */
 	int32		active;			/* running or in grace */
@@ -125,12 +125,12 @@ typedef struct JobqPartGroups
 	uint8		recheck;		/* JobqRecheck */
 	JobqGroupKey recheck_from;
 	int32		unseen;			/* slots below may not be in groups yet */
-	int32		by_key;			/* trees of its groups: all, ... */
-	int32		order;			/* ... by turn, ... */
-	int32		asleep;			/* ... by when they wake up, ... */
-	int32		by_age;			/* ... by their oldest job; */
+	JobqTree	by_key;			/* trees of its groups: all, ... */
+	JobqTree	order;			/* ... by turn, ... */
+	JobqTree	asleep;			/* ... by when they wake up, ... */
+	JobqTree	by_age;			/* ... by their oldest job; */
 	int32		ring;			/* and the first of the ring */
-	int32		kept;			/* tree of slots that keep a place */
+	JobqTree	kept;			/* tree of slots that keep a place */
 	int64		strays;			/* slots that found no entry */
 	uint32		alters;			/* how often alter_group() has come by */
 	int32		spilled;		/* groups that have a frontier */

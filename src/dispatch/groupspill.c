@@ -39,8 +39,7 @@ is_hungry(const JobqGroup *group)
 		return false;
 	if (group->waiting[GROUP_TREE_FRESH] < room() / 2)
 		return true;
-	first = jobq_tree_first(&jobq_group_slots, jobq_slots,
-							group->root[GROUP_TREE_FRESH]);
+	first = group->trees[GROUP_TREE_FRESH].first;
 	return !jobq_is_before_group_frontier(group, &jobq_slots[first]);
 }
 
@@ -259,8 +258,7 @@ goes_out(const JobqSlot *slot, const JobqSlotRef *ref)
 static void
 fill_last(const JobqGroup *group, JobqSlotRef *ref)
 {
-	int32		last = jobq_tree_last(&jobq_group_slots, jobq_slots,
-									  group->root[GROUP_TREE_FRESH]);
+	int32		last = group->trees[GROUP_TREE_FRESH].last;
 
 	jobq_slot_fill_ref(&jobq_slots[last], ref);
 }

@@ -61,8 +61,7 @@ may_take_own(JobqPart *part, JobqGroup *group, const JobqTicket *t,
 		return false;
 	for (int i = 0; i < GROUP_TREES; i++)
 	{
-		int32		first = jobq_tree_first(&jobq_group_slots, jobq_slots,
-											group->root[i]);
+		int32		first = group->trees[i].first;
 
 		if (first != JOBQ_NIL && jobq_group_limit(part, group) == 1 &&
 			jobq_comes_before(part, &jobq_slots[first], t))

@@ -24,10 +24,7 @@ extern LWLockPadded *jobq_hash_locks;
 static inline uint32
 jobq_bucket(int db, int64 id)
 {
-	uint64		h = (uint64) id + ((uint64) (uint32) db << 48);
-
-	h *= UINT64CONST(0x9E3779B97F4A7C15);
-	return (uint32) (h >> 32) & jobq_bucket_mask;
+	return ((uint32) id + (uint32) db * 0x9E3779B9U) & jobq_bucket_mask;
 }
 
 /* Wake every keeper that has jobs to load from disk. */
@@ -457,7 +454,8 @@ extern TimestampTz jobq_groups_oldest(const JobqPart *part);
 
 /* run_at of the oldest of a tree of slots, looking at so many priorities. */
 extern TimestampTz jobq_oldest_of(const JobqPart *part,
-								  const JobqTreeType *type, int32 root,
+								  const JobqTreeType *type,
+								  const JobqTree *tree,
 								  int priorities);
 
 /* The oldest of a part's ready trees. */

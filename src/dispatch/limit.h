@@ -31,7 +31,7 @@ typedef struct JobqLimits
 	/* enqueuing, see admit.c */
 	int64		reserved;		/* jobs of transactions that are open */
 	JobqWindow	admitted;
-	int32		keys_root;		/* by key */
+	JobqTree	keys_tree;		/* by key */
 	int32		keys_oldest;	/* by the last time they were used */
 	int32		keys_newest;
 } JobqLimits;

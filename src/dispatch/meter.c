@@ -311,9 +311,9 @@ jobq_meter_percentiles(const JobqHistogram *histogram, double *percentiles)
 TimestampTz
 jobq_look_for_oldest(const JobqPart *part)
 {
-	return Min(jobq_oldest_of(part, &jobq_ready_tree, part->ready_root,
+	return Min(jobq_oldest_of(part, &jobq_ready_tree, &part->ready_tree,
 							  PRIORITIES_MAX),
-			   jobq_oldest_of(part, &jobq_ready_tree, part->groups.kept,
+			   jobq_oldest_of(part, &jobq_ready_tree, &part->groups.kept,
 							  PRIORITIES_MAX));
 }
 

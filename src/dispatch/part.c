@@ -125,9 +125,9 @@ assign(JobqPart *part, int db, uint32 gen, int32 queue_id,
 	part->gen = gen;
 	part->queue_id = queue_id;
 	part->closing = false;
-	part->ready_root = JOBQ_NIL;
-	part->lease_root = JOBQ_NIL;
-	part->expiry_root = JOBQ_NIL;
+	jobq_tree_init(&part->ready_tree);
+	jobq_tree_init(&part->lease_tree);
+	jobq_tree_init(&part->expiry_tree);
 	part->oldest = JOBQ_NEVER;
 	part->ready = 0;
 	part->running = 0;

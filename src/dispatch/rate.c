@@ -37,8 +37,8 @@ typedef struct RateName
 /* Everything is under the lock. */
 typedef struct Rates
 {
-	int32		keys_root;
-	int32		ends_root;
+	JobqTree	keys_tree;
+	JobqTree	ends_tree;
 	int32		free;
 	int32		chunks;			/* of all windows */
 	uint64		version;		/* the last one given */
@@ -96,8 +96,8 @@ jobq_rates_shmem_startup(LWLock *lock)
 	if (found)
 		return;
 	memset(rates, 0, sizeof(Rates));
-	rates->keys_root = JOBQ_NIL;
-	rates->ends_root = JOBQ_NIL;
+	jobq_tree_init(&rates->keys_tree);
+	jobq_tree_init(&rates->ends_tree);
 	memset(names, 0, names_size());
 	for (int i = 0; i < jobq_max_rate_limits; i++)
 		names[i].by_key.left = i + 1 < jobq_max_rate_limits ? i + 1 : JOBQ_NIL;
@@ -155,7 +155,7 @@ fill_key(RateName *key, const JobqDb *db, uint32 gen, Oid owner,
 static int32
 find(const RateName *key)
 {
-	int32		at = rates->keys_root;
+	int32		at = rates->keys_tree.root;
 
 	while (at != JOBQ_NIL)
 	{
@@ -175,8 +175,8 @@ forget(int32 number)
 
 	rates->chunks -= jobq_window_chunks_of(&name->window);
 	jobq_window_clear(&name->window);
-	jobq_tree_remove(&key_tree, names, &rates->keys_root, number);
-	jobq_tree_remove(&end_tree, names, &rates->ends_root, number);
+	jobq_tree_remove(&key_tree, names, &rates->keys_tree, number);
+	jobq_tree_remove(&end_tree, names, &rates->ends_tree, number);
 	name->version = 0;
 	name->by_key.left = rates->free;
 	rates->free = number;
@@ -191,14 +191,14 @@ owner_is_full(const RateName *key, TimestampTz now)
 	int32		at;
 
 	first.name[0] = '\0';
-	at = jobq_tree_after(&key_tree, names, rates->keys_root, &first);
+	at = jobq_tree_after(&key_tree, names, &rates->keys_tree, &first);
 	while (at != JOBQ_NIL && names[at].db == key->db &&
 		   names[at].gen == key->gen && names[at].owner == key->owner)
 	{
 		n += names[at].end >= now;
 		if (n >= jobq_rates_of_owner())
 			return true;
-		at = jobq_tree_after(&key_tree, names, rates->keys_root, &names[at]);
+		at = jobq_tree_after(&key_tree, names, &rates->keys_tree, &names[at]);
 	}
 	return false;
 }
@@ -211,7 +211,7 @@ make(const RateName *key, TimestampTz now, int32 *number)
 
 	if (owner_is_full(key, now))
 		return RATE_OWNER_FULL;
-	first = jobq_tree_first(&end_tree, names, rates->ends_root);
+	first = rates->ends_tree.first;
 	if (rates->free == JOBQ_NIL && first != JOBQ_NIL &&
 		names[first].end < now)
 		forget(first);
@@ -222,8 +222,8 @@ make(const RateName *key, TimestampTz now, int32 *number)
 	names[*number] = *key;
 	names[*number].end = now;
 	names[*number].save_at = JOBQ_NEVER;
-	jobq_tree_insert(&key_tree, names, &rates->keys_root, *number);
-	jobq_tree_insert(&end_tree, names, &rates->ends_root, *number);
+	jobq_tree_insert(&key_tree, names, &rates->keys_tree, *number);
+	jobq_tree_insert(&end_tree, names, &rates->ends_tree, *number);
 	return RATE_ALLOWED;
 }
 
@@ -242,11 +242,11 @@ count(int32 number, const JobqRate *rate, TimestampTz now, int32 n)
 	else
 		(void) jobq_window_add(window, rate->limit, rate->period, now, n);
 	rates->chunks += jobq_window_chunks_of(window) - before;
-	jobq_tree_remove(&end_tree, names, &rates->ends_root, number);
+	jobq_tree_remove(&end_tree, names, &rates->ends_tree, number);
 	name->rate = *rate;
 	name->end = window->newest + rate->period;
 	name->version = ++rates->version;
-	jobq_tree_insert(&end_tree, names, &rates->ends_root, number);
+	jobq_tree_insert(&end_tree, names, &rates->ends_tree, number);
 }
 
 static int32

@@ -150,14 +150,14 @@ init_parts(LWLockPadded *locks)
 		jobq_parts[i].db = -1;
 		pg_atomic_init_u64(&jobq_parts[i].entries, 0);
 		pg_atomic_init_u64(&jobq_parts[i].claimers, 0);
-		jobq_parts[i].ready_root = JOBQ_NIL;
-		jobq_parts[i].lease_root = JOBQ_NIL;
-		jobq_parts[i].expiry_root = JOBQ_NIL;
+		jobq_tree_init(&jobq_parts[i].ready_tree);
+		jobq_tree_init(&jobq_parts[i].lease_tree);
+		jobq_tree_init(&jobq_parts[i].expiry_tree);
 		jobq_parts[i].oldest = JOBQ_NEVER;
-		jobq_parts[i].limits.keys_root = JOBQ_NIL;
+		jobq_tree_init(&jobq_parts[i].limits.keys_tree);
 		jobq_parts[i].limits.keys_oldest = JOBQ_NIL;
 		jobq_parts[i].limits.keys_newest = JOBQ_NIL;
-		jobq_parts[i].groups.by_key = JOBQ_NIL;
+		jobq_tree_init(&jobq_parts[i].groups.by_key);
 		jobq_part_groups_reset(&jobq_parts[i]);
 		jobq_part_waiters_init(&jobq_parts[i]);
 	}

@@ -62,10 +62,10 @@ const JobqTreeType jobq_expiry_tree = {
 /* ---- trees and counters; under the part's lock ---- */
 
 /* The tree of those that may be pushed out, or of those that keep a place. */
-static int32 *
-ready_root(JobqPart *part, const JobqSlot *slot)
+static JobqTree *
+ready_tree(JobqPart *part, const JobqSlot *slot)
 {
-	return slot->flags & SLOT_KEPT ? &part->groups.kept : &part->ready_root;
+	return slot->flags & SLOT_KEPT ? &part->groups.kept : &part->ready_tree;
 }
 
 static void
@@ -81,10 +81,10 @@ link_ready(JobqPart *part, JobqSlot *slot)
 	part->oldest = Min(part->oldest, slot->t.run_at);
 	if (part->groups.on && jobq_is_kept(part, &slot->t))
 		slot->flags |= SLOT_KEPT;
-	jobq_tree_insert(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
+	jobq_tree_insert(&jobq_ready_tree, jobq_slots, ready_tree(part, slot),
 					 jobq_slot_number(slot));
 	if (slot->t.expires_at != DT_NOEND)
-		jobq_tree_insert(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
+		jobq_tree_insert(&jobq_expiry_tree, jobq_slots, &part->expiry_tree,
 						 jobq_slot_number(slot));
 }
 
@@ -93,11 +93,11 @@ unlink_ready(JobqPart *part, JobqSlot *slot)
 {
 	leaves_ready(part, slot);
 	if (!(slot->flags & SLOT_ASIDE))
-		jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
+		jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_tree(part, slot),
 						 jobq_slot_number(slot));
 	slot->flags &= ~(SLOT_ASIDE | SLOT_KEPT);
 	if (slot->t.expires_at != DT_NOEND)
-		jobq_tree_remove(&jobq_expiry_tree, jobq_slots, &part->expiry_root,
+		jobq_tree_remove(&jobq_expiry_tree, jobq_slots, &part->expiry_tree,
 						 jobq_slot_number(slot));
 }
 
@@ -108,7 +108,7 @@ jobq_slot_set_aside(JobqSlot *slot)
 
 	Assert(slot->state == SLOT_READY && (slot->flags & SLOT_LINKED) &&
 		   !(slot->flags & SLOT_ASIDE));
-	jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_root(part, slot),
+	jobq_tree_remove(&jobq_ready_tree, jobq_slots, ready_tree(part, slot),
 					 jobq_slot_number(slot));
 	leaves_ready(part, slot);
 	slot->flags |= SLOT_ASIDE;
@@ -124,7 +124,7 @@ jobq_slot_link(JobqSlot *slot)
 	if (slot->state == SLOT_READY)
 		link_ready(part, slot);
 	else
-		jobq_tree_insert(&jobq_lease_tree, jobq_slots, &part->lease_root,
+		jobq_tree_insert(&jobq_lease_tree, jobq_slots, &part->lease_tree,
 						 jobq_slot_number(slot));
 	slot->flags |= SLOT_LINKED;
 	if (slot->flags & SLOT_START_WANTED)
@@ -144,7 +144,7 @@ jobq_slot_unlink(JobqSlot *slot)
 	if (slot->state == SLOT_READY)
 		unlink_ready(part, slot);
 	else
-		jobq_tree_remove(&jobq_lease_tree, jobq_slots, &part->lease_root,
+		jobq_tree_remove(&jobq_lease_tree, jobq_slots, &part->lease_tree,
 						 jobq_slot_number(slot));
 	slot->flags &= ~SLOT_LINKED;
 	if (slot->flags & SLOT_START_WANTED)

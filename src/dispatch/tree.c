@@ -35,11 +35,16 @@ weight(int32_t element)
 	return h;
 }
 
-/* Cut a tree at an element's key into what is smaller and what is larger. */
+/* Cut a subtree at an element's key: what is smaller and larger goes below it. */
 static void
-split(const JobqTreeType *type, void *base, int32_t tree, const void *key,
-	  int32_t *smaller, int32_t *larger)
+split(const JobqTreeType *type, void *base, int32_t tree, int32_t element)
 {
+	const void *key = element_at(type, base, element);
+	int32_t    *smaller = &node_at(type, base, element)->left;
+	int32_t    *larger = &node_at(type, base, element)->right;
+	int32_t		above_smaller = element;
+	int32_t		above_larger = element;
+
 	while (tree != JOBQ_NIL)
 	{
 		JobqTreeNode *node = node_at(type, base, tree);
@@ -47,12 +52,16 @@ split(const JobqTreeType *type, void *base, int32_t tree, const void *key,
 		if (type->compare(element_at(type, base, tree), key) < 0)
 		{
 			*smaller = tree;
+			node->up = above_smaller;
+			above_smaller = tree;
 			smaller = &node->right;
 			tree = node->right;
 		}
 		else
 		{
 			*larger = tree;
+			node->up = above_larger;
+			above_larger = tree;
 			larger = &node->left;
 			tree = node->left;
 		}
@@ -61,121 +70,156 @@ split(const JobqTreeType *type, void *base, int32_t tree, const void *key,
 	*larger = JOBQ_NIL;
 }
 
-/* Join two trees, all of the first being smaller than all of the second. */
+/*
+ * Join two subtrees, all of the first being smaller than all of the second,
+ * to one below `up`.
+ */
 static int32_t
-join(const JobqTreeType *type, void *base, int32_t smaller, int32_t larger)
+join(const JobqTreeType *type, void *base, int32_t smaller, int32_t larger,
+	 int32_t up)
 {
 	int32_t		root = JOBQ_NIL;
 	int32_t    *link = &root;
 
 	while (smaller != JOBQ_NIL && larger != JOBQ_NIL)
 	{
-		if (weight(smaller) > weight(larger))
+		bool		is_smaller = weight(smaller) > weight(larger);
+		int32_t		top = is_smaller ? smaller : larger;
+		JobqTreeNode *node = node_at(type, base, top);
+
+		node->up = up;
+		up = top;
+		*link = top;
+		if (is_smaller)
 		{
-			*link = smaller;
-			link = &node_at(type, base, smaller)->right;
-			smaller = *link;
+			link = &node->right;
+			smaller = node->right;
 		}
 		else
 		{
-			*link = larger;
-			link = &node_at(type, base, larger)->left;
-			larger = *link;
+			link = &node->left;
+			larger = node->left;
 		}
 	}
 	*link = smaller != JOBQ_NIL ? smaller : larger;
+	if (*link != JOBQ_NIL)
+		node_at(type, base, *link)->up = up;
 	return root;
 }
 
+/* Where `up` has `old` below it, or the tree as its root, put `new` there. */
+static void
+replace(const JobqTreeType *type, void *base, JobqTree *tree, int32_t up,
+		int32_t old, int32_t new)
+{
+	JobqTreeNode *node;
+
+	if (up == JOBQ_NIL)
+	{
+		tree->root = new;
+		return;
+	}
+	node = node_at(type, base, up);
+	if (node->left == old)
+		node->left = new;
+	else
+		node->right = new;
+}
+
+/*
+ * From the last element upwards: the lowest one that is smaller and weighs
+ * more, below which the new one belongs to the right; JOBQ_NIL: the root.
+ */
+static int32_t
+climb(const JobqTreeType *type, void *base, const JobqTree *tree,
+	  int32_t element)
+{
+	const void *key = element_at(type, base, element);
+	int32_t		at = tree->last;
+
+	while (at != JOBQ_NIL &&
+		   type->compare(element_at(type, base, at), key) > 0)
+		at = node_at(type, base, at)->up;
+	while (at != JOBQ_NIL && weight(at) < weight(element))
+		at = node_at(type, base, at)->up;
+	return at;
+}
+
 void
-jobq_tree_insert(const JobqTreeType *type, void *base, int32_t *root,
+jobq_tree_insert(const JobqTreeType *type, void *base, JobqTree *tree,
 				 int32_t element)
 {
 	const void *key = element_at(type, base, element);
+	int32_t		up = climb(type, base, tree, element);
+	int32_t    *link = up == JOBQ_NIL ? &tree->root :
+		&node_at(type, base, up)->right;
+	bool		is_first = up == JOBQ_NIL;
+	bool		is_last = true;
 	JobqTreeNode *node = node_at(type, base, element);
-	int32_t    *link = root;
 
 	while (*link != JOBQ_NIL && weight(*link) > weight(element))
 	{
-		JobqTreeNode *at = node_at(type, base, *link);
+		bool		is_right;
 
-		if (type->compare(element_at(type, base, *link), key) < 0)
-			link = &at->right;
+		up = *link;
+		is_right = type->compare(element_at(type, base, up), key) < 0;
+		link = is_right ? &node_at(type, base, up)->right :
+			&node_at(type, base, up)->left;
+		if (is_right)
+			is_first = false;
 		else
-			link = &at->left;
+			is_last = false;
 	}
-	split(type, base, *link, key, &node->left, &node->right);
+	split(type, base, *link, element);
+	node->up = up;
 	*link = element;
+	if (is_first && node->left == JOBQ_NIL)
+		tree->first = element;
+	if (is_last && node->right == JOBQ_NIL)
+		tree->last = element;
 }
 
-/* Unlink an element; false when it is not in this tree. */
-bool
-jobq_tree_remove(const JobqTreeType *type, void *base, int32_t *root,
+void
+jobq_tree_remove(const JobqTreeType *type, void *base, JobqTree *tree,
 				 int32_t element)
 {
-	const void *key = element_at(type, base, element);
 	JobqTreeNode *node = node_at(type, base, element);
-	int32_t    *link = root;
+	int32_t		next;
 
-	while (*link != element)
+	if (tree->first == element)
 	{
-		JobqTreeNode *at;
-
-		if (*link == JOBQ_NIL)
-			return false;
-		at = node_at(type, base, *link);
-		if (type->compare(element_at(type, base, *link), key) < 0)
-			link = &at->right;
-		else
-			link = &at->left;
+		tree->first = node->up;
+		for (next = node->right; next != JOBQ_NIL;
+			 next = node_at(type, base, next)->left)
+			tree->first = next;
 	}
-	*link = join(type, base, node->left, node->right);
-	node->left = JOBQ_NIL;
-	node->right = JOBQ_NIL;
-	return true;
+	if (tree->last == element)
+	{
+		tree->last = node->up;
+		for (next = node->left; next != JOBQ_NIL;
+			 next = node_at(type, base, next)->right)
+			tree->last = next;
+	}
+	replace(type, base, tree, node->up, element,
+			join(type, base, node->left, node->right, node->up));
 }
 
 int32_t
-jobq_tree_first(const JobqTreeType *type, void *base, int32_t root)
-{
-	int32_t		first = JOBQ_NIL;
-
-	while (root != JOBQ_NIL)
-	{
-		first = root;
-		root = node_at(type, base, root)->left;
-	}
-	return first;
-}
-
-int32_t
-jobq_tree_last(const JobqTreeType *type, void *base, int32_t root)
-{
-	int32_t		last = JOBQ_NIL;
-
-	while (root != JOBQ_NIL)
-	{
-		last = root;
-		root = node_at(type, base, root)->right;
-	}
-	return last;
-}
-
-int32_t
-jobq_tree_after(const JobqTreeType *type, void *base, int32_t root,
+jobq_tree_after(const JobqTreeType *type, void *base, const JobqTree *tree,
 				const void *key)
 {
+	int32_t		at = tree->root;
 	int32_t		after = JOBQ_NIL;
 
-	while (root != JOBQ_NIL)
+	while (at != JOBQ_NIL)
 	{
-		if (type->compare(element_at(type, base, root), key) > 0)
+		if (type->compare(element_at(type, base, at), key) > 0)
 		{
-			after = root;
-			root = node_at(type, base, root)->left;
+			after = at;
+			at = node_at(type, base, at)->left;
 		}
 		else
-			root = node_at(type, base, root)->right;
+			at = node_at(type, base, at)->right;
 	}
 	return after;
 }

@@ -16,9 +16,18 @@
 /* Lives in each element. */
 typedef struct JobqTreeNode
 {
+	int32_t		up;
 	int32_t		left;
 	int32_t		right;
 } JobqTreeNode;
+
+/* A set; each JOBQ_NIL when it is empty. */
+typedef struct JobqTree
+{
+	int32_t		root;
+	int32_t		first;
+	int32_t		last;
+} JobqTree;
 
 /*
  * Where the elements are and how they compare. A total order: compare returns
@@ -31,17 +40,33 @@ typedef struct JobqTreeType
 	int			(*compare) (const void *a, const void *b);
 } JobqTreeType;
 
+static inline void
+jobq_tree_init(JobqTree *tree)
+{
+	tree->root = JOBQ_NIL;
+	tree->first = JOBQ_NIL;
+	tree->last = JOBQ_NIL;
+}
+
+static inline bool
+jobq_tree_is_empty(const JobqTree *tree)
+{
+	return tree->root == JOBQ_NIL;
+}
+
+/*
+ * The element is in no tree. Looks for its place from the end on: of one that
+ * comes after all but d others it takes O(log d).
+ */
 extern void jobq_tree_insert(const JobqTreeType *type, void *base,
-							 int32_t *root, int32_t element);
-extern bool jobq_tree_remove(const JobqTreeType *type, void *base,
-							 int32_t *root, int32_t element);
-extern int32_t jobq_tree_first(const JobqTreeType *type, void *base,
-							   int32_t root);
-extern int32_t jobq_tree_last(const JobqTreeType *type, void *base,
-							  int32_t root);
+							 JobqTree *tree, int32_t element);
+
+/* The element is in this tree. No search, nor does its key have to be right. */
+extern void jobq_tree_remove(const JobqTreeType *type, void *base,
+							 JobqTree *tree, int32_t element);
 
 /* Smallest element greater than key (an element-shaped value), or JOBQ_NIL. */
 extern int32_t jobq_tree_after(const JobqTreeType *type, void *base,
-							   int32_t root, const void *key);
+							   const JobqTree *tree, const void *key);
 
 #endif							/* JOBQ_TREE_H */

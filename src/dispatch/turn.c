@@ -163,7 +163,7 @@ jobq_group_is_full(const JobqPart *part, const JobqGroup *group, bool started)
 static int32
 first_in(const JobqGroup *group, JobqGroupTree tree)
 {
-	return jobq_tree_first(&jobq_group_slots, jobq_slots, group->root[tree]);
+	return group->trees[tree].first;
 }
 
 static bool
@@ -258,11 +258,11 @@ count_blocked(JobqPart *part, JobqGroup *group)
  * aging queue the first of all stands for it.
  */
 TimestampTz
-jobq_oldest_of(const JobqPart *part, const JobqTreeType *type, int32 root,
-			   int priorities)
+jobq_oldest_of(const JobqPart *part, const JobqTreeType *type,
+			   const JobqTree *tree, int priorities)
 {
 	TimestampTz oldest = JOBQ_NEVER;
-	int32		at = jobq_tree_first(type, jobq_slots, root);
+	int32		at = tree->first;
 
 	for (int i = 0; i < priorities && at != JOBQ_NIL; i++)
 	{
@@ -275,7 +275,7 @@ jobq_oldest_of(const JobqPart *part, const JobqTreeType *type, int32 root,
 		key.t = jobq_slots[at].t;
 		key.t.run_at = PG_INT64_MAX;
 		key.t.id = PG_INT64_MAX;
-		at = jobq_tree_after(type, jobq_slots, root, &key);
+		at = jobq_tree_after(type, jobq_slots, tree, &key);
 	}
 	return oldest;
 }
@@ -288,12 +288,12 @@ jobq_group_oldest(const JobqPart *part, const JobqGroup *group)
 
 	if (!jobq_group_is_full(part, group, false))
 		oldest = jobq_oldest_of(part, &jobq_group_slots,
-								group->root[GROUP_TREE_FRESH], priorities);
+								&group->trees[GROUP_TREE_FRESH], priorities);
 	if (group->waiting[GROUP_TREE_AGAIN] > 0 &&
 		!jobq_group_is_full(part, group, true))
 		oldest = Min(oldest,
 					 jobq_oldest_of(part, &jobq_group_slots,
-									group->root[GROUP_TREE_AGAIN],
+									&group->trees[GROUP_TREE_AGAIN],
 									priorities));
 	return oldest;
 }
@@ -315,8 +315,7 @@ jobq_group_set_oldest(JobqPart *part, JobqGroup *group, TimestampTz oldest)
 TimestampTz
 jobq_groups_oldest(const JobqPart *part)
 {
-	int32		first = jobq_tree_first(&age_tree, jobq_groups,
-										part->groups.by_age);
+	int32		first = part->groups.by_age.first;
 
 	return first != JOBQ_NIL ? jobq_groups[first].oldest : JOBQ_NEVER;
 }
@@ -425,8 +424,7 @@ jobq_group_wake(JobqPart *part, JobqGroup *group)
 TimestampTz
 jobq_group_next_wake(const JobqPart *part)
 {
-	int32		first = jobq_tree_first(&asleep_tree, jobq_groups,
-										part->groups.asleep);
+	int32		first = part->groups.asleep.first;
 
 	return first != JOBQ_NIL ? jobq_groups[first].asleep_until : JOBQ_NEVER;
 }
@@ -436,8 +434,7 @@ wake_due(JobqPart *part, TimestampTz now, int *skipped)
 {
 	while (*skipped < JOBQ_CHUNK && jobq_group_next_wake(part) <= now)
 	{
-		int32		first = jobq_tree_first(&asleep_tree, jobq_groups,
-											part->groups.asleep);
+		int32		first = part->groups.asleep.first;
 
 		/* what has been delivered long ago is forgotten by asking */
 		(void) jobq_group_not_before(part, &jobq_groups[first], now);
@@ -492,7 +489,7 @@ jobq_group_next(JobqPart *part, TimestampTz now, int *skipped)
 	while (*skipped < JOBQ_CHUNK)
 	{
 		int32		number = is_fair(part) ? part->groups.ring :
-			jobq_tree_first(&order_tree, jobq_groups, part->groups.order);
+			part->groups.order.first;
 		JobqGroup  *group;
 		TimestampTz until;
 
@@ -519,7 +516,7 @@ const JobqKey *
 jobq_group_first(const JobqPart *part)
 {
 	int32		number = is_fair(part) ? part->groups.ring :
-		jobq_tree_first(&order_tree, jobq_groups, part->groups.order);
+		part->groups.order.first;
 
 	return number != JOBQ_NIL ? &jobq_groups[number].place : NULL;
 }

@@ -102,6 +102,19 @@ model_after(const Element *key)
 	return at < nsorted ? sorted[at] : JOBQ_NIL;
 }
 
+/* Does it know above it who knows it below? */
+static bool
+linked_right(int32_t root, int32_t element)
+{
+	int32_t		up = elements[element].node.up;
+
+	if (up == JOBQ_NIL)
+		return element == root;
+	return elements[up].node.left == element ||
+		elements[up].node.right == element;
+}
+
+/* Its depth, or 0 when a link upwards is wrong. */
 static int
 tree_depth(int32_t root)
 {
@@ -122,6 +135,8 @@ tree_depth(int32_t root)
 
 		if (element == JOBQ_NIL)
 			continue;
+		if (!linked_right(root, element))
+			return 0;
 		if (depth > deepest)
 			deepest = depth;
 		todo[ntodo].element = elements[element].node.left;
@@ -134,15 +149,15 @@ tree_depth(int32_t root)
 
 /* Everything the tree says, walked in order, against the model. */
 static bool
-same_as_model(int32_t root)
+same_as_model(const JobqTree *tree)
 {
-	int32_t		at = jobq_tree_first(&type, elements, root);
+	int32_t		at = tree->first;
 
 	for (int i = 0; i < nsorted; i++)
 	{
 		if (at != sorted[i])
 			return false;
-		at = jobq_tree_after(&type, elements, root, &elements[at]);
+		at = jobq_tree_after(&type, elements, tree, &elements[at]);
 	}
 	return at == JOBQ_NIL;
 }
@@ -152,10 +167,12 @@ static bool
 depth_reasonable(int32_t root)
 {
 	int			log2 = 1;
+	int			depth;
 
 	while ((1 << log2) < nsorted + 1)
 		log2++;
-	return tree_depth(root) <= 6 * log2;
+	depth = tree_depth(root);
+	return depth <= 6 * log2 && (depth > 0) == (nsorted > 0);
 }
 
 static void
@@ -179,13 +196,14 @@ clear_model(void)
 static void
 test_random(uint64_t seed)
 {
-	int32_t		root = JOBQ_NIL;
+	JobqTree	tree;
 	bool		steps_right = true;
 	bool		walks_right = true;
 	bool		depth_right = true;
 
 	random_state = seed;
 	clear_model();
+	jobq_tree_init(&tree);
 	for (int round = 0; round < ROUNDS; round++)
 	{
 		int32_t		element = (int32_t) random_below(MAX_ELEMENTS);
@@ -198,54 +216,53 @@ test_random(uint64_t seed)
 			{
 				elements[element].key = random_below(seed % 2 ? 50 : 1000000);
 				model_insert(element);
-				jobq_tree_insert(&type, elements, &root, element);
+				jobq_tree_insert(&type, elements, &tree, element);
 			}
 		}
 		else
 		{
-			bool		there = member[element];
-
-			if (there)
+			if (member[element])
+			{
 				model_remove(element);
-			if (jobq_tree_remove(&type, elements, &root, element) != there)
-				steps_right = false;
+				jobq_tree_remove(&type, elements, &tree, element);
+			}
 		}
 
-		if (jobq_tree_first(&type, elements, root) !=
+		if (tree.first !=
 			(nsorted > 0 ? sorted[0] : JOBQ_NIL) ||
-			jobq_tree_last(&type, elements, root) !=
+			tree.last !=
 			(nsorted > 0 ? sorted[nsorted - 1] : JOBQ_NIL))
 			steps_right = false;
 
 		probe.key = random_below(1000000);
 		probe.id = (int32_t) random_below(MAX_ELEMENTS);
-		if (jobq_tree_after(&type, elements, root, &probe) !=
+		if (jobq_tree_after(&type, elements, &tree, &probe) !=
 			model_after(&probe))
 			steps_right = false;
 
 		if (round % 500 == 0)
 		{
-			walks_right = walks_right && same_as_model(root);
-			depth_right = depth_right && depth_reasonable(root);
+			walks_right = walks_right && same_as_model(&tree);
+			depth_right = depth_right && depth_reasonable(tree.root);
 		}
 	}
-	walks_right = walks_right && same_as_model(root);
+	walks_right = walks_right && same_as_model(&tree);
 
 	/* Empty it from the front, as dequeue does. */
 	while (nsorted > 0)
 	{
-		int32_t		first = jobq_tree_first(&type, elements, root);
+		int32_t		first = tree.first;
 
-		if (first != sorted[0] ||
-			!jobq_tree_remove(&type, elements, &root, first))
+		if (first != sorted[0])
 		{
 			steps_right = false;
 			break;
 		}
+		jobq_tree_remove(&type, elements, &tree, first);
 		model_remove(first);
 	}
 
-	report(steps_right && root == JOBQ_NIL,
+	report(steps_right && jobq_tree_is_empty(&tree),
 		   "every step agrees with a sorted array", seed);
 	report(walks_right, "walks in order over all members", seed);
 	report(depth_right, "depth stays logarithmic", seed);
@@ -255,16 +272,17 @@ test_random(uint64_t seed)
 static void
 test_monotone(bool ascending)
 {
-	int32_t		root = JOBQ_NIL;
+	JobqTree	tree;
 
 	clear_model();
+	jobq_tree_init(&tree);
 	for (int i = 0; i < MAX_ELEMENTS; i++)
 	{
 		elements[i].key = ascending ? i : MAX_ELEMENTS - i;
 		model_insert(i);
-		jobq_tree_insert(&type, elements, &root, i);
+		jobq_tree_insert(&type, elements, &tree, i);
 	}
-	report(same_as_model(root) && depth_reasonable(root), ascending ?
+	report(same_as_model(&tree) && depth_reasonable(tree.root), ascending ?
 		   "ascending keys keep order and depth" :
 		   "descending keys keep order and depth", 0);
 }
@@ -273,18 +291,21 @@ static void
 test_empty(void)
 {
 	Element		probe = {.key = 1,.id = 1};
-	int32_t		root = JOBQ_NIL;
+	JobqTree	tree;
 
 	clear_model();
-	report(jobq_tree_first(&type, elements, root) == JOBQ_NIL &&
-		   jobq_tree_after(&type, elements, root, &probe) == JOBQ_NIL &&
-		   !jobq_tree_remove(&type, elements, &root, 1),
+	jobq_tree_init(&tree);
+	report(tree.first == JOBQ_NIL && tree.last == JOBQ_NIL &&
+		   jobq_tree_is_empty(&tree) &&
+		   jobq_tree_after(&type, elements, &tree, &probe) == JOBQ_NIL,
 		   "an empty tree has nothing", 0);
 
-	jobq_tree_insert(&type, elements, &root, 7);
-	report(root == 7 && !jobq_tree_remove(&type, elements, &root, 8) &&
-		   jobq_tree_remove(&type, elements, &root, 7) && root == JOBQ_NIL,
-		   "one element comes and goes", 0);
+	jobq_tree_insert(&type, elements, &tree, 7);
+	report(tree.root == 7 && tree.first == 7 && tree.last == 7,
+		   "one element comes", 0);
+	jobq_tree_remove(&type, elements, &tree, 7);
+	report(jobq_tree_is_empty(&tree) && tree.first == JOBQ_NIL &&
+		   tree.last == JOBQ_NIL, "one element goes", 0);
 }
 
 int
