@@ -9,6 +9,7 @@
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
+#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/numeric.h"
 #include "utils/tuplestore.h"
@@ -68,9 +69,9 @@ static const Attribute outcome_attributes[] = {
 	{"error", TEXTOID},
 };
 
-/* Columns that are copied from the job's row as they are. */
-#define COMPUTED	(-1)
+#define COMPUTED	(-1)		/* see value_of() */
 
+/* Which columns are copied from the job's row as they are. */
 static const int copied_from[DELIVERY_NATTS] = {
 	[DELIVERY_ID] = JOB_ID,
 	[DELIVERY_LEASE] = COMPUTED,
@@ -134,6 +135,7 @@ value_of(const JobqDelivery *delivery, int column, bool *isnull)
 		default:
 			break;
 	}
+	Assert(copied_from[column] != COMPUTED);
 	*isnull = row->nulls[copied_from[column]];
 	return row->values[copied_from[column]];
 }
@@ -152,6 +154,13 @@ jobq_delivery_type(int column)
 		delivery_attributes[column].type : InvalidOid;
 }
 
+static bool
+is_varlena(int column)
+{
+	return delivery_attributes[column].type == TEXTOID ||
+		delivery_attributes[column].type == JSONBOID;
+}
+
 /* The columns that a scan of our own wants, row by row. */
 static void
 fill_rows(JobqRows *rows, List *deliveries)
@@ -159,6 +168,7 @@ fill_rows(JobqRows *rows, List *deliveries)
 	Size		n = (Size) list_length(deliveries) * rows->ncolumns;
 	ListCell   *cell;
 	Size		at = 0;
+	MemoryContext old = MemoryContextSwitchTo(rows->context);
 
 	rows->nrows = list_length(deliveries);
 	rows->values = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
@@ -166,9 +176,19 @@ fill_rows(JobqRows *rows, List *deliveries)
 	foreach(cell, deliveries)
 	{
 		for (int i = 0; i < rows->ncolumns; i++, at++)
-			rows->values[at] = value_of(lfirst(cell), rows->columns[i],
-										&rows->nulls[at]);
+		{
+			int			column = rows->columns[i];
+			Datum		value;
+
+			MemoryContextSwitchTo(old);
+			value = value_of(lfirst(cell), column, &rows->nulls[at]);
+			MemoryContextSwitchTo(rows->context);
+			if (!rows->nulls[at] && is_varlena(column))
+				value = datumCopy(value, false, -1);
+			rows->values[at] = value;
+		}
 	}
+	MemoryContextSwitchTo(old);
 }
 
 Datum

@@ -9,17 +9,19 @@
 #include "nodes/extensible.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
+#include "utils/palloc.h"
 
 /*
  * What a scan of our own puts into fcinfo->resultinfo in the place of a
- * ReturnSetInfo: the columns that it wants, from 0, and what it gets. A row
- * has ncolumns values, which live in the memory context of the call.
+ * ReturnSetInfo: the columns that it wants, from 0, and where what it gets is
+ * to live. A row has ncolumns values.
  */
 typedef struct JobqRows
 {
 	ExtensibleNode node;		/* extnodename is jobq_rows_name itself */
 	const int  *columns;
 	int			ncolumns;
+	MemoryContext context;
 	int			nrows;
 	Datum	   *values;
 	bool	   *nulls;

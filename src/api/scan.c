@@ -2,6 +2,10 @@
  * scan.c: the plan node of SELECT … FROM jobq.dequeue(…) and the like: what a
  * function scan does, without a tuplestore and without columns that nobody
  * reads. Takes what it is sure to do the same way; must not change a result.
+ *
+ * A function scan sets up a row with all columns of jobq.delivery, three
+ * times, and copies each row twice: of a complete_and_dequeue of one job that
+ * is a tenth.
  */
 #include "postgres.h"
 
@@ -21,18 +25,14 @@
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/ruleutils.h"
 
 #include "api/delivery.h"
 #include "api/dequeue.h"
 #include "api/scan.h"
 #include "compat.h"
 
-/*
- * A function scan sets up a row with all columns of jobq.delivery, three
- * times, and copies each row twice: of a complete_and_dequeue of one job that
- * is a tenth.
- */
-typedef struct JobqScan
+typedef struct DeliveryScan
 {
 	CustomScanState css;
 	FuncExpr   *call;
@@ -41,7 +41,7 @@ typedef struct JobqScan
 	JobqRows	rows;
 	bool		called;
 	int			at;				/* row, from 1; 0: before the first */
-} JobqScan;
+} DeliveryScan;
 
 static set_rel_pathlist_hook_type previous_hook;
 
@@ -50,7 +50,7 @@ static set_rel_pathlist_hook_type previous_hook;
 static void
 begin_scan(CustomScanState *node, EState *estate, int eflags)
 {
-	JobqScan	   *scan = (JobqScan *) node;
+	DeliveryScan *scan = (DeliveryScan *) node;
 	CustomScan *plan = castNode(CustomScan, node->ss.ps.plan);
 	FuncExpr   *call = linitial_node(FuncExpr, plan->custom_exprs);
 	int		   *columns;
@@ -80,10 +80,12 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	scan->rows.node.extnodename = jobq_rows_name;
 	scan->rows.columns = columns;
 	scan->rows.ncolumns = n;
+	scan->rows.context = estate->es_query_cxt;
+	scan->rows.nrows = -1;
 }
 
 static void
-call_function(JobqScan *scan)
+call_function(DeliveryScan *scan)
 {
 	ExprContext *econtext = scan->css.ss.ps.ps_ExprContext;
 	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
@@ -112,10 +114,13 @@ call_function(JobqScan *scan)
 	pgstat_init_function_usage(fcinfo, &usage);
 	(void) FunctionCallInvoke(fcinfo);
 	pgstat_end_function_usage(&usage, true);
+	if (scan->rows.nrows < 0)
+		elog(ERROR, "function %u has changed since it was planned",
+			 scan->call->funcid);
 }
 
 static TupleTableSlot *
-fetch(JobqScan *scan)
+fetch(DeliveryScan *scan)
 {
 	TupleTableSlot *slot = scan->css.ss.ss_ScanTupleSlot;
 	const JobqRows *rows = &scan->rows;
@@ -143,20 +148,20 @@ fetch(JobqScan *scan)
 static TupleTableSlot *
 exec_scan(CustomScanState *node)
 {
-	JobqScan	   *scan = (JobqScan *) node;
+	DeliveryScan *scan = (DeliveryScan *) node;
 	ExprContext *econtext = node->ss.ps.ps_ExprContext;
 	ProjectionInfo *projection = node->ss.ps.ps_ProjInfo;
 	TupleTableSlot *slot;
 
-	CHECK_FOR_INTERRUPTS();
 	if (!scan->called)
 	{
 		MemoryContext old;
 
-		old = MemoryContextSwitchTo(econtext->ecxt_per_query_memory);
+		old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 		call_function(scan);
 		scan->called = true;
 		MemoryContextSwitchTo(old);
+		ResetExprContext(econtext);
 	}
 	slot = fetch(scan);
 	if (projection == NULL)
@@ -172,7 +177,7 @@ exec_scan(CustomScanState *node)
 static void
 rescan(CustomScanState *node)
 {
-	((JobqScan *) node)->at = 0;
+	((DeliveryScan *) node)->at = 0;
 }
 
 static void
@@ -184,9 +189,21 @@ end_scan(CustomScanState *node)
 static void
 explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	Oid			function = ((JobqScan *) node)->call->funcid;
+	FuncExpr   *call = ((DeliveryScan *) node)->call;
+	char	   *name = get_func_name(call->funcid);
 
-	ExplainPropertyText("Function", get_func_name(function), es);
+	/* it may have been dropped by the time when auto_explain comes */
+	if (name == NULL)
+		return;
+	ExplainPropertyText("Function Name", name, es);
+	if (es->verbose)
+		ExplainPropertyText("Function Call",
+							deparse_expression((Node *) call,
+											   set_deparse_context_plan(es->deparse_cxt,
+																		node->ss.ps.plan,
+																		ancestors),
+											   true, false),
+							es);
 }
 
 static const CustomExecMethods exec_methods = {
@@ -201,7 +218,7 @@ static const CustomExecMethods exec_methods = {
 static Node *
 create_state(CustomScan *plan)
 {
-	JobqScan	   *scan = palloc0(sizeof(JobqScan));
+	DeliveryScan *scan = palloc0(sizeof(DeliveryScan));
 
 	NodeSetTag(scan, T_CustomScanState);
 	scan->css.methods = &exec_methods;
@@ -256,8 +273,8 @@ static const CustomPathMethods path_methods = {
 };
 
 /*
- * Arguments that stay what they are while the plan runs: then it is called
- * once, however often the rows are read.
+ * Arguments that a rescan would evaluate anew. Without them the function is
+ * called once, however often its rows are read.
  */
 static bool
 may_change(Node *node, void *context)
@@ -272,7 +289,10 @@ may_change(Node *node, void *context)
 	return expression_tree_walker(node, may_change, context);
 }
 
-/* One of ours as we made it: not wrapped by settings or another's rights. */
+/*
+ * One of ours as we made it: not wrapped by settings or another's rights, not
+ * to be left out for a null.
+ */
 static bool
 returns_deliveries(const FuncExpr *call)
 {
@@ -281,9 +301,10 @@ returns_deliveries(const FuncExpr *call)
 	if (get_func_namespace(call->funcid) != get_namespace_oid("jobq", true))
 		return false;
 	fmgr_info(call->funcid, &function);
-	return function.fn_addr == jobq_sql_dequeue ||
-		function.fn_addr == jobq_sql_dequeue_any ||
-		function.fn_addr == jobq_sql_complete_and_dequeue;
+	return (function.fn_addr == jobq_sql_dequeue ||
+			function.fn_addr == jobq_sql_dequeue_any ||
+			function.fn_addr == jobq_sql_complete_and_dequeue) &&
+		function.fn_retset && !function.fn_strict;
 }
 
 /* All columns that are read are those that we know; no row as a whole. */
@@ -303,8 +324,8 @@ knows_columns(List *columns)
 }
 
 /*
- * The only relation of a query, without a condition: it is never asked to
- * check a row again.
+ * The only relation of a query, without a condition: EvalPlanQual never asks
+ * for one of its rows again.
  */
 static bool
 is_plain(PlannerInfo *root, const RelOptInfo *rel, const RangeTblEntry *rte)

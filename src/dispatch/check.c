@@ -104,43 +104,27 @@ check_free(Walk *walk)
 	}
 }
 
-static const JobqTreeNode *
-node_of(const JobqTreeType *type, int32 at)
-{
-	return (const JobqTreeNode *) ((const char *) &jobq_slots[at] +
-								   type->offset);
-}
-
-/* Are the two ends those that a search finds? */
-static bool
-ends_right(const JobqTreeType *type, const JobqTree *set)
-{
-	int32		first = set->root;
-	int32		last = set->root;
-
-	while (first != JOBQ_NIL && node_of(type, first)->left != JOBQ_NIL)
-		first = node_of(type, first)->left;
-	while (last != JOBQ_NIL && node_of(type, last)->right != JOBQ_NIL)
-		last = node_of(type, last)->right;
-	return first == set->first && last == set->last;
-}
-
 /* Note who is in a tree. */
 static void
-walk_tree(Walk *walk, const JobqTreeType *type, const JobqTree *set, Tree tree,
-		  int32 part)
+walk_tree(Walk *walk, const JobqTreeType *type, const JobqTree *set,
+		  Tree tree, int32 part)
 {
 	int			depth = 0;
 
-	if (!ends_right(type, set))
-		wrong(walk, "a tree ends elsewhere", part);
+	if (!jobq_tree_is_sound(jobq_slots, type->stride, type->offset, set,
+							jobq_max_live_jobs))
+	{
+		wrong(walk, "a tree is not linked as it should be", part);
+		return;
+	}
 	if (!jobq_tree_is_empty(set))
 		walk->stack[depth++] = set->root;
 	while (depth > 0)
 	{
 		int32		at = walk->stack[--depth];
 		const JobqSlot *slot = &jobq_slots[at];
-		const JobqTreeNode *node = node_of(type, at);
+		const JobqTreeNode *node = (const JobqTreeNode *)
+		((const char *) slot + type->offset);
 
 		if (walk->trees[at] & tree)
 		{
@@ -157,10 +141,6 @@ walk_tree(Walk *walk, const JobqTreeType *type, const JobqTree *set, Tree tree,
 			walk->stack[depth++] = node->left;
 		if (node->right != JOBQ_NIL)
 			walk->stack[depth++] = node->right;
-		if (node->up != JOBQ_NIL ?
-			node_of(type, node->up)->left != at &&
-			node_of(type, node->up)->right != at : at != set->root)
-			wrong(walk, "slot is not below the one that it tells", at);
 	}
 }
 

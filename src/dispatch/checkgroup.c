@@ -48,6 +48,10 @@ count_tree(const JobqGroup *group, JobqGroupTree tree, int32 *stack)
 	int			depth = 0;
 	int			n = 0;
 
+	if (!jobq_tree_is_sound(jobq_slots, sizeof(JobqSlot),
+							offsetof(JobqSlot, in_group), &group->trees[tree],
+							jobq_max_live_jobs))
+		return -1;
 	if (!jobq_tree_is_empty(&group->trees[tree]))
 		stack[depth++] = group->trees[tree].root;
 	while (depth > 0)
@@ -105,6 +109,9 @@ count_groups(JobqGroupCheck *check, const JobqTree *tree, size_t node,
 	int			depth = 0;
 	int			n = 0;
 
+	if (!jobq_tree_is_sound(jobq_groups, sizeof(JobqGroup), node, tree,
+							jobq_group_count()))
+		return -1;
 	if (!jobq_tree_is_empty(tree))
 		stack[depth++] = tree->root;
 	while (depth > 0)

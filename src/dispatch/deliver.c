@@ -189,6 +189,7 @@ take_some(JobqPart *part, uint32 gen, int max, JobqTake *take,
 		}
 
 		jobq_slot_unlink(slot);
+		/* whoever takes the next one finds it warm */
 		if (part->ready_tree.first != JOBQ_NIL)
 			jobq_prefetch(&jobq_slots[part->ready_tree.first],
 						  sizeof(JobqSlot));

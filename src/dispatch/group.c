@@ -503,8 +503,7 @@ jobq_groups_unorder(JobqPart *part)
 		int32		at;
 
 		next = jobq_group_after(part, group);
-		while ((at = group->trees[GROUP_TREE_MARKED].first) !=
-			   JOBQ_NIL)
+		while ((at = group->trees[GROUP_TREE_MARKED].first) != JOBQ_NIL)
 		{
 			move_to_tree(group, &jobq_slots[at], GROUP_TREE_NONE);
 			jobq_slots[at].in_group.left = list;

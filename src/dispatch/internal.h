@@ -5,6 +5,7 @@
 #ifndef JOBQ_DISPATCH_INTERNAL_H
 #define JOBQ_DISPATCH_INTERNAL_H
 
+#include "dispatch/bucket.h"
 #include "dispatch/dispatch.h"
 #include "guc.h"
 
@@ -20,11 +21,10 @@ extern int32 *jobq_buckets;
 extern uint32 jobq_bucket_mask; /* number of buckets, a power of two, - 1 */
 extern LWLockPadded *jobq_hash_locks;
 
-/* Sequential ids land in different buckets and under different locks. */
 static inline uint32
 jobq_bucket(int db, int64 id)
 {
-	return ((uint32) id + (uint32) db * 0x9E3779B9U) & jobq_bucket_mask;
+	return jobq_bucket_hash(db, id) & jobq_bucket_mask;
 }
 
 /* Wake every keeper that has jobs to load from disk. */
@@ -389,6 +389,12 @@ extern void jobq_group_refill_end(JobqPart *part, uint32 gen,
 								  const JobqKey *reached);
 
 #ifdef JOBQ_TEST_BUILD
+/* ---- checktree.c ---- */
+
+/* Elements are numbered from 0 to n - 1 and lie as in a JobqTreeType. */
+extern bool jobq_tree_is_sound(const void *base, size_t stride, size_t offset,
+							   const JobqTree *tree, int n);
+
 /* ---- checkgroup.c ---- */
 
 /* Memory for it, one element for each group. */

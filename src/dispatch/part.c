@@ -14,7 +14,7 @@
 #include "dispatch/internal.h"
 #include "dispatch/meter.h"
 
-#define CACHE_SIZE				64	/* a power of two */
+#define CACHE_SIZE				1024	/* a power of two */
 
 /* Which queue a backend found where. */
 typedef struct PartKey

@@ -10,22 +10,35 @@
 
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
+#include "port/pg_bitutils.h"
 #include "storage/shmem.h"
 
 #include "dispatch/internal.h"
 #include "dispatch/meter.h"
 
-#define CACHE_SIZE		64		/* a power of two */
+#define CACHE_SIZE		1024	/* a power of two */
 #define TALLIES_MIN		256		/* of kinds, and of workers */
+#define VICTIMS			64		/* looked at for the one not seen longest */
 
+/* All under lock. */
 typedef struct Tallies
 {
 	LWLock	   *lock;
-	uint32		serial;			/* the last one given out; under lock */
+	uint32		serial;			/* the last one given out */
+	int			used[TALLY_N];	/* entries that have a name */
+	int			hand[TALLY_N];	/* where the next victim is looked for */
 } Tallies;
 
+/* Of an entry: the hash of its identity, and the next in its bucket, or -1. */
+typedef struct Link
+{
+	uint32		hash;
+	int			next;
+} Link;
+
 static Tallies *tallies;
-static uint32 *hashes;			/* of the entries' identities; under lock */
+static int *buckets;			/* first entries, or -1; under lock */
+static Link *links;				/* of the entries; under lock */
 static JobqTally *entries;		/* first those of kinds, then of workers */
 
 /* Local to the backend: which names it used lately, and as whose. */
@@ -53,12 +66,31 @@ entries_all(void)
 	return entries_each() * TALLY_N;
 }
 
+static uint32
+bucket_count(void)
+{
+	return pg_nextpower2_32((uint32) entries_all());
+}
+
+static Size
+buckets_size(void)
+{
+	return MAXALIGN(mul_size(bucket_count(), sizeof(int)));
+}
+
+static Size
+links_size(void)
+{
+	return MAXALIGN(mul_size(entries_all(), sizeof(Link)));
+}
+
 Size
 jobq_tallies_size(void)
 {
 	Size		size = MAXALIGN(sizeof(Tallies));
 
-	size = add_size(size, MAXALIGN(mul_size(entries_all(), sizeof(uint32))));
+	size = add_size(size, buckets_size());
+	size = add_size(size, links_size());
 	return add_size(size, mul_size(entries_all(), sizeof(JobqTally)));
 }
 
@@ -70,12 +102,14 @@ jobq_tallies_init(LWLock *lock)
 										jobq_tallies_size(), &found);
 
 	tallies = (Tallies *) start;
-	hashes = (uint32 *) (start + MAXALIGN(sizeof(Tallies)));
-	entries = (JobqTally *) ((char *) hashes +
-							 MAXALIGN(sizeof(uint32) * entries_all()));
+	buckets = (int *) (start + MAXALIGN(sizeof(Tallies)));
+	links = (Link *) ((char *) buckets + buckets_size());
+	entries = (JobqTally *) ((char *) links + links_size());
 	if (found)
 		return;
 	memset(start, 0, jobq_tallies_size());
+	for (uint32 i = 0; i < bucket_count(); i++)
+		buckets[i] = -1;
 	tallies->lock = lock;
 }
 
@@ -88,36 +122,69 @@ is_tally(const JobqTally *tally, uint32 gen, int32 queue_id, const char *name)
 		tally->queue_id == queue_id && strcmp(tally->name, name) == 0;
 }
 
+static int *
+bucket_of(uint32 hash, JobqTallyWhat what)
+{
+	return &buckets[(hash + what) & (bucket_count() - 1)];
+}
+
 /* Under the lock: the entry, of whatever part, or -1. */
 static int
 search(uint32 hash, uint32 gen, int32 queue_id, JobqTallyWhat what,
 	   const char *name)
 {
-	int			from = what * entries_each();
-
-	for (int i = from; i < from + entries_each(); i++)
+	for (int i = *bucket_of(hash, what); i >= 0; i = links[i].next)
 	{
-		if (hashes[i] == hash && is_tally(&entries[i], gen, queue_id, name))
+		if (links[i].hash == hash && i / entries_each() == (int) what &&
+			is_tally(&entries[i], gen, queue_id, name))
 			return i;
 	}
 	return -1;
 }
 
-/* Under the lock: one that was never used, else the one not seen longest. */
+/*
+ * Under the lock, exclusive: one that was never used, else of the next few
+ * the one not seen longest.
+ */
 static int
-search_victim(JobqTallyWhat what)
+choose_victim(JobqTallyWhat what)
 {
 	int			from = what * entries_each();
-	int			victim = from;
+	int			victim = -1;
 
-	for (int i = from; i < from + entries_each(); i++)
+	if (tallies->used[what] < entries_each())
+		return from + tallies->used[what]++;
+	for (int i = 0; i < VICTIMS; i++)
 	{
-		if (entries[i].serial == 0)
-			return i;
-		if (entries[i].last_seen < entries[victim].last_seen)
-			victim = i;
+		int			at = from + tallies->hand[what];
+
+		if (victim < 0 || entries[at].last_seen < entries[victim].last_seen)
+			victim = at;
+		tallies->hand[what] = (tallies->hand[what] + 1) % entries_each();
 	}
 	return victim;
+}
+
+static void
+unchain(int entry)
+{
+	int		   *link = bucket_of(links[entry].hash,
+								 (JobqTallyWhat) (entry / entries_each()));
+
+	while (*link != entry)
+		link = &links[*link].next;
+	*link = links[entry].next;
+}
+
+static void
+chain(int entry, uint32 hash)
+{
+	int		   *bucket = bucket_of(hash,
+								   (JobqTallyWhat) (entry / entries_each()));
+
+	links[entry].hash = hash;
+	links[entry].next = *bucket;
+	*bucket = entry;
 }
 
 /* Under the lock, exclusive: from now on it is this name's. */
@@ -128,6 +195,8 @@ rename_entry(int entry, const JobqPart *part, uint32 hash, uint32 gen,
 	JobqTally  *tally = &entries[entry];
 	JobqPart   *old = &jobq_parts[tally->part];
 
+	if (tally->serial != 0)
+		unchain(entry);
 	LWLockAcquire(old->lock, LW_EXCLUSIVE);
 	memset(tally, 0, sizeof(*tally));
 	if (++tallies->serial == 0)
@@ -140,7 +209,7 @@ rename_entry(int entry, const JobqPart *part, uint32 hash, uint32 gen,
 	tally->first_seen = now;
 	tally->last_seen = now;
 	LWLockRelease(old->lock);
-	hashes[entry] = hash;
+	chain(entry, hash);
 }
 
 static JobqTallyRef
@@ -162,7 +231,7 @@ find_or_make(const JobqPart *part, uint32 hash, uint32 gen, int32 queue_id,
 	LWLockAcquire(tallies->lock, LW_EXCLUSIVE);
 	ref.entry = search(hash, gen, queue_id, what, name);
 	if (ref.entry < 0)
-		ref.entry = search_victim(what);
+		ref.entry = choose_victim(what);
 	if (!is_tally(&entries[ref.entry], gen, queue_id, name) ||
 		entries[ref.entry].part != jobq_part_index(part))
 		rename_entry(ref.entry, part, hash, gen, queue_id, name, now);

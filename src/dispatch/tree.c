@@ -35,7 +35,7 @@ weight(int32_t element)
 	return h;
 }
 
-/* Cut a subtree at an element's key: what is smaller and larger goes below it. */
+/* Cut a subtree at an element's key; both parts go below the element. */
 static void
 split(const JobqTreeType *type, void *base, int32_t tree, int32_t element)
 {

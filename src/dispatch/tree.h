@@ -56,12 +56,15 @@ jobq_tree_is_empty(const JobqTree *tree)
 
 /*
  * The element is in no tree. Looks for its place from the end on: of one that
- * comes after all but d others it takes O(log d).
+ * comes after all but d others it takes O(log d), of the first two walks.
  */
 extern void jobq_tree_insert(const JobqTreeType *type, void *base,
 							 JobqTree *tree, int32_t element);
 
-/* The element is in this tree. No search, nor does its key have to be right. */
+/*
+ * The element is in this tree, which nothing looks after: removing one that is
+ * in none breaks another. No search, nor does its key have to be right.
+ */
 extern void jobq_tree_remove(const JobqTreeType *type, void *base,
 							 JobqTree *tree, int32_t element);
 

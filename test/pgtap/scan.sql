@@ -10,8 +10,13 @@ BEGIN
 	FOR line IN EXECUTE 'EXPLAIN (COSTS off) ' || query LOOP
 		lines := lines || line || E'\n';
 	END LOOP;
-	RETURN CASE WHEN lines LIKE '%Custom Scan (JobqScan)%Function: %' THEN 'own'
+	RETURN CASE WHEN lines LIKE '%Custom Scan (JobqScan)%Function Name: %' THEN 'own'
 		WHEN lines LIKE '%Function Scan on %' THEN 'function' ELSE lines END;
+END
+$$;
+CREATE FUNCTION pg_temp.explain(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY EXECUTE 'EXPLAIN (VERBOSE, COSTS off) ' || query;
 END
 $$;
 CREATE FUNCTION pg_temp.fill(n int) RETURNS int LANGUAGE sql AS
@@ -72,6 +77,8 @@ SELECT is((SELECT count(*) FROM jobq.dequeue('scan', 10)), 0::bigint, 'none: no 
 SELECT is_empty('SELECT id + 1, payload FROM jobq.dequeue(''scan'', 10)', 'none: nothing to compute');
 
 SELECT pg_temp.fill(10) AS n \gset
+SELECT is_empty('SELECT id FROM jobq.dequeue(''scan'', 10) LIMIT 0', 'no row is wanted');
+SELECT is(running, 0::bigint, 'none was taken') FROM jobq.queue_stats WHERE queue = 'scan';
 SELECT is((SELECT array_agg(payload::int ORDER BY id) FROM jobq.dequeue('scan', 3)), '{1,2,3}', 'a batch');
 SELECT is((SELECT count(*) FROM jobq.dequeue('scan', 3)), 3::bigint, 'no column of it');
 SELECT results_eq('SELECT payload::int + 1, attempt, payload, payload FROM jobq.dequeue(''scan'', 2)',
@@ -139,6 +146,15 @@ SELECT is((SELECT array_agg((SELECT payload::int FROM (SELECT id, payload FROM j
 SELECT is((SELECT array_agg((SELECT payload::int FROM jobq.dequeue('scan', g))) FROM generate_series(1, 1) g), '{2}', 'other arguments: a call of its own');
 SELECT is((SELECT array_agg((SELECT sum(payload::int) FROM jobq.dequeue('scan', g))) FROM generate_series(1, 2) g), '{3,9}', 'for each');
 
+SELECT jobq.purge_queue('scan') AS x \gset
+SELECT cardinality(jobq.enqueue_many('scan', array_fill(to_jsonb(repeat('x', 1000)), ARRAY[2000]))) AS n \gset
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM jobq.dequeue('scan', 2000);
+MOVE 1000 IN c;
+SELECT cmp_ok(sum(used_bytes), '<', 500000::numeric, 'what is not read takes no memory')
+	FROM pg_backend_memory_contexts WHERE name IN ('ExecutorState', 'ExprContext');
+COMMIT;
+
 -- ---- rights, errors, counts ----
 
 CREATE ROLE scan_worker;
@@ -169,6 +185,10 @@ SELECT is(pg_temp.plan('EXECUTE take (''scan'', 1)'), 'function', 'changed by it
 SELECT lives_ok('EXECUTE take (''scan'', 1)', 'which works');
 ROLLBACK;
 SELECT is(pg_temp.plan('EXECUTE take (''scan'', 1)'), 'own', 'as before');
+BEGIN;
+ALTER FUNCTION jobq.dequeue STRICT;
+SELECT is_empty('SELECT id FROM jobq.dequeue(NULL)', 'STRICT: not called for a null');
+ROLLBACK;
 RESET plan_cache_mode;
 BEGIN;
 SET LOCAL track_functions = 'all';
@@ -176,6 +196,24 @@ SELECT count(*) AS n FROM jobq.dequeue('scan') \gset
 SELECT count(*) AS n FROM jobq.dequeue('scan') \gset
 SELECT is(calls, 2::bigint, 'calls are counted') FROM pg_stat_xact_user_functions WHERE schemaname = 'jobq' AND funcname = 'dequeue';
 ROLLBACK;
+
+-- what is explained when the function has gone
+LOAD 'auto_explain';
+SET auto_explain.log_min_duration = 0;
+SET auto_explain.log_analyze = on;
+SET auto_explain.log_format = json;
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM jobq.dequeue('scan');
+MOVE ALL IN c;
+SAVEPOINT here;
+DROP EXTENSION pg_jobq CASCADE;
+CLOSE c;
+ROLLBACK TO here;
+COMMIT;
+SET auto_explain.log_min_duration = -1;
+SELECT is(count(*), 1::bigint, 'it is still there') FROM jobq.queues WHERE queue = 'scan';
+SELECT ok(string_agg(line, '') LIKE '%Function Name: dequeue%Function Call: jobq.dequeue(''scan''::text%', 'VERBOSE shows the call')
+	FROM pg_temp.explain('SELECT id FROM jobq.dequeue(''scan'')') line;
 
 SELECT is(pg_temp.check_dispatch(), NULL, 'memory is consistent');
 SELECT jobq.purge_queue('scan') AS x \gset
