@@ -147,6 +147,10 @@ SELECT is((SELECT array_agg((SELECT payload::int FROM jobq.dequeue('scan', g))) 
 SELECT is((SELECT array_agg((SELECT sum(payload::int) FROM jobq.dequeue('scan', g))) FROM generate_series(1, 2) g), '{3,9}', 'for each');
 
 SELECT jobq.purge_queue('scan') AS x \gset
+SELECT pg_temp.fill(50) AS n \gset
+SELECT is((SELECT string_agg(left(p, 3), ' ' ORDER BY id) FROM (SELECT id, lpad(payload::text, 3, '0') || repeat('y', 5000) AS p
+		FROM jobq.dequeue('scan', 50) OFFSET 0) d),
+	(SELECT string_agg(lpad(i::text, 3, '0'), ' ' ORDER BY i) FROM generate_series(1, 50) i), 'rows stay what they are while others are computed');
 SELECT cardinality(jobq.enqueue_many('scan', array_fill(to_jsonb(repeat('x', 1000)), ARRAY[2000]))) AS n \gset
 BEGIN;
 DECLARE c CURSOR FOR SELECT id FROM jobq.dequeue('scan', 2000);
