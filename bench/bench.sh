@@ -66,7 +66,7 @@ if [ "${1:-}" = instructions ]; then
 fi
 start_cluster "shared_buffers = '${SHARED_BUFFERS:-2GB}'" "max_wal_size = '8GB'" \
 	"min_wal_size = '4GB'" 'max_connections = 200' 'max_worker_processes = 32' \
-	"jobq.max_live_jobs = ${LIVE_JOBS:-1000000}" 'jobq.max_queues = 2048' \
+	"jobq.max_live_jobs = ${LIVE_JOBS:-2000000}" 'jobq.max_queues = 2048' \
 	"${settings[@]}"
 mkdir -p "$here/results"
 as_server mkdir out/scratch

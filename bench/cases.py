@@ -94,7 +94,7 @@ def take(who, clients, script='life1', sync='on'):
     if batch == 1:
         backlog = {'graphile': 50000, 'pgboss': 5000}.get(who, 200000)
         return Cell(who, script, clients, sync, backlog=backlog)
-    rate = {'pg_jobq': 250000, 'pgq': 80000 if batch == 100 else 300000}.get(who, 80000)
+    rate = {'pg_jobq': 400000, 'pgq': 140000 if batch == 100 else 600000}.get(who, 120000)
     return Cell(who, script, clients, sync, per_second=rate)
 
 

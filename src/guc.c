@@ -202,7 +202,7 @@ jobq_define_preload_settings(void)
 {
 	DefineCustomIntVariable("jobq.max_live_jobs",
 							"Jobs held in memory, available or running, in all databases together.",
-							"Jobs beyond stay on disk until there is room; 140,000 and 1,024 queues take about 64 MB.",
+							"Jobs beyond stay on disk until there is room; 140,000 and 1,024 queues take about 67 MB.",
 							&jobq_max_live_jobs,
 							140000,
 							MIN_LIVE_JOBS,
