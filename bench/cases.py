@@ -119,7 +119,9 @@ CASES = {
         Cell('limit', 'select1', 8), Cell('limit', 'select1', 32), put('limit', 8),
         put('limit', 32), put('limit', 8, 100), Cell('limit', 'copy', 1)]),
     'enqueue1': Case('Enqueue one by one', [
-        Row('enqueue', put('pg_jobq', c), put('limit', c), 0.95) for c in (8, 32)], short=True),
+        Row('enqueue', put('pg_jobq', c), put('limit', c), 0.95) for c in (8, 32)] + [
+        Row('enqueue', put('pg_jobq', c), Cell('limit', 'insert_two1', c)) for c in (8, 32)],
+        short=True),
     'enqueue100': Case('Enqueue a hundred at once', [
         Row('enqueue_many(100)', put('pg_jobq', 8, 100), put('limit', 8, 100), 0.9)], short=True),
     'enqueue_peers': Case('Enqueue: the others', [

@@ -1,0 +1,1 @@
+INSERT INTO two (payload) VALUES (:payload::jsonb);
