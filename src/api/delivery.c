@@ -168,27 +168,29 @@ fill_rows(JobqRows *rows, List *deliveries)
 	Size		n = (Size) list_length(deliveries) * rows->ncolumns;
 	ListCell   *cell;
 	Size		at = 0;
-	MemoryContext old = MemoryContextSwitchTo(rows->context);
 
 	rows->nrows = list_length(deliveries);
-	rows->values = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
-	rows->nulls = palloc_extended(sizeof(bool) * Max(n, 1), MCXT_ALLOC_HUGE);
+	rows->values = MemoryContextAllocHuge(rows->context,
+										  sizeof(Datum) * Max(n, 1));
+	rows->nulls = MemoryContextAllocHuge(rows->context,
+										 sizeof(bool) * Max(n, 1));
 	foreach(cell, deliveries)
 	{
 		for (int i = 0; i < rows->ncolumns; i++, at++)
 		{
 			int			column = rows->columns[i];
-			Datum		value;
 
-			MemoryContextSwitchTo(old);
-			value = value_of(lfirst(cell), column, &rows->nulls[at]);
-			MemoryContextSwitchTo(rows->context);
+			rows->values[at] = value_of(lfirst(cell), column,
+										&rows->nulls[at]);
 			if (!rows->nulls[at] && is_varlena(column))
-				value = datumCopy(value, false, -1);
-			rows->values[at] = value;
+			{
+				MemoryContext old = MemoryContextSwitchTo(rows->context);
+
+				rows->values[at] = datumCopy(rows->values[at], false, -1);
+				MemoryContextSwitchTo(old);
+			}
 		}
 	}
-	MemoryContextSwitchTo(old);
 }
 
 Datum

@@ -38,8 +38,7 @@ typedef struct DeliveryScan
 	FuncExpr   *call;
 	ExprState **arguments;		/* NULL: a constant */
 	FmgrInfo	function;
-	JobqRows	rows;
-	bool		called;
+	JobqRows	rows;			/* nrows < 0: not called yet */
 	int			at;				/* row, from 1; 0: before the first */
 } DeliveryScan;
 
@@ -74,8 +73,9 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 
 	columns = palloc(sizeof(int) * (list_length(plan->custom_scan_tlist) + 1));
 	n = 0;
-	foreach(cell, plan->custom_private)
-		columns[n++] = lfirst_int(cell);
+	foreach(cell, plan->custom_scan_tlist)
+		columns[n++] =
+			castNode(Var, lfirst_node(TargetEntry, cell)->expr)->varattno - 1;
 	scan->rows.node.type = T_ExtensibleNode;
 	scan->rows.node.extnodename = jobq_rows_name;
 	scan->rows.columns = columns;
@@ -153,13 +153,12 @@ exec_scan(CustomScanState *node)
 	ProjectionInfo *projection = node->ss.ps.ps_ProjInfo;
 	TupleTableSlot *slot;
 
-	if (!scan->called)
+	if (scan->rows.nrows < 0)
 	{
 		MemoryContext old;
 
 		old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 		call_function(scan);
-		scan->called = true;
 		MemoryContextSwitchTo(old);
 		ResetExprContext(econtext);
 	}
@@ -248,7 +247,6 @@ plan_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 {
 	CustomScan *plan = makeNode(CustomScan);
 	RangeTblEntry *rte = planner_rt_fetch(rel->relid, root);
-	ListCell   *cell;
 
 	Assert(clauses == NIL);
 	plan->methods = &scan_methods;
@@ -257,13 +255,6 @@ plan_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 	plan->custom_exprs =
 		list_make1(linitial_node(RangeTblFunction, rte->functions)->funcexpr);
 	plan->custom_scan_tlist = add_to_flat_tlist(NIL, path->custom_private);
-	foreach(cell, plan->custom_scan_tlist)
-	{
-		Var		   *var = castNode(Var, lfirst_node(TargetEntry, cell)->expr);
-
-		plan->custom_private = lappend_int(plan->custom_private,
-										   var->varattno - 1);
-	}
 	return &plan->scan.plan;
 }
 

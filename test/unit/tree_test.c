@@ -228,10 +228,8 @@ test_random(uint64_t seed)
 			}
 		}
 
-		if (tree.first !=
-			(nsorted > 0 ? sorted[0] : JOBQ_NIL) ||
-			tree.last !=
-			(nsorted > 0 ? sorted[nsorted - 1] : JOBQ_NIL))
+		if (tree.first != (nsorted > 0 ? sorted[0] : JOBQ_NIL) ||
+			tree.last != (nsorted > 0 ? sorted[nsorted - 1] : JOBQ_NIL))
 			steps_right = false;
 
 		probe.key = random_below(1000000);
