@@ -70,7 +70,7 @@ SELECT jobq.grant_queue('files', 'demo_worker', '{dequeue}') \gset
 SQL
 
 find -L /usr/share/doc -name copyright -type f ! -path $'*\n*' -print |
-	sort | head -n "$jobs" >"$home/out/files"
+	sort | sed -n "1,${jobs}p" >"$home/out/files"
 count=$(wc -l <"$home/out/files")
 say "enqueueing $count files and one that does not exist, in one transaction"
 held=$(head -n 1 "$home/out/files")
